@@ -1,0 +1,128 @@
+"""The storage contract: a revisioned key-value store. Everything a driver must promise is on this page.
+
+One sequence of revisions covers all keys: every successful write takes the next one, and they never repeat or go
+back, not even over a crash. A write is acknowledged (its coroutine returns) only when it is durable. Reads and
+watches see writes in revision order and never one that is not durable. Keys are text such as
+`/registry/pods/default/web`; values are bytes that the store never looks into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class StoreError(Exception):
+    """Base of everything a driver raises."""
+
+
+class KeyExists(StoreError):
+    """`create` of a key that is there; carries the present entry."""
+
+    def __init__(self, present: Entry) -> None:
+        super().__init__(f"key exists: {present.key}")
+        self.present = present
+
+
+class Conflict(StoreError):
+    """`update` or `delete` whose expected revision is not the key's; `present` is None where the key is gone."""
+
+    def __init__(self, key: str, present: Entry | None) -> None:
+        super().__init__(f"key changed: {key}")
+        self.present = present
+
+
+class Compacted(StoreError):
+    """The revision asked for is older than what is kept; `oldest` is the oldest that can still be read."""
+
+    def __init__(self, oldest: int) -> None:
+        super().__init__(f"revision compacted; the oldest kept is {oldest}")
+        self.oldest = oldest
+
+
+class FutureRevision(StoreError):
+    """The revision asked for has not been written yet; `current` is the newest."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"revision is in the future; the newest is {current}")
+        self.current = current
+
+
+class StoreLocked(StoreError):
+    """Another process holds this store."""
+
+
+class StoreDamaged(StoreError):
+    """The data on disk cannot be trusted; the message says what was found and what to do."""
+
+
+class StoreFull(StoreError):
+    """A write failed for want of space and had no effect; reads go on, and writes work again once there is room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key's value at a revision. `created` is the revision that created it, `revision` the last that wrote it."""
+
+    key: str
+    value: bytes
+    revision: int
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One write as a watcher sees it. On a delete `entry` holds the last value under the delete's revision."""
+
+    deleted: bool
+    entry: Entry
+    previous: bytes | None
+    """The value before, None on a create."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a prefix at one revision, in key order. `remaining` counts what follows; 0 on the last page."""
+
+    revision: int
+    entries: Sequence[Entry]
+    remaining: int
+
+
+class Store(Protocol):
+    """What every driver implements and `tests/store/contract.py` proves."""
+
+    async def create(self, key: str, value: bytes) -> Entry:
+        """Write a new key. Raises KeyExists."""
+
+    async def update(self, key: str, value: bytes, expected: int) -> Entry:
+        """Replace a value whose revision is `expected`. Raises Conflict."""
+
+    async def delete(self, key: str, expected: int | None = None) -> Entry:
+        """Remove a key (at revision `expected`, if given); the entry returned bears the delete's revision and the
+        last value. Raises Conflict, with `present=None` where there is no such key."""
+
+    async def get(self, key: str) -> Entry | None:
+        """The newest durable value, or None."""
+
+    async def list(self, prefix: str, *, revision: int = 0, after: str = "", limit: int = 0) -> Page:
+        """Entries whose key starts with `prefix` and is greater than `after`, as of `revision` (0: the newest).
+        `limit` 0 means all. Raises Compacted, FutureRevision."""
+
+    async def count(self, prefix: str) -> int:
+        """How many keys a prefix has now."""
+
+    def revision(self) -> int:
+        """The newest durable revision; 0 for an empty new store."""
+
+    def watch(self, prefix: str, after: int) -> AsyncIterator[Sequence[Event]]:
+        """Every write under `prefix` with a revision greater than `after`, in order and without gaps, in batches
+        (what was committed together comes together). Raises Compacted if `after` is older than what is kept. Ends
+        when the store is closed. Closing the iterator (`aclose`) frees the watch."""
+
+    async def compact(self, revision: int) -> None:
+        """Forget history before `revision`; newest values stay. Reads below it raise Compacted."""
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the files. Later calls raise StoreError."""
