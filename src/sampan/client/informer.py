@@ -8,6 +8,7 @@ difference from the copy is told to the handlers as ordinary changes.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -80,7 +81,7 @@ class Informer:
             return list(self._objects.values())
         return [o for o in self._objects.values() if o["metadata"].get("namespace") == namespace]
 
-    def by_index(self, index: str, value: str) -> list[Object]:
+    def by_index(self, index: str, value: str) -> builtins.list[Object]:
         """The objects for which the index function named `index` gives `value`."""
         return list(self._indexes[index].get(value, {}).values())
 
@@ -100,7 +101,7 @@ class Informer:
                 log.warning("%s: %s", self.resource.plural, e.message)
             except ConnectionLost as e:
                 log.debug("%s: %s", self.resource.plural, e)
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             pause = min(pause * 2, _BACKOFF_MOST)
 
     async def _relist(self) -> None:
