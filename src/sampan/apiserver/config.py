@@ -1,0 +1,33 @@
+"""What an API server must be told; made by `cluster` (or the command line of a part run alone)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sampan.apiserver.types import User
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of one API server. Keys and certificates are PEM."""
+
+    service_cidr: str = "10.96.0.0/16"
+    node_port_range: tuple[int, int] = (30000, 32767)
+    """First and last port, both included."""
+    issuer: str = "https://kubernetes.default.svc.cluster.local"
+    service_account_key: bytes
+    """Private EC or RSA key that signs ServiceAccount tokens; its public half verifies them."""
+    cluster_ca: bytes
+    """Certificate of the authority that signed our serving certificate (published as kube-root-ca.crt)."""
+    advertise_address: str
+    """Where pods reach this server: the endpoint of Service default/kubernetes."""
+    advertise_port: int = 6443
+    static_tokens: Mapping[str, User] = field(default_factory=dict)
+    """Bearer tokens known from the start, by token."""
+    node_client_certificate: Path | None = None
+    node_client_key: Path | None = None
+    """What we show to a node's own server (logs, exec, ...)."""
+    node_port: int = 10250
+    """Port of every node's own server, unless its status says otherwise."""
