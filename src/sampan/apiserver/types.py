@@ -6,7 +6,7 @@ Names follow upstream's `k8s.io/apiserver`: `authentication/user.Info`, `endpoin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -73,12 +73,20 @@ class Authorizer(Protocol):
         """Whether `user` may. Never blocks: reads the cache."""
 
 
+ChangeCallback = Callable[[Object | None, Object | None], None]
+
+
 class ReadCache(Protocol):
     """The decoded, shared, read-only copy of what is stored, current up to the last durable write."""
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object | None: ...
 
     def list(self, resource: Resource, namespace: str = "") -> Sequence[Object]: ...
+
+    def on_change(self, resource: Resource, callback: ChangeCallback) -> None:
+        """Have `callback(old, new)` run, at once and in order, after each change of a resource from now on (`old` is
+        None on a create, `new` on a delete). It must be quick and must not raise. What is there already is not
+        announced: list it. This is how authorization keeps its indexes without ever scanning."""
 
 
 @dataclass(slots=True)
