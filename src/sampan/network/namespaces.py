@@ -1,0 +1,164 @@
+"""The namespaces that make a part of this machine a node: network and mount, kept by name as long as wanted.
+
+Kept means bind-mounted on a file (as `ip netns` does), so that they outlive every process in them. Must be used from
+a process with a single thread: it forks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from sampan.network.netlink import CLONE_NEWNET, setns
+
+NETNS_DIRECTORY = Path("/run/netns")
+CLONE_NEWNS = 0x00020000
+_MS_BIND, _MS_REC, _MS_PRIVATE, _MS_SLAVE, _MS_SHARED = 0x1000, 0x4000, 1 << 18, 1 << 19, 1 << 20
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2). Raises OSError."""
+    _check(_libc().unshare(flags), "unshare")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2). Raises OSError."""
+    done = _libc().mount(
+        source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None
+    )
+    _check(done, f"mount {source} on {target}")
+
+
+def bind(source: str, target: str) -> None:
+    """A bind mount of one file or directory."""
+    mount(source, target, flags=_MS_BIND)
+
+
+def unmount(target: str) -> None:
+    """Detach what is mounted at `target`; nothing happens where nothing is. Symlinks are not followed."""
+    result = _libc().umount2(target.encode(), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+    if result and ctypes.get_errno() not in (errno.EINVAL, errno.ENOENT):
+        _check(result, f"unmount {target}")
+
+
+def is_mount(path: Path) -> bool:
+    """Whether something is mounted exactly at `path`, files included (`os.path.ismount` sees directories only)."""
+    name = str(path)
+    with open("/proc/self/mountinfo") as f:
+        return any(line.split(" ", 5)[4] == name for line in f)
+
+
+def run_forked(work: Callable[[], None]) -> None:
+    """Run `work` in a forked child and wait for it. Raises OSError with the child's error."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(read)
+            work()
+            status = 0
+        except BaseException as e:
+            code = e.errno if isinstance(e, OSError) and e.errno else 0
+            with contextlib.suppress(OSError):
+                os.write(write, f"{code}:{e}".encode()[:4000])
+        finally:
+            os._exit(status)
+    os.close(write)
+    with os.fdopen(read, "rb") as f:
+        said = f.read().decode(errors="replace")
+    _, status = os.waitpid(pid, 0)
+    if status:
+        number, _, text = said.partition(":")
+        raise OSError(int(number or 0), text or f"child ended with status {status}")
+
+
+def prepare_directories(mounts: Path) -> None:
+    """Make /run/netns as `ip netns` wants it, and `mounts` a place where mount namespaces may be kept (they cannot
+    be on a mount that is shared)."""
+    NETNS_DIRECTORY.mkdir(mode=0o755, exist_ok=True)
+    if not is_mount(NETNS_DIRECTORY):
+        bind(str(NETNS_DIRECTORY), str(NETNS_DIRECTORY))
+        mount("", str(NETNS_DIRECTORY), flags=_MS_SHARED | _MS_REC)
+    mounts.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_mount(mounts):
+        bind(str(mounts), str(mounts))
+    mount("", str(mounts), flags=_MS_PRIVATE)
+
+
+def create(netns: Path, mntns: Path, *, sysctls: Mapping[str, str], hide: tuple[str, ...] = ()) -> None:
+    """Make a network and a mount namespace and keep them at the two paths, unless they are there already.
+
+    The mount namespace follows the host's mounts but not the other way round; what is mounted at `hide` is not seen
+    in it. `sysctls` are set in the new network namespace.
+    """
+    if is_mount(netns) and is_mount(mntns):
+        return
+    remove(netns, mntns)
+    for path in (netns, mntns):
+        path.touch(mode=0o400)
+    made, go = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            unshare(CLONE_NEWNET | CLONE_NEWNS)
+            mount("", "/", flags=_MS_SLAVE | _MS_REC)
+            for hidden in hide:
+                unmount(hidden)
+            for name, value in sysctls.items():
+                Path("/proc/sys", name.replace(".", "/")).write_text(value)
+            os.write(made[1], b"+")
+            os.close(go[1])
+            os.read(go[0], 1)
+            status = 0
+        except BaseException as e:
+            with contextlib.suppress(OSError):
+                os.write(made[1], str(e).encode()[:4000])
+        finally:
+            os._exit(status)
+    os.close(made[1])
+    os.close(go[0])
+    try:
+        said = os.read(made[0], 4096)
+        if said != b"+":
+            raise OSError(0, said.decode(errors="replace") or "the namespaces could not be made")
+        bind(f"/proc/{pid}/ns/net", str(netns))
+        bind(f"/proc/{pid}/ns/mnt", str(mntns))
+    finally:
+        os.close(made[0])
+        os.close(go[1])
+        os.waitpid(pid, 0)
+
+
+def remove(netns: Path, mntns: Path) -> None:
+    """Let go of both namespaces; they end when the last process in them does."""
+    for path in (netns, mntns):
+        unmount(str(path))
+        path.unlink(missing_ok=True)
+
+
+def enter(netns: Path, mntns: Path) -> None:
+    """Move the calling process (single-threaded) into both."""
+    fds = [os.open(p, os.O_RDONLY | os.O_CLOEXEC) for p in (netns, mntns)]
+    try:
+        setns(fds[0], CLONE_NEWNET)
+        setns(fds[1], CLONE_NEWNS)
+    finally:
+        for fd in fds:
+            os.close(fd)

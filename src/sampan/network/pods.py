@@ -1,0 +1,143 @@
+"""The pod network of one node: every pod on a routed point-to-point link of its own.
+
+A pod's `eth0` has a /32 of the node's pod range and a default route to a link-local gateway that is the other end of
+its link. Nothing is bridged inside the node, so every packet between pods passes the node's routing and hence its
+Service rules (a bridge would let replies of a translated connection slip past them). Neighbours are fixed on both
+sides: no ARP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import ipaddress
+import os
+from pathlib import Path
+
+from sampan.network import links
+from sampan.network.netlink import NETLINK_ROUTE, Message, Netlink, NetlinkError
+from sampan.network.types import NetworkError, PodAddresses
+
+GATEWAY = "169.254.1.1"
+_GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
+
+
+class RoutedPodNetwork:
+    """A `PodNetwork` for the network namespace that the calling process is in.
+
+    `leases` is a directory with one file an address in use (its content is the sandbox's id), so that addresses
+    outlive our restarts.
+    """
+
+    def __init__(self, pod_cidr: str, node_address: str, leases: Path) -> None:
+        self._network = ipaddress.ip_network(pod_cidr)
+        self._node_address = node_address
+        self._leases = leases
+        leases.mkdir(parents=True, exist_ok=True)
+        self._taken = {p.name: p.read_text() for p in leases.iterdir()}
+        self._by_sandbox = {sandbox: ip for ip, sandbox in self._taken.items()}
+        self._next = 0
+        self._netlink = Netlink(NETLINK_ROUTE)
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    async def attach(self, sandbox_id: str, netns: str) -> PodAddresses:
+        ip = self._by_sandbox.get(sandbox_id) or self._take(sandbox_id)
+        try:
+            self._join(sandbox_id, netns, ip)
+        except OSError as e:
+            raise NetworkError(
+                f"cannot join pod sandbox {sandbox_id} to the pod network: {e.strerror or e}"
+            ) from e
+        return PodAddresses((ip,))
+
+    async def detach(self, sandbox_id: str, netns: str) -> None:
+        name = link_name(sandbox_id)
+        try:
+            await asyncio.to_thread(links.remove_link, self._netlink, name)
+        except OSError as e:
+            raise NetworkError(f"cannot remove the link {name}: {e.strerror or e}") from e
+        ip = self._by_sandbox.pop(sandbox_id, None)
+        if ip is not None:
+            self._taken.pop(ip, None)
+            with contextlib.suppress(FileNotFoundError):
+                (self._leases / ip).unlink()
+
+    async def addresses(self, sandbox_id: str) -> PodAddresses | None:
+        ip = self._by_sandbox.get(sandbox_id)
+        return PodAddresses((ip,)) if ip else None
+
+    def known(self) -> frozenset[str]:
+        """The sandboxes that hold an address: those that no longer run are to be detached after a restart."""
+        return frozenset(self._by_sandbox)
+
+    def _take(self, sandbox_id: str) -> str:
+        """The next free address, going round the range so that one given back rests a while."""
+        size = self._network.num_addresses
+        for step in range(size - 3):
+            ip = str(self._network[2 + (self._next + step) % (size - 3)])
+            if ip not in self._taken:
+                self._next = (self._next + step + 1) % (size - 3)
+                path = self._leases / ip
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with os.fdopen(fd, "w") as f:
+                    f.write(sandbox_id)
+                self._taken[ip] = sandbox_id
+                self._by_sandbox[sandbox_id] = ip
+                return ip
+        raise NetworkError(f"no address is free in the node's pod range {self._network}")
+
+    def _join(self, sandbox_id: str, netns: str, ip: str) -> None:
+        name = link_name(sandbox_id)
+        mac = _mac_of(ip)
+        fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            try:
+                self._netlink.request(
+                    [links.veth(name, "eth0", fd, mac=_GATEWAY_MAC, peer_mac=mac)], ignore=(errno.EEXIST,)
+                )
+            except NetlinkError as e:
+                # EEXIST means a try before this one got so far; anything else is a failure.
+                raise NetworkError(f"cannot make a link into {netns}: {e.strerror}") from e
+            inside = Netlink.inside(fd)
+            try:
+                eth0 = _index(inside, "eth0")
+                inside.request(
+                    [
+                        links.up(_index(inside, "lo")),
+                        links.address(eth0, f"{ip}/32"),
+                        links.up(eth0),
+                        links.neighbour(eth0, GATEWAY, _GATEWAY_MAC),
+                        links.route(f"{GATEWAY}/32", eth0),
+                        links.route("0.0.0.0/0", eth0, via=GATEWAY, source=ip, onlink=True),
+                    ]
+                )
+            finally:
+                inside.close()
+        finally:
+            os.close(fd)
+        here = _index(self._netlink, name)
+        ours: list[Message] = [
+            links.neighbour(here, ip, mac),
+            links.route(f"{ip}/32", here, source=self._node_address),
+        ]
+        self._netlink.request(ours)
+
+
+def _index(netlink: Netlink, name: str) -> int:
+    index = links.index_of(netlink, name)
+    if index is None:
+        raise NetworkError(f"there is no link {name}")
+    return index
+
+
+def link_name(sandbox_id: str) -> str:
+    """The node's end of a sandbox's link."""
+    return "pod" + hashlib.sha256(sandbox_id.encode()).hexdigest()[:11]
+
+
+def _mac_of(ip: str) -> str:
+    return "02:53:" + ":".join(f"{b:02x}" for b in ipaddress.ip_address(ip).packed[-4:])
