@@ -100,7 +100,9 @@ def _read() -> bytes:
     """The document of the definitions. Found without importing the package, which pulls in a JSON schema validator."""
     spec = importlib.util.find_spec("kubernetes_validate")
     if spec is None or spec.origin is None:  # pragma: no cover - it is a dependency of ours
-        raise RuntimeError("the package kubernetes-validate is not installed: pip install kubernetes-validate")
+        raise RuntimeError(
+            "the package kubernetes-validate is not installed: pip install kubernetes-validate"
+        )
     return (
         Path(spec.origin).parent / "kubernetes-json-schema" / f"v{RELEASE}-local" / "_definitions.json"
     ).read_bytes()
@@ -133,7 +135,7 @@ def _definition(name: str) -> Node:
         made = Node("string", name, format=_STRINGS[name])
     elif name == INT_OR_STRING:
         made = Node("int-or-string", name)
-    elif name in _FREE or schema.type is None and schema.properties is None:
+    elif name in _FREE or (schema.type is None and schema.properties is None):
         made = Node("any", name)
     else:
         made = _shape(schema, name)
@@ -144,7 +146,11 @@ def _definition(name: str) -> Node:
 
 
 def _shape(schema: _Schema, definition: str = "") -> Node:
-    kind = schema.type if isinstance(schema.type, str) else next((t for t in schema.type or ["object"]), "object")
+    kind = (
+        schema.type
+        if isinstance(schema.type, str)
+        else next((t for t in schema.type or ["object"]), "object")
+    )
     if kind == "object" and schema.additional is not None:
         kind = "map"
     elif kind == "object" and schema.properties is None and not definition:
@@ -183,7 +189,5 @@ def _place(schema: _Schema) -> Node:
     if schema.patch_strategy or schema.map_type:
         own = _shape(schema)
         # `fields` stays the same dict as the target's, which may still be being filled.
-        return replace(
-            target, patch_strategy=own.patch_strategy, map_type=own.map_type or target.map_type
-        )
+        return replace(target, patch_strategy=own.patch_strategy, map_type=own.map_type or target.map_type)
     return target
