@@ -8,7 +8,7 @@ watches see writes in revision order and never one that is not durable. Keys are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,6 +120,14 @@ class Store(Protocol):
         """Every write under `prefix` with a revision greater than `after`, in order and without gaps, in batches
         (what was committed together comes together). Raises Compacted if `after` is older than what is kept. Ends
         when the store is closed. Closing the iterator (`aclose`) frees the watch."""
+
+    def subscribe(self, callback: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
+        """Have `callback` told, in the loop's thread, of every write to any key after the present `revision()`: in
+        order, without gaps, each once, in batches. A write is told before its coroutine returns and before any read
+        shows it to others, so that a cache kept by `callback` is never behind what has been acknowledged. To start a
+        cache: subscribe, then list, and pass over events up to the list's revision. The callback must be quick and
+        must not raise (it is logged and does not harm the write). Calling what is returned ends it; closing the store
+        ends it silently."""
 
     async def compact(self, revision: int) -> None:
         """Forget history before `revision`; newest values stay. Reads below it raise Compacted."""
