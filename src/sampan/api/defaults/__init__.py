@@ -1,0 +1,45 @@
+"""The values that upstream v1.36 fills in where an object leaves them out, and its deprecated aliases.
+
+`apply` is called on every decoded object that a client sent, before anything else looks at it. One module a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sampan.api.defaults import apps, core, networking, pods, rbac, services
+from sampan.api.errors import Object
+from sampan.api.resources import Resource
+
+_DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
+    ("", "Pod"): pods.pod,
+    ("", "Service"): services.service,
+    ("", "Endpoints"): services.endpoints,
+    ("discovery.k8s.io", "EndpointSlice"): services.endpoint_slice,
+    ("", "Secret"): core.secret,
+    ("", "Namespace"): core.namespace,
+    ("", "Node"): core.node,
+    ("", "Binding"): core.binding,
+    ("apps", "Deployment"): apps.deployment,
+    ("apps", "ReplicaSet"): apps.replica_set,
+    ("networking.k8s.io", "IngressClass"): networking.ingress_class,
+    ("rbac.authorization.k8s.io", "RoleBinding"): rbac.binding,
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"): rbac.binding,
+}
+
+
+def apply(resource: Resource, obj: Object) -> None:
+    """Fill in the defaults of an object of this resource, in place. Its types must have been checked before."""
+    make = _DEFAULTS.get((resource.group, resource.kind))
+    if make is not None:
+        make(obj)
+
+
+def apply_kind(group: str, kind: str, obj: Object) -> None:
+    """The same for a kind that is no resource of its own (`authentication.k8s.io` TokenRequest)."""
+    if (group, kind) == ("authentication.k8s.io", "TokenRequest"):
+        obj.setdefault("spec", {}).setdefault("expirationSeconds", 3600)
+        return
+    make = _DEFAULTS.get((group, kind))
+    if make is not None:
+        make(obj)
