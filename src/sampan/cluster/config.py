@@ -1,0 +1,361 @@
+"""What a cluster is: its name, addresses and nodes, kept in `cluster.json` of its state directory.
+
+The first cluster gets the defaults; each further one takes the next free number, and with it the next API port,
+bridge subnet, service and pod range. Only a value that the user gave can clash, and that is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import ipaddress
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sampan.cluster.errors import ClusterError
+
+STATE = Path(os.environ.get("SAMPAN_STATE", "/var/lib/sampan"))
+RUN = Path(os.environ.get("SAMPAN_RUN", "/run/sampan"))
+MOST_CLUSTERS = 60
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A port of this host that leads to a NodePort of the cluster."""
+
+    address: str
+    port: int
+    node_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """One cluster on this machine. Ranges and addresses are text in CIDR or dotted form."""
+
+    name: str
+    number: int
+    """Its place among the clusters of this machine; names the bridge and chooses the ranges."""
+    api_port: int
+    service_cidr: str
+    pod_cidr: str
+    node_subnet: str
+    nodes: tuple[str, ...]
+    store: str = "sqlite"
+    listen: str = "127.0.0.1"
+    tls_sans: tuple[str, ...] = ()
+    publish: tuple[Publication, ...] = ()
+    created: float = field(default_factory=time.time)
+
+    @property
+    def bridge(self) -> str:
+        return f"sampan{self.number}"
+
+    @property
+    def bridge_address(self) -> str:
+        return str(ipaddress.ip_network(self.node_subnet)[1])
+
+    @property
+    def masquerade_table(self) -> str:
+        return f"sampan-{self.name}"
+
+    @property
+    def context(self) -> str:
+        """The name of its context in a kubeconfig."""
+        return "sampan" if self.name == "default" else f"sampan-{self.name}"
+
+    @property
+    def api_service_address(self) -> str:
+        return str(ipaddress.ip_network(self.service_cidr)[1])
+
+    @property
+    def dns_address(self) -> str:
+        return str(ipaddress.ip_network(self.service_cidr)[10])
+
+    @property
+    def server(self) -> str:
+        host = "127.0.0.1" if self.listen in ("127.0.0.1", "0.0.0.0") else self.listen
+        return f"https://{host}:{self.api_port}"
+
+    @property
+    def directory(self) -> Path:
+        return STATE / self.name
+
+    @property
+    def run_directory(self) -> Path:
+        return RUN / self.name
+
+    def node_number(self, node: str) -> int:
+        return self.nodes.index(node)
+
+    def node_address(self, node: str) -> str:
+        return str(ipaddress.ip_network(self.node_subnet)[2 + self.node_number(node)])
+
+    def node_pod_cidr(self, node: str) -> str:
+        pods = ipaddress.ip_network(self.pod_cidr)
+        bits = max(24, pods.prefixlen)
+        start = int(pods.network_address) + self.node_number(node) * 2 ** (32 - bits)
+        return f"{ipaddress.ip_address(start)}/{bits}"
+
+    def node_netns(self, node: str) -> Path:
+        return Path("/run/netns") / f"sampan-{self.name}-{node}"
+
+    def node_mntns(self, node: str) -> Path:
+        return self.run_directory / "ns" / node
+
+    def node_host_link(self, node: str) -> str:
+        return f"sampan{self.number}-{self.node_number(node)}"
+
+    def node_directory(self, node: str) -> Path:
+        return self.directory / "nodes" / node
+
+    def node_cgroup(self, node: str) -> str:
+        return f"sampan/{self.name}/{node}"
+
+    def save(self) -> None:
+        """Write `cluster.json`, whole or not at all."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.directory / "cluster.json"
+        temporary = path.with_suffix(".new")
+        with open(temporary, "w") as f:
+            json.dump(dataclasses.asdict(self), f, indent=1)
+            f.flush()
+            os.fsync(f.fileno())
+        temporary.replace(path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the user asked for; None and 0 leave it to us."""
+
+    name: str = "default"
+    nodes: int | None = None
+    store: str | None = None
+    api_port: int = 0
+    service_cidr: str = ""
+    pod_cidr: str = ""
+    node_subnet: str = ""
+    listen: str | None = None
+    tls_sans: Sequence[str] = ()
+    publish: Sequence[str] = ()
+
+
+def names() -> list[str]:
+    """Every cluster that has a state directory on this machine."""
+    return sorted(p.parent.name for p in STATE.glob("*/cluster.json"))
+
+
+def load(name: str) -> ClusterConfig | None:
+    """The cluster of that name, None if there is none. Raises ClusterError if its file cannot be read."""
+    path = STATE / name / "cluster.json"
+    try:
+        raw = json.loads(path.read_text())
+        raw["nodes"] = tuple(raw["nodes"])
+        raw["tls_sans"] = tuple(raw.get("tls_sans", ()))
+        raw["publish"] = tuple(Publication(**p) for p in raw.get("publish", ()))
+        return ClusterConfig(**raw)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as e:
+        raise ClusterError(
+            f"{path} is damaged ({e}); restore it from a copy, or remove the cluster with `sampan delete --name {name}`"
+        ) from e
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """Hold the machine-wide lock under which clusters are made and removed."""
+    STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with open(STATE / ".lock", "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def parse_publish(text: str) -> Publication:
+    """`[ADDR:]PORT:NODEPORT`; the address is loopback unless given. Raises ClusterError."""
+    parts = text.rsplit(":", 2)
+    try:
+        if len(parts) == 2:
+            parts.insert(0, "127.0.0.1")
+        address, port, node_port = parts[0].strip("[]"), int(parts[1]), int(parts[2])
+        ipaddress.ip_address(address)
+        if not (0 < port < 65536 and 0 < node_port < 65536):
+            raise ValueError
+    except (ValueError, IndexError):
+        raise ClusterError(
+            f"--publish {text!r}: expected [ADDR:]PORT:NODEPORT, for example 8080:30080"
+        ) from None
+    return Publication(address, port, node_port)
+
+
+def resolve(wishes: Wishes) -> tuple[ClusterConfig, bool]:
+    """The cluster to start, and whether it is new. To be called under `locked()`. Raises ClusterError with every
+    wish that cannot be had."""
+    if not _NAME.fullmatch(wishes.name):
+        raise ClusterError(
+            f"--name {wishes.name!r}: a name is lower-case letters, digits and '-', at most 32, such as 'dev-2'"
+        )
+    present = load(wishes.name)
+    if present is not None:
+        return _resumed(present, wishes), False
+    return _new(wishes), True
+
+
+def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
+    fixed = {
+        "--store": (wishes.store, present.store),
+        "--api-port": (wishes.api_port or None, present.api_port),
+        "--service-cidr": (wishes.service_cidr or None, present.service_cidr),
+        "--pod-cidr": (wishes.pod_cidr or None, present.pod_cidr),
+        "--node-subnet": (wishes.node_subnet or None, present.node_subnet),
+        "--nodes": (wishes.nodes, len(present.nodes)),
+    }
+    problems = [
+        f"{flag} is {have} and cannot become {want}"
+        for flag, (want, have) in fixed.items()
+        if want not in (None, have)
+    ]
+    if problems:
+        raise ClusterError(
+            f"cluster {present.name!r} exists already: " + "; ".join(problems)
+            + f". Use another --name, or `sampan delete --name {present.name}` first"
+        )  # fmt: skip
+    changes: dict[str, object] = {}
+    if wishes.listen is not None:
+        changes["listen"] = wishes.listen
+    if wishes.tls_sans:
+        changes["tls_sans"] = tuple(wishes.tls_sans)
+    if wishes.publish:
+        changes["publish"] = tuple(parse_publish(p) for p in wishes.publish)
+    return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
+
+
+def _new(wishes: Wishes) -> ClusterConfig:
+    from sampan.network import host
+
+    problems: list[str] = []
+    publish: list[Publication] = []
+    for text in wishes.publish:
+        try:
+            publish.append(parse_publish(text))
+        except ClusterError as e:
+            problems.append(str(e))
+    listen = wishes.listen or "127.0.0.1"
+    try:
+        ipaddress.ip_address(listen)
+    except ValueError:
+        problems.append(f"--listen {listen!r} is not an address")
+    count = 1 if wishes.nodes is None else wishes.nodes
+    if not 1 <= count <= 20:
+        problems.append(f"--nodes {count}: allowed are 1 to 20")
+    store = wishes.store or "sqlite"
+    if store != "sqlite":
+        problems.append(f"--store {store!r} is not supported yet: allowed is sqlite")
+    others = [c for c in (load(n) for n in names()) if c is not None]
+    given = {
+        "--service-cidr": wishes.service_cidr,
+        "--pod-cidr": wishes.pod_cidr,
+        "--node-subnet": wishes.node_subnet,
+    }
+    for flag, cidr in given.items():
+        problems += _cidr_problems(flag, cidr, others) if cidr else []
+    clash = host.overlapping([c for c in given.values() if c and _is_network(c)])
+    problems += [
+        f"{flag} {cidr} overlaps the route {clash[cidr]} of this host"
+        for flag, cidr in given.items()
+        if cidr in clash
+    ]
+    if wishes.api_port and (why := _port_problem(listen, wishes.api_port)):
+        problems.append(f"--api-port {wishes.api_port} {why}")
+    problems += [
+        f"--publish {p.address}:{p.port} {why}" for p in publish if (why := _port_problem(p.address, p.port))
+    ]
+    if problems:
+        raise ClusterError("; ".join(problems))
+    number = _free_number(wishes, listen, others)
+    return ClusterConfig(
+        name=wishes.name,
+        number=number,
+        api_port=wishes.api_port or 6443 + number,
+        service_cidr=wishes.service_cidr or _ranges(number)[0],
+        pod_cidr=wishes.pod_cidr or _ranges(number)[1],
+        node_subnet=wishes.node_subnet or _ranges(number)[2],
+        nodes=tuple(f"node-{i + 1}" for i in range(count)),
+        store=store,
+        listen=listen,
+        tls_sans=tuple(wishes.tls_sans),
+        publish=tuple(publish),
+    )
+
+
+def _ranges(number: int) -> tuple[str, str, str]:
+    """Service range, pod range and node subnet of the cluster with this number."""
+    pods = 244 if number == 0 else 159 + number
+    return f"10.{96 + number}.0.0/16", f"10.{pods}.0.0/16", f"172.29.{number}.0/24"
+
+
+def _free_number(wishes: Wishes, listen: str, others: Sequence[ClusterConfig]) -> int:
+    from sampan.network import host
+
+    taken = {c.number for c in others}
+    ports = {c.api_port for c in others}
+    used = [ipaddress.ip_network(n) for c in others for n in (c.service_cidr, c.pod_cidr, c.node_subnet)]
+    for number in range(MOST_CLUSTERS):
+        if number in taken or host.link_exists(f"sampan{number}"):
+            continue
+        if not wishes.api_port and (6443 + number in ports or _port_problem(listen, 6443 + number)):
+            continue
+        wanted = [
+            default
+            for default, wish in zip(
+                _ranges(number), (wishes.service_cidr, wishes.pod_cidr, wishes.node_subnet), strict=True
+            )
+            if not wish
+        ]
+        if host.overlapping(wanted) or any(ipaddress.ip_network(w).overlaps(u) for w in wanted for u in used):
+            continue
+        return number
+    raise ClusterError(
+        f"no free place for a further cluster: {MOST_CLUSTERS} were tried; `sampan delete` one"
+    )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.IPv4Network(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _cidr_problems(flag: str, cidr: str, others: Sequence[ClusterConfig]) -> list[str]:
+    if not _is_network(cidr):
+        return [f"{flag} {cidr!r} is not an IPv4 network such as 10.96.0.0/16"]
+    network = ipaddress.ip_network(cidr)
+    if network.prefixlen > 24:
+        return [f"{flag} {cidr} is too small: at least a /24"]
+    return [
+        f"{flag} {cidr} overlaps {taken} of cluster {c.name!r}"
+        for c in others
+        for taken in (c.service_cidr, c.pod_cidr, c.node_subnet)
+        if network.overlaps(ipaddress.ip_network(taken))
+    ]
+
+
+def _port_problem(address: str, port: int) -> str:
+    """Why a port cannot be listened on, or ""."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((address, port))
+        except OSError as e:
+            return f"is not free on {address}: {os.strerror(e.errno or 0)}"
+    return ""
