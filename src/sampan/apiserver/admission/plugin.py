@@ -1,0 +1,31 @@
+"""What a plugin of the admission chain is."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sampan.api import errors
+from sampan.api.errors import StatusError
+from sampan.apiserver.types import Attributes
+
+
+class Plugin:
+    """One concern. A plugin overrides what it needs; both raise StatusError to refuse."""
+
+    resources: ClassVar[frozenset[str] | None] = None
+    """Key stems (`pods`, `leases.coordination.k8s.io`) of the resources it cares about; None for all."""
+
+    async def mutate(self, attributes: Attributes) -> None:
+        """Complete `attributes.obj` in place."""
+
+    async def validate(self, attributes: Attributes) -> None:
+        """Refuse what must not be; change nothing."""
+
+
+def refuse(attributes: Attributes, why: str) -> StatusError:
+    """403 with the object's name as far as it is known: a name to be generated shows as its stem."""
+    name = attributes.name
+    if not name:
+        meta = (attributes.obj or {}).get("metadata") or {}
+        name = meta.get("name") or meta.get("generateName") or "Unknown"
+    return errors.forbidden(attributes.resource.plural, name, why, attributes.resource.group)

@@ -1,0 +1,48 @@
+"""A pod's priority is its class's. PriorityClasses are not served yet: the two that every cluster has are known."""
+
+from __future__ import annotations
+
+from sampan.apiserver.admission.plugin import Plugin, refuse
+from sampan.apiserver.types import Attributes
+
+SYSTEM_CLASSES = {"system-cluster-critical": 2000000000, "system-node-critical": 2000001000}
+_PREEMPTION = "PreemptLowerPriority"
+
+
+class Priority(Plugin):
+    resources = frozenset(("pods",))
+
+    async def mutate(self, attributes: Attributes) -> None:
+        pod, old = attributes.obj, attributes.old
+        if attributes.subresource or pod is None:
+            return
+        spec = pod.setdefault("spec", {})
+        if attributes.operation == "UPDATE" and old is not None:
+            # An older client that does not know the fields must not be seen as wanting to unset them.
+            for name in ("priority", "preemptionPolicy"):
+                if spec.get(name) is None and name in old["spec"]:
+                    spec[name] = old["spec"][name]
+            return
+        if attributes.operation != "CREATE":
+            return
+        name = spec.get("priorityClassName") or ""
+        if name and name not in SYSTEM_CLASSES:
+            raise refuse(attributes, f"no PriorityClass with name {name} was found")
+        self._compute(attributes, SYSTEM_CLASSES.get(name, 0))
+
+    def _compute(self, attributes: Attributes, priority: int) -> None:
+        assert attributes.obj is not None
+        spec = attributes.obj["spec"]
+        computed: tuple[tuple[str, object, str], ...] = (
+            ("priority", priority, "integer value of priority"),
+            ("preemptionPolicy", _PREEMPTION, "string value of PreemptionPolicy"),
+        )
+        for name, value, described in computed:
+            given = spec.get(name)
+            if given is not None and given != value:
+                why = (
+                    f"the {described} ({given}) must not be provided in pod spec; priority admission controller "
+                    f"computed {value} from the given PriorityClass name"
+                )
+                raise refuse(attributes, why)
+            spec[name] = value

@@ -1,0 +1,97 @@
+"""Nobody gives away more than they have: the rules of a role, or of the role a binding names, must be the writer's own.
+
+Upstream does this in the storage of the RBAC kinds (`pkg/registry/rbac/*/policybased`); the verbs `escalate` (on a
+role) and `bind` (on the role a binding names) are the way around it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from sampan.api import errors, resources
+from sampan.api.errors import Object
+from sampan.api.resources import Resource
+from sampan.apiserver.admission.plugin import Plugin, refuse
+from sampan.apiserver.authorization import UnionAuthorizer
+from sampan.apiserver.authorization.rbac import GROUP, Rule, uncovered
+from sampan.apiserver.types import SYSTEM_MASTERS, Attributes, ReadCache, RequestInfo
+
+_ROLES = (resources.ROLES, resources.CLUSTERROLES)
+
+
+class PrivilegeEscalation(Plugin):
+    resources = frozenset(f"{p}.{GROUP}" for p in ("roles", "rolebindings", "clusterroles", "clusterrolebindings"))  # fmt: skip
+
+    def __init__(self, cache: ReadCache, authorizer: UnionAuthorizer) -> None:
+        self._cache = cache
+        self._authorizer = authorizer
+
+    async def validate(self, attributes: Attributes) -> None:
+        obj, old = attributes.obj, attributes.old
+        if obj is None or attributes.operation not in ("CREATE", "UPDATE"):
+            return
+        if SYSTEM_MASTERS in attributes.user.groups:
+            return
+        if attributes.resource in _ROLES:
+            if old is not None and _same(obj, old, "rules", "aggregationRule"):
+                return
+            self._check_role(attributes, obj)
+        elif old is None or not _same(obj, old, "roleRef", "subjects"):
+            self._check_binding(attributes, obj["roleRef"])
+
+    def _check_role(self, attributes: Attributes, role: Object) -> None:
+        name = attributes.name or role["metadata"].get("name", "")
+        if self._may(attributes, "escalate", attributes.resource, attributes.namespace, name):
+            return
+        rules = list(role.get("rules") or ())
+        if role.get("aggregationRule"):
+            # What an aggregated role will hold is not known now, so that its writer must hold everything.
+            rules.append({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]})
+            rules.append({"nonResourceURLs": ["*"], "verbs": ["*"]})
+        self._check_held(attributes, rules)
+
+    def _check_binding(self, attributes: Attributes, reference: Object) -> None:
+        cluster = reference.get("kind") == "ClusterRole"
+        resource = resources.CLUSTERROLES if cluster else resources.ROLES
+        name = str(reference.get("name", ""))
+        if self._may(attributes, "bind", resource, attributes.namespace, name):
+            return
+        role = self._cache.get(resource, "" if cluster else attributes.namespace, name)
+        if role is None:
+            raise errors.not_found(resource.plural, name, GROUP)
+        self._check_held(attributes, role.get("rules") or ())
+
+    def _may(self, attributes: Attributes, verb: str, resource: Resource, namespace: str, name: str) -> bool:
+        info = RequestInfo(
+            verb, resource.path(namespace, name), True, GROUP, "v1", resource.plural, namespace, name
+        )
+        return self._authorizer.authorize(attributes.user, info).allowed
+
+    def _check_held(self, attributes: Attributes, rules: Iterable[Object]) -> None:
+        user = attributes.user
+        held = self._authorizer.rbac.held(user, attributes.namespace)
+        missing = uncovered(held, (Rule.compile(r) for r in rules))
+        if missing:
+            groups = json.dumps(list(user.groups))
+            listed = "\n".join(sorted(_show(r) for r in missing))
+            why = (
+                f'user "{user.name}" (groups={groups}) is attempting to grant RBAC permissions not currently '
+                f"held:\n{listed}"
+            )
+            raise refuse(attributes, why)
+
+
+def _same(a: Object, b: Object, *fields: str) -> bool:
+    return all((a.get(f) or None) == (b.get(f) or None) for f in fields)
+
+
+def _show(rule: Rule) -> str:
+    parts = {
+        "APIGroups": rule.groups,
+        "Resources": rule.resources,
+        "ResourceNames": rule.names,
+        "NonResourceURLs": rule.urls,
+        "Verbs": rule.verbs,
+    }
+    return "{" + ", ".join(f"{k}:{json.dumps(sorted(v))}" for k, v in parts.items() if v) + "}"

@@ -1,0 +1,267 @@
+"""RBAC: roles are lists of rules, bindings give them to users, groups and ServiceAccounts.
+
+Rules are compiled when first used. The cluster's bindings and each namespace's are indexed by subject; a change
+drops the index it touches and every remembered decision, and nothing else, so that a decision costs a few look-ups
+however many bindings there are.
+
+Upstream: `plugin/pkg/auth/authorizer/rbac` and `pkg/registry/rbac/validation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sampan.api import resources
+from sampan.api.errors import Object
+from sampan.api.resources import Resource
+from sampan.apiserver.tokens import USER_PREFIX
+from sampan.apiserver.types import Decision, ReadCache, RequestInfo, User
+
+GROUP = "rbac.authorization.k8s.io"
+_REMEMBERED = 8192
+_DENIED = Decision(False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A PolicyRule, ready to be asked."""
+
+    verbs: frozenset[str]
+    groups: frozenset[str] = frozenset()
+    resources: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+    urls: tuple[str, ...] = ()
+
+    @classmethod
+    def compile(cls, rule: Mapping[str, Sequence[str]]) -> Rule:
+        return cls(
+            frozenset(rule.get("verbs") or ()),
+            frozenset(rule.get("apiGroups") or ()),
+            frozenset(rule.get("resources") or ()),
+            frozenset(rule.get("resourceNames") or ()),
+            tuple(rule.get("nonResourceURLs") or ()),
+        )
+
+    def allows(self, info: RequestInfo) -> bool:
+        if "*" not in self.verbs and info.verb not in self.verbs:
+            return False
+        if not info.is_resource:
+            return self._matches_url(info.path)
+        if "*" not in self.groups and info.group not in self.groups:
+            return False
+        if not self._matches_resource(info.plural, info.subresource):
+            return False
+        return not self.names or info.name in self.names
+
+    def _matches_resource(self, plural: str, subresource: str) -> bool:
+        if "*" in self.resources:
+            return True
+        if not subresource:
+            return plural in self.resources
+        return f"{plural}/{subresource}" in self.resources or f"*/{subresource}" in self.resources
+
+    def _matches_url(self, path: str) -> bool:
+        return any(u == "*" or u == path or (u[-1:] == "*" and path.startswith(u[:-1])) for u in self.urls)
+
+    def covers_url(self, url: str) -> bool:
+        return any(
+            u == "*" or u == url or (u[-1:] == "*" and url.rstrip("*").startswith(u[:-1])) for u in self.urls
+        )
+
+    def covers(self, part: Rule) -> bool:
+        """Whether this rule allows all that `part`, a rule of `breakdown()`, allows."""
+        if "*" not in self.verbs and not part.verbs <= self.verbs:
+            return False
+        if part.urls:
+            return all(self.covers_url(u) for u in part.urls)
+        if "*" not in self.groups and not part.groups <= self.groups:
+            return False
+        if not all(r in self.resources or self._matches_resource(*_split(r)) for r in part.resources):
+            return False
+        return not self.names or (bool(part.names) and part.names <= self.names)
+
+    def breakdown(self) -> Iterator[Rule]:
+        """This rule as rules of one verb on one thing each, together worth the same."""
+        for verb in self.verbs:
+            verbs = frozenset((verb,))
+            for url in self.urls:
+                yield Rule(verbs, urls=(url,))
+            for group in self.groups:
+                for resource in self.resources:
+                    groups, one = frozenset((group,)), frozenset((resource,))
+                    if not self.names:
+                        yield Rule(verbs, groups, one)
+                    for name in self.names:
+                        yield Rule(verbs, groups, one, frozenset((name,)))
+
+
+def _split(resource: str) -> tuple[str, str]:
+    plural, _, subresource = resource.partition("/")
+    return plural, subresource
+
+
+def uncovered(held: Sequence[Rule], wanted: Iterable[Rule]) -> list[Rule]:
+    """Those atoms of `wanted` that no rule of `held` covers."""
+    return [part for rule in wanted for part in rule.breakdown() if not any(h.covers(part) for h in held)]
+
+
+@dataclass(slots=True)
+class Grant:
+    """One binding's gift to one subject. `source` says which, for the decision's reason."""
+
+    source: str
+    role_namespace: str
+    """"" where the role is a ClusterRole."""
+    role: str
+
+
+Index = dict[tuple[str, str], list[Grant]]
+"""Grants by subject: ("User" or "Group", name)."""
+
+
+@dataclass(slots=True)
+class UserRules:
+    """Every rule that applies to a user in a namespace, as PolicyRules. `errors` names roles that are missing."""
+
+    rules: list[Object] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+class RBACAuthorizer:
+    def __init__(self, cache: ReadCache) -> None:
+        self._cache = cache
+        self._cluster: Index | None = None
+        self._namespaces: dict[str, Index] = {}
+        self._rules: dict[tuple[str, str], tuple[Rule, ...] | None] = {}
+        self._decisions: dict[tuple[object, ...], Decision] = {}
+        cache.on_change(resources.CLUSTERROLEBINDINGS, self._dropping(lambda ns, name: self._drop_cluster()))
+        cache.on_change(
+            resources.ROLEBINDINGS, self._dropping(lambda ns, name: self._namespaces.pop(ns, None))
+        )
+        cache.on_change(
+            resources.CLUSTERROLES, self._dropping(lambda ns, name: self._rules.pop(("", name), None))
+        )
+        cache.on_change(resources.ROLES, self._dropping(lambda ns, name: self._rules.pop((ns, name), None)))
+
+    def _dropping(self, drop: Callable[[str, str], object]) -> Callable[[Object | None, Object | None], None]:
+        def changed(old: Object | None, new: Object | None) -> None:
+            meta = (new or old or {}).get("metadata") or {}
+            drop(meta.get("namespace", ""), meta.get("name", ""))
+            self._decisions.clear()
+
+        return changed
+
+    def _drop_cluster(self) -> None:
+        self._cluster = None
+
+    def authorize(self, user: User, info: RequestInfo) -> Decision:
+        """Whether some rule of `user`'s allows it, and which binding gave the rule."""
+        if info.is_resource:
+            key: tuple[object, ...] = (
+                user.name, user.groups, info.verb, info.group, info.plural, info.subresource, info.namespace, info.name,
+            )  # fmt: skip
+        else:
+            key = (user.name, user.groups, info.verb, info.path)
+        decision = self._decisions.get(key)
+        if decision is None:
+            decision = self._decide(user, info)
+            if len(self._decisions) >= _REMEMBERED:
+                self._decisions.clear()
+            self._decisions[key] = decision
+        return decision
+
+    def _decide(self, user: User, info: RequestInfo) -> Decision:
+        missing: list[str] = []
+        namespace = info.namespace if info.is_resource else ""
+        for grant in self._grants(user, namespace):
+            rules = self._role(grant)
+            if rules is None:
+                missing.append(_missing(grant))
+                continue
+            if any(rule.allows(info) for rule in rules):
+                return Decision(True, f"RBAC: allowed by {grant.source}")
+        return Decision(False, f"RBAC: {_join(missing)}") if missing else _DENIED
+
+    def rules(self, user: User, namespace: str) -> UserRules:
+        """Every rule that `user` has in `namespace` ("": at the cluster scope alone)."""
+        out = UserRules()
+        for grant in self._grants(user, namespace):
+            role = self._object(grant)
+            if role is None:
+                out.errors.append(_missing(grant))
+            else:
+                out.rules.extend(role.get("rules") or ())
+        return out
+
+    def held(self, user: User, namespace: str) -> list[Rule]:
+        """The same, compiled."""
+        return [r for grant in self._grants(user, namespace) for r in self._role(grant) or ()]
+
+    def _grants(self, user: User, namespace: str) -> Iterator[Grant]:
+        indexes = [self._cluster_index()]
+        if namespace:
+            indexes.append(self._namespace_index(namespace))
+        for index in indexes:
+            if index:
+                yield from index.get(("User", user.name), ())
+                for group in user.groups:
+                    yield from index.get(("Group", group), ())
+
+    def _cluster_index(self) -> Index:
+        if self._cluster is None:
+            self._cluster = _index(self._cache.list(resources.CLUSTERROLEBINDINGS), "")
+        return self._cluster
+
+    def _namespace_index(self, namespace: str) -> Index:
+        index = self._namespaces.get(namespace)
+        if index is None:
+            index = _index(self._cache.list(resources.ROLEBINDINGS, namespace), namespace)
+            # What no binding names needs no memory: namespaces asked for may not even exist.
+            if index:
+                self._namespaces[namespace] = index
+        return index
+
+    def _role(self, grant: Grant) -> tuple[Rule, ...] | None:
+        key = (grant.role_namespace, grant.role)
+        if key not in self._rules:
+            role = self._object(grant)
+            self._rules[key] = (
+                None if role is None else tuple(Rule.compile(r) for r in role.get("rules") or ())
+            )
+        return self._rules[key]
+
+    def _object(self, grant: Grant) -> Object | None:
+        resource: Resource = resources.ROLES if grant.role_namespace else resources.CLUSTERROLES
+        return self._cache.get(resource, grant.role_namespace, grant.role)
+
+
+def _missing(grant: Grant) -> str:
+    kind = "role" if grant.role_namespace else "clusterrole"
+    return f'{kind}.{GROUP} "{grant.role}" not found'
+
+
+def _join(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
+
+
+def _index(bindings: Iterable[Object], namespace: str) -> Index:
+    index: Index = {}
+    for binding in bindings:
+        ref = binding["roleRef"]
+        name = binding["metadata"]["name"]
+        kind, shown = ("RoleBinding", f"{name}/{namespace}") if namespace else ("ClusterRoleBinding", name)
+        for subject in binding.get("subjects") or ():
+            subject_kind, subject_name = subject.get("kind"), subject.get("name", "")
+            described = f'{subject_kind} "{subject_name}"'
+            if subject_kind == "ServiceAccount":
+                home = subject.get("namespace") or namespace
+                described = f'ServiceAccount "{subject_name}/{home}"'
+                subject_kind, subject_name = "User", f"{USER_PREFIX}{home}:{subject_name}"
+            grant = Grant(
+                f'{kind} "{shown}" of {ref["kind"]} "{ref["name"]}" to {described}',
+                namespace if ref["kind"] == "Role" else "",
+                ref["name"],
+            )
+            index.setdefault((subject_kind, subject_name), []).append(grant)
+    return index
