@@ -156,7 +156,7 @@ def _containers(*items: Any, **more: Any) -> Any:
             _containers(
                 {
                     "name": "a",
-                    "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}],
+                    "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}],
                     "args": ["2"],
                 }
             ),
