@@ -132,7 +132,7 @@ def label_value(value: str) -> tuple[str, ...]:
 
 
 def config_map_key(value: str) -> tuple[str, ...]:
-    out = (_too_long(253),) if len(value) > 253 else ()
+    out: tuple[str, ...] = (_too_long(253),) if len(value) > 253 else ()
     if not _is_config_key(value):
         message = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
         out += (_regex(message, _CONFIG_KEY, "key.name", "KEY_NAME", "key-name"),)

@@ -90,7 +90,7 @@ def _parts(meta: Object) -> list[FieldError]:
         out += labels(meta["labels"], "metadata.labels")
     notes = meta.get("annotations")
     if notes:
-        out += annotations(notes, "metadata.annotations")
+        out += annotation_map(notes, "metadata.annotations")
     references = meta.get("ownerReferences")
     if references:
         out += _owner_references(references)
@@ -112,7 +112,7 @@ def labels(given: Mapping[str, str], path: str) -> list[FieldError]:
     return out
 
 
-def annotations(given: Mapping[str, str], path: str) -> list[FieldError]:
+def annotation_map(given: Mapping[str, str], path: str) -> list[FieldError]:
     out: list[FieldError] = []
     size = 0
     for key, value in given.items():
