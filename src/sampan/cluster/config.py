@@ -169,6 +169,42 @@ def load(name: str) -> ClusterConfig | None:
         ) from e
 
 
+def valid_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def remains(name: str, nodes: tuple[str, ...]) -> ClusterConfig:
+    """Enough of a cluster to delete it, where its own file is damaged: the bridge is found by the links on it."""
+    number = next((n for n in range(MOST_CLUSTERS) if _bridge_of(n, nodes)), -1)
+    service, pods, subnet = _ranges(max(number, 0))
+    return ClusterConfig(
+        name=name,
+        number=number,
+        api_port=0,
+        service_cidr=service,
+        pod_cidr=pods,
+        node_subnet=subnet,
+        nodes=nodes,
+    )
+
+
+def _bridge_of(number: int, nodes: tuple[str, ...]) -> bool:
+    """Whether no intact cluster of this machine claims the bridge with this number."""
+    from sampan.network import host
+
+    if not nodes or not host.link_exists(f"sampan{number}"):
+        return False
+    claimed = set()
+    for other in names():
+        try:
+            config = load(other)
+        except ClusterError:
+            continue
+        if config is not None:
+            claimed.add(config.number)
+    return number not in claimed
+
+
 @contextmanager
 def locked() -> Iterator[None]:
     """Hold the machine-wide lock under which clusters are made and removed."""
@@ -198,7 +234,7 @@ def parse_publish(text: str) -> Publication:
 def resolve(wishes: Wishes) -> tuple[ClusterConfig, bool]:
     """The cluster to start, and whether it is new. To be called under `locked()`. Raises ClusterError with every
     wish that cannot be had."""
-    if not _NAME.fullmatch(wishes.name):
+    if not valid_name(wishes.name):
         raise ClusterError(
             f"--name {wishes.name!r}: a name is lower-case letters, digits and '-', at most 32, such as 'dev-2'"
         )
@@ -346,6 +382,17 @@ def _cidr_problems(flag: str, cidr: str, others: Sequence[ClusterConfig]) -> lis
         for c in others
         for taken in (c.service_cidr, c.pod_cidr, c.node_subnet)
         if network.overlaps(ipaddress.ip_network(taken))
+    ]
+
+
+def busy_ports(config: ClusterConfig) -> list[str]:
+    """Why the ports of a cluster that is to be started cannot be had, one line each."""
+    wanted = [(config.listen, config.api_port), ("127.0.0.1", config.api_port)]
+    wanted += [(p.address, p.port) for p in config.publish]
+    return [
+        f"port {port} {why}"
+        for address, port in dict.fromkeys(wanted)
+        if (why := _port_problem(address, port))
     ]
 
 

@@ -1,0 +1,147 @@
+"""The `sampan` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sampan.cli import image
+
+if TYPE_CHECKING:
+    from sampan.cluster.config import ClusterConfig
+
+app = typer.Typer(
+    name="sampan",
+    help="A real Kubernetes cluster on this machine, in about a second.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(image.app, name="image")
+
+Name = Annotated[str, typer.Option("--name", help="Which cluster.")]
+
+
+def main() -> None:
+    """Run the command line: one clear line and exit code 1 for what goes wrong."""
+    from sampan.cluster.errors import ClusterError
+
+    try:
+        app()
+    except ClusterError as e:
+        print(f"sampan: {e}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command()
+def up(
+    name: Name = "default",
+    nodes: Annotated[int | None, typer.Option(help="How many nodes, 1 to 20.")] = None,
+    store: Annotated[str | None, typer.Option(help="Where objects are kept: sqlite.")] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="Address for the API besides the bridge; loopback unless given.")
+    ] = None,
+    tls_san: Annotated[
+        list[str] | None, typer.Option(help="A further name or address the API is reached by.")
+    ] = None,
+    publish: Annotated[
+        list[str] | None, typer.Option(help="Offer a NodePort on this host: [ADDR:]PORT:NODEPORT.")
+    ] = None,
+    api_port: Annotated[
+        int, typer.Option(help="Port of the API; the next free one from 6443 unless given.")
+    ] = 0,
+    service_cidr: Annotated[str, typer.Option(help="Range of Service addresses.")] = "",
+    pod_cidr: Annotated[str, typer.Option(help="Range of pod addresses.")] = "",
+    node_subnet: Annotated[str, typer.Option(help="Subnet of the nodes' bridge.")] = "",
+) -> None:
+    """Start a cluster or resume it; returns when it is ready."""
+    import time
+
+    from sampan.cluster.bringup import Bringup
+    from sampan.cluster.config import Wishes
+
+    started = time.monotonic()
+    wishes = Wishes(
+        name=name,
+        nodes=nodes,
+        store=store,
+        api_port=api_port,
+        service_cidr=service_cidr,
+        pod_cidr=pod_cidr,
+        node_subnet=node_subnet,
+        listen=listen,
+        tls_sans=tls_san or (),
+        publish=publish or (),
+    )
+    config = Bringup(wishes, say=lambda text: print(text, flush=True)).run()
+    print(f"cluster {config.name} is ready at {config.server} ({time.monotonic() - started:.1f} s)")
+
+
+@app.command()
+def status(name: Name = "default") -> None:
+    """Say what runs; exit code 1 if the cluster is not ready."""
+    from sampan.cluster import link
+
+    config = _existing(name)
+    try:
+        answer = link.ask(config.run_directory, "status")
+    except link.NotRunning:
+        print(f"cluster {name}: stopped")
+        raise typer.Exit(1) from None
+    print(f"cluster {name}: {'ready' if answer['ready'] else 'not ready'}, API at {config.server}")
+    for part in answer["parts"]:
+        state = f"pid {part['pid']}" if part["pid"] else "not running"
+        more = f", restarted {part['restarts']} times" if part["restarts"] else ""
+        problem = f": {part['problem']}" if part["problem"] and not part["ready"] else ""
+        print(f"  {part['name']}: {state}{more}{problem}")
+    raise typer.Exit(0 if answer["ready"] else 1)
+
+
+@app.command()
+def stop(name: Name = "default") -> None:
+    """Stop a cluster; `up` resumes it with all its data."""
+    from sampan.cluster import config as configuration
+    from sampan.cluster import teardown
+
+    with configuration.locked():
+        config = _existing(name)
+        teardown.stop(config)
+    print(f"cluster {name} is stopped; `sampan up{_flag(name)}` resumes it")
+
+
+@app.command()
+def delete(name: Name = "default") -> None:
+    """Remove every trace of a cluster."""
+    from sampan.cluster import teardown
+
+    teardown.delete_named(name)
+    print(f"cluster {name} is deleted")
+
+
+@app.command()
+def kubeconfig(name: Name = "default") -> None:
+    """Print the cluster's kubeconfig."""
+    from sampan.cluster import kubeconfig as file
+
+    print(file.text(_existing(name)), end="")
+
+
+def _flag(name: str) -> str:
+    return "" if name == "default" else f" --name {name}"
+
+
+def _existing(name: str) -> ClusterConfig:
+    from sampan.cluster import config as configuration
+    from sampan.cluster.errors import ClusterError
+
+    config = configuration.load(name)
+    if config is None:
+        others = configuration.names()
+        known = f"; there are: {', '.join(others)}" if others else ""
+        raise ClusterError(f"there is no cluster {name!r}{known}")
+    return config

@@ -1,0 +1,121 @@
+"""Start a cluster: the steps, in order. Reading the list is reading what a cluster consists of."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sampan.cluster import config as configuration
+from sampan.cluster import kubeconfig, link, pki, preflight, supervision, teardown
+from sampan.cluster.config import ClusterConfig, Wishes
+from sampan.cluster.errors import ClusterError
+
+log = logging.getLogger(__name__)
+READY_TIMEOUT = 120.0
+_MOST_FAILURES = 3
+
+
+@dataclass(slots=True)
+class Bringup:
+    """One `sampan up`. `say` is told what is being done, a line a step."""
+
+    wishes: Wishes
+    say: Callable[[str], None] = lambda text: None
+    config: ClusterConfig = field(init=False)
+    new: bool = field(init=False, default=False)
+    running: bool = field(init=False, default=False)
+
+    def run(self) -> ClusterConfig:
+        """All steps; returns when the cluster is ready. Raises ClusterError, with nothing new left behind."""
+        self.check_host()
+        with configuration.locked():
+            self.choose_cluster()
+            try:
+                self.make_certificates()
+                self.start_supervisor()
+                self.wait_until_ready()
+            except BaseException as e:
+                self.undo()
+                if isinstance(e, OSError):
+                    raise ClusterError(_words(e)) from e
+                raise
+        self.write_kubeconfig()
+        return self.config
+
+    def check_host(self) -> None:
+        preflight.check()
+
+    def choose_cluster(self) -> None:
+        """Name, number, ports and ranges: chosen once, then kept."""
+        self.config, self.new = configuration.resolve(self.wishes)
+        try:
+            link.ask(self.config.run_directory, "status")
+            self.running = True
+        except link.NotRunning:
+            self.running = False
+        if not self.running:
+            problems = configuration.busy_ports(self.config) if not _control_plane_lives(self.config) else []
+            if problems:
+                raise ClusterError("; ".join(problems))
+        try:
+            self.config.save()
+        except OSError as e:
+            raise ClusterError(_words(e)) from e
+
+    def make_certificates(self) -> None:
+        made = pki.ensure(self.config)
+        if made and not self.new:
+            self.say(f"renewed certificates: {', '.join(made)}")
+        kubeconfig.write(self.config)
+
+    def start_supervisor(self) -> None:
+        """Which starts the control plane, makes the nodes' namespaces and network, and starts the nodes."""
+        if not self.running:
+            self.say(f"{'starting' if self.new else 'resuming'} cluster {self.config.name}")
+            supervision.start(self.config)
+
+    def wait_until_ready(self) -> None:
+        """Raises ClusterError with a part's own words if it keeps failing."""
+        supervision_socket = self.config.run_directory / "supervisor.sock"
+        supervision.await_path(supervision_socket, 30.0)
+        try:
+            for status in link.follow(self.config.run_directory, READY_TIMEOUT):
+                for part in status["parts"]:
+                    if not part["ready"] and part["restarts"] >= _MOST_FAILURES and part["problem"]:
+                        raise ClusterError(f"{part['name']} does not start: {part['problem']}")
+        except TimeoutError:
+            raise ClusterError(
+                f"cluster {self.config.name} is not ready after {READY_TIMEOUT:.0f} s; see {self.config.directory}/logs"
+            ) from None
+        except link.NotRunning as e:
+            raise ClusterError(
+                f"the supervisor does not run ({e}); see {self.config.directory}/logs"
+            ) from None
+
+    def write_kubeconfig(self) -> None:
+        try:
+            path = kubeconfig.merge(self.config)
+            self.say(f"context {self.config.context} is in {path}")
+        except (ClusterError, OSError) as e:
+            self.say(f"warning: {e}; use KUBECONFIG={self.config.directory}/kubeconfig")
+
+    def undo(self) -> None:
+        """A cluster that never was ready leaves nothing; one that had been keeps its data and is stopped."""
+        if self.new:
+            teardown.delete(self.config, grace=0)
+        elif not self.running:
+            teardown.stop(self.config)
+
+
+def _control_plane_lives(config: ClusterConfig) -> bool:
+    from sampan.cluster import processes
+
+    return bool(processes.members(f"sampan/{config.name}"))
+
+
+def _words(e: OSError) -> str:
+    reason = os.strerror(e.errno) if e.errno else str(e)
+    where = f": {e.filename}" if e.filename else ""
+    return f"{e.args[-1] if e.args else reason}{where}" if not e.filename else f"{reason}{where}"

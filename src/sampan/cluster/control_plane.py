@@ -1,0 +1,155 @@
+"""The control-plane process: API server, controllers and scheduler on one event loop, sharing one copy of the objects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from sampan.cluster.config import ClusterConfig
+from sampan.cluster.link import PartLink, revive_command
+from sampan.cluster.owner import run_until_told, stop_event
+
+if TYPE_CHECKING:
+    from sampan.apiserver.app import App
+    from sampan.apiserver.config import Config
+
+log = logging.getLogger(__name__)
+PART = "control-plane"
+_DAY = 24 * 3600.0
+
+
+def preload() -> None:
+    """Import what every control plane needs; called before forking so that a restart costs no imports."""
+    import sampan.apiserver.app
+    import sampan.controllers.manager
+    import sampan.scheduler.scheduler
+    import sampan.store.sqlite
+    import sampan.transport.http  # noqa: F401
+
+
+def run(config: ClusterConfig) -> None:
+    """Serve until SIGTERM. Blocks; makes its own loop."""
+    import uvloop
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True
+    )
+    uvloop.run(_serve(config))
+
+
+async def _serve(config: ClusterConfig) -> None:
+    from sampan.apiserver.app import App
+    from sampan.controllers.manager import Manager
+    from sampan.scheduler.scheduler import Scheduler
+    from sampan.store.sqlite import open_store
+    from sampan.transport.http import HttpServer
+    from sampan.transport.tls import server_context
+
+    stop = stop_event()
+    store = await open_store(config.directory / "store")
+    app = App(store, _api_config(config))
+    pki = config.directory / "pki"
+    context = server_context(pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt")
+    server = HttpServer(app.handle, ssl_context=context, name="api")
+    try:
+        await app.start()
+        for address in listen_addresses(config):
+            await server.listen(sock=listening_socket(address, config.api_port))
+        link = PartLink(config.run_directory, PART, revive_command(config.name))
+        await run_until_told(
+            {
+                "link": link.run(),
+                "controllers": Manager(app.client(), cluster_ca=(pki / "ca.crt").read_text()).run(),
+                "scheduler": Scheduler(app.client()).run(),
+                "readiness": _tell_readiness(config, app, link),
+                "certificates": _renew(config),
+            },
+            stop,
+        )
+    finally:
+        await server.close(1.0)
+        await app.close()
+        await store.close()
+
+
+def _api_config(config: ClusterConfig) -> Config:
+    from sampan.apiserver.config import Config
+
+    pki = config.directory / "pki"
+    return Config(
+        service_cidr=config.service_cidr,
+        service_account_key=(pki / "sa.key").read_bytes(),
+        cluster_ca=(pki / "ca.crt").read_bytes(),
+        advertise_address=config.bridge_address,
+        advertise_port=config.api_port,
+        node_client_certificate=pki / "node-client.crt",
+        node_client_key=pki / "node-client.key",
+    )
+
+
+def listen_addresses(config: ClusterConfig) -> list[str]:
+    """Where the API listens: loopback and the bridge; elsewhere only if asked to."""
+    if config.listen in ("0.0.0.0", "::"):
+        return [config.listen]
+    return list(dict.fromkeys(["127.0.0.1", config.listen, config.bridge_address]))
+
+
+def listening_socket(address: str, port: int) -> socket.socket:
+    """A socket bound to an address that this host may get only later (the bridge is made at the same time)."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    ip_freebind = 15
+    sock.setsockopt(socket.SOL_IP, ip_freebind, 1)
+    try:
+        sock.bind((address, port))
+    except OSError as e:
+        sock.close()
+        raise OSError(e.errno, f"cannot listen on {address}:{port}: {os.strerror(e.errno or 0)}") from e
+    sock.setblocking(False)
+    sock.listen(1024)
+    return sock
+
+
+async def _tell_readiness(config: ClusterConfig, app: App, link: PartLink) -> None:
+    """Tell the supervisor once every node is Ready and pods can be made."""
+    from sampan.api.objects import condition_true
+    from sampan.api.resources import NODES, SERVICEACCOUNTS
+    from sampan.client.informer import Informer
+
+    client = app.client()
+    nodes = Informer(client, NODES)
+    accounts = Informer(client, SERVICEACCOUNTS, "default")
+    changed = asyncio.Event()
+    for informer in (nodes, accounts):
+        informer.add_handler(lambda old, new: changed.set())
+    said = False
+    async with asyncio.TaskGroup() as group:
+        group.create_task(nodes.run())
+        group.create_task(accounts.run())
+        while True:
+            changed.clear()
+            waiting = [
+                n for n in config.nodes if (o := nodes.get("", n)) is None or not condition_true(o, "Ready")
+            ]
+            ready = not waiting and accounts.get("default", "default") is not None
+            if ready != said:
+                said = ready
+                link.ready(ready, "" if ready else f"not Ready: {', '.join(waiting)}")
+            await changed.wait()
+
+
+async def _renew(config: ClusterConfig) -> None:
+    """Renew certificates that end soon, every day; servers take up the new files by themselves."""
+    from sampan.cluster import kubeconfig, pki
+
+    while True:
+        await asyncio.sleep(_DAY)
+        made = await asyncio.to_thread(pki.ensure, config)
+        if made:
+            log.info("renewed certificates: %s", ", ".join(made))
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(kubeconfig.write, config)

@@ -1,0 +1,73 @@
+"""Can this host run a cluster? Every problem at once, each with what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Sequence
+
+from sampan.cluster.errors import ClusterError
+
+_PACKAGES = {"conmon": "conmon", "catatonit": "catatonit", "nft": "nftables"}
+_SEARCH = (
+    os.environ.get("PATH", "")
+    + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin:/usr/libexec/podman:/usr/lib/podman"
+)
+
+
+def check() -> None:
+    """Raises ClusterError that lists all that is missing."""
+    problems = problems_of_host()
+    if problems:
+        raise ClusterError("this host cannot run a cluster: " + "; ".join(problems))
+
+
+def problems_of_host() -> list[str]:
+    if os.geteuid() != 0:
+        return ["sampan must run as root: use sudo"]
+    return [*_kernel(), *_programs(), *_overlay(), *_nftables()]
+
+
+def _kernel() -> list[str]:
+    release = platform.release()
+    try:
+        major, minor = (int("".join(c for c in part if c.isdigit())) for part in release.split(".")[:2])
+    except ValueError:
+        return []
+    if (major, minor) < (5, 13):
+        return [f"kernel {release} is too old: 5.13 or newer is needed"]
+    return []
+
+
+def _programs() -> list[str]:
+    missing = [package for program, package in _PACKAGES.items() if not shutil.which(program, path=_SEARCH)]
+    if not (shutil.which("crun", path=_SEARCH) or shutil.which("runc", path=_SEARCH)):
+        missing.append("crun")
+    return [f"programs are missing: apt-get install {_listed(missing)}"] if missing else []
+
+
+def _listed(packages: Sequence[str]) -> str:
+    return " ".join(sorted(packages))
+
+
+def _overlay() -> list[str]:
+    with open("/proc/filesystems") as f:
+        if any(line.split()[-1] == "overlay" for line in f):
+            return []
+    if shutil.which("modprobe", path=_SEARCH) and os.system("modprobe -q overlay") == 0:
+        return []
+    return ["the kernel has no overlay filesystem: load the module `overlay`"]
+
+
+def _nftables() -> list[str]:
+    netfilter = 12
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netfilter).close()
+    except OSError as e:
+        if e.errno == errno.EPROTONOSUPPORT:
+            return ["the kernel has no nftables: load the module `nf_tables`"]
+        return [f"nftables cannot be used: {os.strerror(e.errno or 0)}"]
+    return []

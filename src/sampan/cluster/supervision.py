@@ -1,0 +1,137 @@
+"""What the supervisor of a cluster runs: the control plane, then a process for each node, its namespaces made first."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import select
+import sys
+import time
+from pathlib import Path
+
+from sampan.cluster import config as configuration
+from sampan.cluster import control_plane, node_process, processes
+from sampan.cluster.config import ClusterConfig
+from sampan.cluster.supervisor import AlreadyRunning, Part, Supervisor, redirect
+from sampan.network import host, namespaces
+
+log = logging.getLogger(__name__)
+_HIDDEN_FROM_NODES = ("/sys/fs/cgroup/unified",)
+"""Debian's crun refuses a host with v1 controllers and an almost empty v2 mount unless it does not see the latter."""
+
+
+def supervise(config: ClusterConfig) -> None:
+    """Be the supervisor of a cluster until told to stop."""
+    processes.join(f"sampan/{config.name}/control")
+    logs = config.directory / "logs"
+    redirect(logs / "supervisor.log")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True
+    )
+    _preload()
+    parts = [Part(control_plane.PART, lambda: control_plane.run(config))]
+    for node in config.nodes:
+        parts.append(
+            Part(
+                node,
+                lambda node=node: node_process.run(config, node),  # type: ignore[misc]
+                prepare=lambda node=node: prepare_node(config, node),  # type: ignore[misc]
+            )
+        )
+    with contextlib.suppress(AlreadyRunning):
+        Supervisor(config.run_directory, logs, parts, control_plane.PART).run()
+
+
+def _preload() -> None:
+    """What every part needs, so that all share its pages."""
+    import asyncio
+    import ssl
+
+    import httptools
+    import msgspec
+    import uvloop
+
+    import sampan.api.objects
+    import sampan.api.resources
+    import sampan.client.informer
+    import sampan.transport.http  # noqa: F401
+
+    del asyncio, ssl, httptools, msgspec, uvloop
+
+
+def start(config: ClusterConfig) -> None:
+    """Start the supervisor as a daemon; returns at once. The calling process must have a single thread."""
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    status = 1
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.chdir("/")
+        os.umask(0o022)
+        supervise(config)
+        status = 0
+    except BaseException:
+        log.exception("the supervisor failed")
+    finally:
+        os._exit(status)
+
+
+def await_path(path: Path, timeout: float) -> None:
+    """Wait until a file is there, by inotify. Raises TimeoutError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    moved_to, created, cloexec = 0x80, 0x100, 0o2000000
+    fd = libc.inotify_init1(cloexec)
+    try:
+        libc.inotify_add_watch(fd, str(path.parent).encode(), moved_to | created)
+        deadline = time.monotonic() + timeout
+        while not path.exists():
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([fd], [], [], left)[0]:
+                raise TimeoutError(f"{path} did not appear within {timeout:.0f} s")
+            os.read(fd, 4096)
+    finally:
+        os.close(fd)
+
+
+def prepare_node(config: ClusterConfig, node: str) -> None:
+    """Make (or complete, after a reboot or a crash) what a node stands on. Costs little where all is there."""
+    namespaces.prepare_directories(config.run_directory / "ns")
+    netns, mntns = config.node_netns(node), config.node_mntns(node)
+    namespaces.create(netns, mntns, sysctls=host.NODE_SYSCTLS, hide=_HIDDEN_FROM_NODES)
+    prefix = int(config.node_subnet.rpartition("/")[2])
+    host.ensure_bridge(config.bridge, f"{config.bridge_address}/{prefix}")
+    first = config.nodes[0] == node
+    host.ensure_node(
+        config.bridge,
+        config.bridge_address,
+        prefix,
+        host.NodeLink(
+            netns, config.node_host_link(node), config.node_address(node), config.node_pod_cidr(node)
+        ),
+        config.service_cidr if first else "",
+    )
+    host.masquerade_pods(netns, config.pod_cidr, config.node_subnet)
+    if first:
+        problem = host.ensure_masquerade(
+            config.masquerade_table, config.bridge, (config.node_subnet, config.pod_cidr)
+        )
+        if problem:
+            log.warning("%s", problem)
+
+
+def main(arguments: list[str]) -> None:
+    """Revive the supervisor of a cluster whose parts still run (`python -m sampan.cluster.supervision NAME`)."""
+    config = configuration.load(arguments[0])
+    if config is not None:
+        supervise(config)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
