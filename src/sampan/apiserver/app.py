@@ -1,0 +1,142 @@
+"""The API server put together: store, cache, registry, handlers, clients. Reading `App.start` is reading its anatomy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable
+
+from sampan.api.errors import Object
+from sampan.api.resources import SERVICES, Resource
+from sampan.apiserver import (
+    admission,
+    authentication,
+    authorization,
+    bootstrap,
+    discovery,
+    reviews,
+)
+from sampan.apiserver.allocation import ServiceAllocator
+from sampan.apiserver.config import Config
+from sampan.apiserver.deletion import Deletion
+from sampan.apiserver.handlers import Handlers
+from sampan.apiserver.health import Health
+from sampan.apiserver.inprocess import InProcessClient
+from sampan.apiserver.listing import Lists
+from sampan.apiserver.registry import Registry
+from sampan.apiserver.subresources import Actions
+from sampan.apiserver.types import LOOPBACK, Connector, User
+from sampan.apiserver.watchcache import WatchCache
+from sampan.client.types import Client
+from sampan.store.types import Compacted, Store
+from sampan.transport.types import Answer, Request
+
+log = logging.getLogger(__name__)
+
+COMPACT_SECONDS = 300.0
+"""How often history is forgotten; pages and watches may be twice as old at most."""
+
+
+class App:
+    """One API server on one store. `start` before anything else; the store stays the caller's to close."""
+
+    def __init__(self, store: Store, config: Config, connector: Connector | None = None) -> None:
+        self.config = config
+        self.cache = WatchCache(store)
+        self._store = store
+        self._connector = connector
+        self._registry = Registry(store, self.cache)
+        self._deletion = Deletion(self._registry)
+        self._lists = Lists(store, self.cache)
+        self._actions = Actions(self._registry, self._deletion, config)
+        self._handlers: Handlers | None = None
+        self._ready = False
+        self._compactor: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Fill the cache, build what decides, and put in place what every cluster begins with."""
+        await self.cache.start()
+        authorizer = authorization.build(self.config, self.cache)
+        self._authorizer = authorizer
+        self._registry.allocator = ServiceAllocator(self.config)
+        self._registry.allocator.rebuild(self.cache.list(SERVICES))
+        self._registry.admission = admission.build(self.config, self.cache, self.client(), authorizer)
+        self._authenticator = authentication.build(self.config, self.cache)
+        self._health = Health(
+            {"ping": lambda: "", "log": lambda: "", "store": self._store_health},
+            {"bootstrap": lambda: "" if self._ready else "not finished"},
+        )
+        self._handlers = Handlers(
+            config=self.config,
+            cache=self.cache,
+            registry=self._registry,
+            deletion=self._deletion,
+            lists=self._lists,
+            actions=self._actions,
+            authenticator=self._authenticator,
+            authorizer=authorizer,
+            connector=self._connector,
+            plain=self._plain,
+            reviews=self._review,
+        )
+        await bootstrap.ensure(self.client(), self.config)
+        self._ready = True
+        self._compactor = asyncio.get_running_loop().create_task(self._compact(), name="compactor")
+
+    def handle(self, request: Request) -> Answer | Awaitable[Answer]:
+        """Answer a request: reads at once, the rest later."""
+        assert self._handlers is not None, "not started"
+        return self._handlers.handle(request)
+
+    def client(self, user: User = LOOPBACK, manager: str = "") -> Client:
+        """A client of this process under an identity; `manager` names it in managedFields."""
+        return InProcessClient(
+            user,
+            cache=self.cache,
+            registry=self._registry,
+            deletion=self._deletion,
+            lists=self._lists,
+            actions=self._actions,
+            reviews=self._review,
+            manager=manager,
+        )
+
+    async def close(self) -> None:
+        """End watches and let go of the cache."""
+        self._ready = False
+        if self._compactor is not None:
+            self._compactor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._compactor
+        self.cache.close()
+
+    def _plain(self, request: Request, user: User) -> Answer | Awaitable[Answer] | None:
+        return self._health.handle(request) or discovery.handle(request)
+
+    def _review(
+        self, resource: Resource, namespace: str, obj: Object, user: User
+    ) -> Object | Awaitable[Object]:
+        return reviews.create(resource, obj, user, self._authorizer)
+
+    def _store_health(self) -> str:
+        try:
+            self._store.revision()
+        except Exception as e:
+            return str(e)
+        return ""
+
+    async def _compact(self) -> None:
+        """Forget, every few minutes, what is older than the last time."""
+        before = self.cache.revision
+        while True:
+            await asyncio.sleep(COMPACT_SECONDS)
+            now = self.cache.revision
+            if now > before:
+                try:
+                    await self._store.compact(before)
+                except Compacted:
+                    pass
+                except Exception:
+                    log.exception("the store could not be compacted")
+            before = now

@@ -1,0 +1,337 @@
+"""From a request to its answer: authentication, authorization, then the verb.
+
+Reads are answered in the call itself, from the watch cache: no task is made and nothing is awaited. Upstream:
+`k8s.io/apiserver/pkg/endpoints/handlers`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from sampan.api import decoding, errors, schema
+from sampan.api.errors import Object, StatusError
+from sampan.api.resources import BINDINGS, Resource
+from sampan.apiserver import authorization, bodies, deletion, listing, negotiation, preparation, requestinfo
+from sampan.apiserver.config import Config
+from sampan.apiserver.deletion import Deletion
+from sampan.apiserver.impersonation import impersonate
+from sampan.apiserver.listing import Listed, Lists
+from sampan.apiserver.negotiation import Rendering
+from sampan.apiserver.records import Record
+from sampan.apiserver.registry import Registry
+from sampan.apiserver.subresources import CONNECT, Actions, view_of
+from sampan.apiserver.types import Authenticator, Authorizer, Connector, RequestInfo, User
+from sampan.apiserver.watchcache import Selection, WatchCache
+from sampan.apiserver.watching import parse_revision, too_large, watch
+from sampan.transport.types import Answer, Request, Response
+
+log = logging.getLogger(__name__)
+
+Plain = Callable[[Request, User], Answer | Awaitable[Answer] | None]
+"""Answers paths that are no resource; None for one that it does not know."""
+
+
+class Handlers:
+    """Everything that a request can reach."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        cache: WatchCache,
+        registry: Registry,
+        deletion: Deletion,
+        lists: Lists,
+        actions: Actions,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        connector: Connector | None,
+        plain: Plain,
+        reviews: Callable[[Resource, str, Object, User], Object | Awaitable[Object]],
+    ) -> None:
+        self._config = config
+        self._cache = cache
+        self._registry = registry
+        self._deletion = deletion
+        self._lists = lists
+        self._actions = actions
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._connector = connector
+        self._plain = plain
+        self._reviews = reviews
+        self._writers: dict[str, Callable[[Request, RequestInfo, Resource, User], Awaitable[Answer]]] = {
+            "create": self._create,
+            "update": self._update,
+            "patch": self._patch,
+            "delete": self._delete,
+            "deletecollection": self._delete_collection,
+        }
+
+    def handle(self, request: Request) -> Answer | Awaitable[Answer]:
+        """Answer a request. Failures become Status answers here; only bugs are raised."""
+        try:
+            if request.target.startswith("/api/v1/proxy/"):
+                request.target = requestinfo.modern_target(request.target)
+            info = requestinfo.parse(request)
+            user = self._authenticator.authenticate(request)
+            if any(h.startswith("impersonate-") for h in request.headers):
+                user = impersonate(request, user, self._authorizer)
+            decision = self._authorizer.authorize(user, info)
+            if not decision.allowed:
+                raise authorization.forbidden(user, info, decision.reason)
+            answer = self._dispatch(request, info, user)
+        except StatusError as e:
+            return failure(request, e)
+        if isinstance(answer, Awaitable):
+            return self._later(request, answer)
+        return answer
+
+    async def _later(self, request: Request, answer: Awaitable[Answer]) -> Answer:
+        try:
+            return await answer
+        except StatusError as e:
+            return failure(request, e)
+
+    def _dispatch(self, request: Request, info: RequestInfo, user: User) -> Answer | Awaitable[Answer]:
+        if not info.is_resource:
+            found = self._plain(request, user)
+            if found is None:
+                raise errors.page_not_found()
+            return found
+        resource = info.resource
+        if resource is None:
+            raise errors.page_not_found()
+        if info.subresource:
+            return self._below(request, info, resource, user)
+        verb = info.verb
+        if verb == "get":
+            if resource.namespaced and not info.namespace:
+                raise errors.page_not_found()
+            self._check_verb(resource, verb)
+            return self._get(request, info, resource)
+        if verb == "list":
+            self._check_verb(resource, verb)
+            return self._list(request, info, resource)
+        if verb == "watch":
+            self._check_verb(resource, verb)
+            selection = Selection(
+                resource,
+                info.namespace if resource.namespaced else "",
+                info.label_selector,
+                _field_selector(info),
+            )
+            return watch(self._cache, request, selection, _rendering(resource, request))
+        writer = self._writers.get(verb)
+        if writer is None or (verb in ("update", "patch", "delete") and not info.name):
+            raise _method_not_allowed()
+        if resource.namespaced and not info.namespace and verb != "deletecollection":
+            raise _method_not_allowed()
+        if verb == "create" and info.name and resource.plural != "namespaces":
+            raise _method_not_allowed()
+        self._check_verb(resource, verb)
+        return writer(request, info, resource, user)
+
+    def _check_verb(self, resource: Resource, verb: str) -> None:
+        if verb not in resource.verbs:
+            raise _method_not_allowed()
+
+    # -- reads
+
+    def _get(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        record = self._record(request, info, resource)
+        accept = request.headers.get("accept", "")
+        rendering = _rendering(resource, request, accept)
+        return Response(200, rendering.one(record), rendering.content_type)
+
+    def _record(self, request: Request, info: RequestInfo, resource: Resource) -> Record:
+        if "?" in request.target:
+            asked = parse_revision(request.param("resourceVersion"))
+            if asked > self._cache.revision:
+                raise too_large(asked, self._cache.revision)
+        namespace = info.namespace if resource.namespaced else ""
+        record = self._cache.record(resource, namespace, info.name)
+        if record is None:
+            raise errors.not_found(resource.plural, info.name, resource.group)
+        return record
+
+    def _list(self, request: Request, info: RequestInfo, resource: Resource) -> Answer | Awaitable[Answer]:
+        rendering = _rendering(resource, request)
+        selection = Selection(
+            resource, info.namespace if resource.namespaced else "", info.label_selector, info.field_selector
+        )
+        listed = self._lists.list(selection, listing.options_from(request.params))
+        if isinstance(listed, Listed):
+            return _list_answer(rendering, listed)
+        return self._list_later(rendering, listed)
+
+    async def _list_later(self, rendering: Rendering, listed: Awaitable[Listed]) -> Answer:
+        return _list_answer(rendering, await listed)
+
+    # -- subresources
+
+    def _below(
+        self, request: Request, info: RequestInfo, resource: Resource, user: User
+    ) -> Answer | Awaitable[Answer]:
+        subresource = resource.subresource(info.subresource)
+        if subresource is None or (resource.namespaced and not info.namespace):
+            raise errors.page_not_found()
+        if info.subresource in CONNECT:
+            if self._connector is None:
+                raise errors.unavailable(f"no connector for {resource.plural}/{info.subresource}")
+            return self._connector.connect(request, info, user)
+        if info.verb not in subresource.verbs:
+            raise _method_not_allowed()
+        if info.verb == "create":
+            return self._act(request, info, resource, user)
+        if info.verb == "get":
+            view = view_of(resource, subresource)
+            record = self._record(request, info, resource)
+            if view.kind == resource.kind:
+                rendering = _rendering(resource, request)
+                return Response(200, rendering.one(record), rendering.content_type)
+            return _plain(request, view.read(record.obj), 200)
+        return self._writers[info.verb](request, info, resource, user)
+
+    async def _act(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
+        writing = bodies.writing(request, user)
+        body, _ = bodies.read(request, duplicates=False)
+        out = await self._actions.create(resource, info.namespace, info.name, info.subresource, body, writing)
+        return _plain(request, out, 201, writing.warnings)
+
+    # -- writes
+
+    async def _create(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
+        rendering = _rendering(resource, request)
+        writing = bodies.writing(request, user)
+        obj, duplicates = bodies.read(request, writing.field_validation != "Ignore")
+        if resource is BINDINGS:
+            name = (obj.get("metadata") or {}).get("name", "")
+            bound = await self._actions.bind(info.namespace, name, obj, writing)
+            return _plain(request, bound, 201, writing.warnings)
+        preparation.check_resource(resource, obj, writing, duplicates)
+        if "list" not in resource.verbs:
+            made = self._reviews(resource, info.namespace, obj, user)
+            if isinstance(made, Awaitable):
+                made = await made
+            return _plain(request, made, 201, writing.warnings)
+        namespace = info.namespace if resource.namespaced else ""
+        record = await self._registry.create(resource, namespace, obj, writing)
+        return _object(rendering, record, 201, writing.warnings)
+
+    async def _update(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
+        view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
+        writing = bodies.writing(request, user)
+        face, duplicates = bodies.read(request, writing.field_validation != "Ignore")
+        preparation.check_type(view.definition, view.api_version, view.kind, face, writing, duplicates)
+        namespace = info.namespace if resource.namespaced else ""
+        record, created = await self._registry.update(resource, namespace, info.name, view, face, writing)
+        if view.kind != resource.kind:
+            return _plain(request, view.read(record.obj), 200, writing.warnings)
+        return _object(_rendering(resource, request), record, 201 if created else 200, writing.warnings)
+
+    async def _patch(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
+        view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
+        writing = bodies.writing(request, user)
+        patch, media, duplicates = bodies.read_patch(request)
+        if media == bodies.APPLY_PATCH:
+            if not request.param("fieldManager"):
+                problem = errors.required("fieldManager", "is required for apply patch")
+                raise errors.invalid("PatchOptions", "", [problem], "meta.k8s.io")
+        elif "force" in request.params:
+            problem = errors.forbidden_field("force", "may not be specified for non-apply patch")
+            raise errors.invalid("PatchOptions", "", [problem], "meta.k8s.io")
+        if duplicates and writing.field_validation == "Strict":
+            raise decoding.strict_error(patch, duplicates)
+        if duplicates and writing.field_validation == "Warn":
+            writing.warnings += duplicates
+        namespace = info.namespace if resource.namespaced else ""
+        record, created = await self._registry.patch(
+            resource, namespace, info.name, view, patch, media, writing
+        )
+        if view.kind != resource.kind:
+            return _plain(request, view.read(record.obj), 200, writing.warnings)
+        return _object(_rendering(resource, request), record, 201 if created else 200, writing.warnings)
+
+    async def _delete(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
+        options = self._delete_options(request)
+        writing = bodies.writing(request, user)
+        namespace = info.namespace if resource.namespaced else ""
+        record, gone = await self._deletion.delete(resource, namespace, info.name, options, writing)
+        status = deletion.answer(resource, record, gone)
+        if status is not None:
+            return _plain(request, status, 200, writing.warnings)
+        return _object(_rendering(resource, request), record, 200, writing.warnings)
+
+    async def _delete_collection(
+        self, request: Request, info: RequestInfo, resource: Resource, user: User
+    ) -> Answer:
+        options = self._delete_options(request)
+        writing = bodies.writing(request, user)
+        selection = Selection(
+            resource, info.namespace if resource.namespaced else "", info.label_selector, info.field_selector
+        )
+        gone = await self._deletion.delete_collection(resource, selection, options, writing)
+        rendering = _rendering(resource, request)
+        return Response(
+            200,
+            rendering.list(gone, self._cache.revision),
+            rendering.content_type,
+            bodies.warning_headers(writing.warnings),
+        )
+
+    def _delete_options(self, request: Request) -> deletion.DeleteOptions:
+        body: Object | None = None
+        if request.body.strip():
+            body, _ = bodies.read(request, duplicates=False)
+            decoding.check(schema.node(deletion.DEFINITION), body)
+        return deletion.options_from(body, request.params)
+
+
+def failure(request: Request, error: StatusError) -> Response:
+    """An error as its Status."""
+    body, content_type = negotiation.plain(error.status(), request.headers.get("accept", ""))
+    headers = []
+    retry = (error.details or {}).get("retryAfterSeconds")
+    if retry:
+        headers.append(("Retry-After", str(retry)))
+    if error.code == 401:
+        headers.append(("WWW-Authenticate", 'Bearer realm="kubernetes"'))
+    return Response(error.code, body, content_type, headers)
+
+
+def _method_not_allowed() -> StatusError:
+    message = "the server does not allow this method on the requested resource"
+    return StatusError(405, "MethodNotAllowed", message, {})
+
+
+def _field_selector(info: RequestInfo) -> str:
+    """Of a watch in its old form, whose path names the object."""
+    if info.name and not info.field_selector:
+        return f"metadata.name={info.name}"
+    return info.field_selector
+
+
+def _rendering(resource: Resource, request: Request, accept: str | None = None) -> Rendering:
+    if accept is None:
+        accept = request.headers.get("accept", "")
+    if "as=" in accept:
+        return negotiation.negotiate(resource, accept, request.param("includeObject"))
+    return negotiation.negotiate(resource, accept)
+
+
+def _list_answer(rendering: Rendering, listed: Listed) -> Response:
+    body = rendering.list(listed.records, listed.revision, listed.continue_, listed.remaining)
+    return Response(200, body, rendering.content_type)
+
+
+def _object(rendering: Rendering, record: Record, status: int, warnings: list[str]) -> Response:
+    headers = bodies.warning_headers(warnings) if warnings else ()
+    return Response(status, rendering.one(record), rendering.content_type, headers)
+
+
+def _plain(request: Request, value: Object, status: int, warnings: list[str] | None = None) -> Response:
+    body, content_type = negotiation.plain(value, request.headers.get("accept", ""))
+    headers = bodies.warning_headers(warnings) if warnings else ()
+    return Response(status, body, content_type, headers)

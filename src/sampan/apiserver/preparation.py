@@ -1,0 +1,151 @@
+"""What happens to an object between a request's body and the store: type check, defaults, strategy, validation.
+
+Each step is a pure function of `sampan.api`; their order is upstream's and stands here alone, once for creates and
+once for updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sampan.api import decoding, defaults, managed_fields, schema, strategy, support, validation
+from sampan.api.errors import FieldError, Object, StatusError, bad_request, invalid
+from sampan.api.objects import new_uid, now
+from sampan.api.resources import Resource
+from sampan.apiserver.types import User
+
+FieldValidation = Literal["Strict", "Warn", "Ignore"]
+
+
+@dataclass(slots=True)
+class Writing:
+    """Who writes and how: what the verbs need to know of a request apart from its object."""
+
+    user: User
+    manager: str = "unknown"
+    """Field manager."""
+    dry_run: bool = False
+    field_validation: FieldValidation = "Warn"
+    force: bool = False
+    """Of server-side apply: take fields from their managers."""
+    warnings: list[str] = field(default_factory=list)
+    """For the client; grows on the way."""
+
+
+def check_type(
+    definition: str,
+    api_version: str,
+    kind: str,
+    obj: Object,
+    writing: Writing,
+    duplicates: Sequence[str] = (),
+) -> None:
+    """Hold `obj` against its type, in place: identity, types of values, unknown and duplicate fields as the request's
+    fieldValidation wants. Raises StatusError 400."""
+    given_version, given_kind = obj.get("apiVersion") or api_version, obj.get("kind") or kind
+    if given_version != api_version:
+        raise bad_request(
+            f"the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+        )
+    if given_kind != kind:
+        version = api_version.rpartition("/")[2]
+        raise bad_request(
+            f'{given_kind} in version "{version}" cannot be handled as a {kind}: '
+            f"no kind {given_kind!r} is registered for this resource".replace("'", '"')
+        )
+    obj["apiVersion"], obj["kind"] = api_version, kind
+    metadata = obj.get("metadata")
+    if metadata is None:
+        obj["metadata"] = {}
+    problems = [*duplicates, *decoding.check(schema.node(definition), obj)]
+    if problems and writing.field_validation == "Strict":
+        raise decoding.strict_error(obj, problems)
+    if problems and writing.field_validation == "Warn":
+        writing.warnings += problems
+
+
+def check_resource(resource: Resource, obj: Object, writing: Writing, duplicates: Sequence[str] = ()) -> None:
+    """`check_type` for an object of a resource."""
+    check_type(resource.definition, resource.api_version, resource.kind, obj, writing, duplicates)
+
+
+def begin_create(resource: Resource, obj: Object) -> None:
+    """Give a new object its defaults and what the server alone decides: uid, creation time, first status."""
+    metadata = obj["metadata"]
+    for name in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
+        metadata.pop(name, None)
+    metadata["uid"] = new_uid()
+    metadata["creationTimestamp"] = now()
+    defaults.apply(resource, obj)
+    strategy.prepare_create(resource, obj)
+
+
+def validate_create(resource: Resource, obj: Object, writing: Writing) -> None:
+    """Raises StatusError 422 with every problem of a new object."""
+    _refuse(resource, obj, validation.create(resource, obj))
+    _check_support(resource, obj, writing)
+
+
+def begin_update(resource: Resource, new: Object, old: Object, subresource: str) -> None:
+    """Give an object that replaces `old` its defaults, and put back what an update cannot change."""
+    defaults.apply(resource, new)
+    strategy.prepare_update(resource, new, old, subresource)
+
+
+def validate_update(resource: Resource, new: Object, old: Object, subresource: str, writing: Writing) -> None:
+    """Raises StatusError 422 with every problem of an update."""
+    _refuse(resource, new, validation.update(resource, new, old, subresource))
+    if not subresource:
+        _check_support(resource, new, writing, old)
+
+
+def record_fields(
+    resource: Resource, new: Object, old: Object | None, writing: Writing, subresource: str = ""
+) -> None:
+    """Note in `metadata.managedFields` who set what in this write."""
+    managed_fields.record_update(
+        schema.node(resource.definition),
+        old,
+        new,
+        manager=writing.manager,
+        api_version=resource.api_version,
+        time=now(),
+        subresource=subresource,
+    )
+
+
+def _refuse(resource: Resource, obj: Object, problems: Sequence[FieldError]) -> None:
+    if problems:
+        raise invalid(resource.kind, obj["metadata"].get("name", ""), problems, resource.group)
+
+
+def _check_support(resource: Resource, obj: Object, writing: Writing, old: Object | None = None) -> None:
+    """Warn of, or refuse, fields that we do not implement; an update is not held against what was there before."""
+    warnings, refusals = support.unsupported(resource, obj)
+    if old is not None and (warnings or refusals):
+        known = support.unsupported(resource, old)
+        refusals = [r for r in refusals if r not in known[1]]
+        warnings = [w for w in warnings if w not in known[0]]
+    _refuse(resource, obj, refusals)
+    writing.warnings += warnings
+
+
+def same(new: Object, old: Object) -> bool:
+    """Whether an update changes nothing but its own times in managedFields."""
+    return _comparable(new) == _comparable(old)
+
+
+def _comparable(obj: Object) -> Object:
+    metadata = {k: v for k, v in obj["metadata"].items() if k != "resourceVersion"}
+    managed = metadata.get("managedFields")
+    if managed:
+        metadata["managedFields"] = [{k: v for k, v in m.items() if k != "time"} for m in managed]
+    return {**obj, "metadata": metadata}
+
+
+def not_served(resource: Resource, verb: str) -> StatusError:
+    from sampan.api.errors import method_not_supported
+
+    return method_not_supported(resource.plural, verb, resource.group)

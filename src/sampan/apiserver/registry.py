@@ -1,0 +1,507 @@
+"""The write verbs on stored objects: create, update, patch, and the loop that retries them on conflict.
+
+Upstream: `k8s.io/apiserver/pkg/registry/generic/registry/store.go` and `endpoints/handlers`. Deletion is in
+`deletion`, the views below an object (status, scale, binding, ...) in `subresources`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from sampan.api import errors, schema
+from sampan.api import patch as patches
+from sampan.api.errors import MODIFIED, Object, StatusError, bad_request, invalid_value
+from sampan.api.objects import deep_copy, generate_name
+from sampan.api.resources import (
+    CLUSTERROLEBINDINGS,
+    CLUSTERROLES,
+    ENDPOINTS,
+    EVENTS,
+    LEASES,
+    ROLEBINDINGS,
+    ROLES,
+    SERVICES,
+    Resource,
+)
+from sampan.apiserver import preparation, views
+from sampan.apiserver.allocation import ServiceAllocator
+from sampan.apiserver.preparation import Writing
+from sampan.apiserver.records import Record, encode, key_of, opening, splice
+from sampan.apiserver.types import Admission, Attributes
+from sampan.apiserver.watchcache import WatchCache
+from sampan.client.types import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
+from sampan.store import types as store_types
+from sampan.store.types import Store
+
+_CREATE_ON_UPDATE = {
+    r.key_stem
+    for r in (ENDPOINTS, EVENTS, LEASES, SERVICES, ROLES, ROLEBINDINGS, CLUSTERROLES, CLUSTERROLEBINDINGS)
+}
+_VERSION_NEEDED = {LEASES.key_stem}
+"""Kinds whose update must say which version it replaces."""
+_NOTHING_ALLOCATED = contextlib.nullcontext()
+_NAME_ATTEMPTS = 8
+_PATCH_ATTEMPTS = 5
+
+
+class View(Protocol):
+    """A subresource that is another face of the same object (the object itself, its status, its scale)."""
+
+    name: str
+    definition: str
+    api_version: str
+    kind: str
+
+    def read(self, obj: Object) -> Object:
+        """The face of a stored object; shares what it can."""
+
+    def write(self, obj: Object, face: Object) -> Object:
+        """The object with a changed face."""
+
+
+class ObjectView:
+    """The object itself, or a subresource of the same kind (`status`, `finalize`)."""
+
+    def __init__(self, resource: Resource, name: str = "") -> None:
+        self.resource = resource
+        self.name = name
+        self.definition = resource.definition
+        self.api_version = resource.api_version
+        self.kind = resource.kind
+
+    def read(self, obj: Object) -> Object:
+        return views.shown(self.resource, obj)
+
+    def write(self, obj: Object, face: Object) -> Object:
+        return views.kept(self.resource, face)
+
+
+class Conflict(Exception):
+    """The object changed under a write; `StatusError` once no retry is left."""
+
+
+class Registry:
+    """The write side. `admission` and `allocator` are set by the app before the first write."""
+
+    admission: Admission
+    allocator: ServiceAllocator
+
+    def __init__(self, store: Store, cache: WatchCache) -> None:
+        self.store = store
+        self.cache = cache
+
+    # -- create
+
+    async def create(
+        self, resource: Resource, namespace: str, obj: Object, writing: Writing, *, applied: bool = False
+    ) -> Record:
+        """Store a new object; takes `obj` over. `applied`: its managedFields are server-side apply's and stand.
+        Raises StatusError."""
+        metadata = obj["metadata"]
+        _check_namespace(resource, namespace, metadata)
+        if metadata.get("resourceVersion") not in (None, "", "0"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        row = views.storage_resource(resource)
+        obj = views.kept(resource, obj)
+        base = metadata.get("generateName")
+        generated = bool(base) and not metadata.get("name")
+        if generated:
+            metadata["name"] = generate_name(base)
+        attributes = Attributes(
+            writing.user,
+            "CREATE",
+            resource,
+            namespace,
+            metadata.get("name", ""),
+            "",
+            obj,
+            None,
+            writing.dry_run,
+        )
+        preparation.begin_create(row, obj)
+        await self.admission.mutate(attributes)
+        if not applied:
+            preparation.record_fields(row, obj, None, writing)
+        preparation.validate_create(row, obj, writing)
+        await self.admission.validate(attributes)
+        writing.warnings += attributes.warnings
+        return await self.insert(row, obj, writing, _NAME_ATTEMPTS if generated else 1)
+
+    async def insert(self, row: Resource, obj: Object, writing: Writing, attempts: int = 1) -> Record:
+        """Store a new object that is ready; with further `attempts`, under further generated names."""
+        metadata = obj["metadata"]
+        with self._allocated(row, obj, None, writing):
+            while True:
+                attempts -= 1
+                try:
+                    return await self._insert(row, obj, writing.dry_run)
+                except store_types.KeyExists:
+                    if attempts <= 0:
+                        raise errors.already_exists(row.plural, metadata["name"], row.group) from None
+                    metadata["name"] = generate_name(metadata["generateName"])
+
+    def _allocated(
+        self, row: Resource, obj: Object, old: Object | None, writing: Writing
+    ) -> contextlib.AbstractContextManager[object]:
+        """Of a Service: holds its addresses while it is stored, and gives them back if that fails."""
+        if row is not SERVICES:
+            return _NOTHING_ALLOCATED
+        return self.allocator.allocate(obj, old, dry_run=writing.dry_run)
+
+    async def _insert(self, row: Resource, obj: Object, dry_run: bool) -> Record:
+        metadata = obj["metadata"]
+        stem = row.key_stem
+        key = key_of(stem, metadata.get("namespace", ""), metadata["name"])
+        if dry_run:
+            present = self.cache.shelf(row).records.get(key)
+            if present is not None:
+                raise errors.already_exists(row.plural, metadata["name"], row.group)
+            return unstored(row, obj)
+        value = encode(row, obj)
+        self.cache.hand_over(value, obj)
+        try:
+            with translated():
+                entry = await self.store.create(key, value)
+        finally:
+            self.cache.take_back(value)
+        return self._written(row, key, value, entry.revision)
+
+    def _written(self, row: Resource, key: str, value: bytes, revision: int) -> Record:
+        shelf = self.cache.shelf(row)
+        record = shelf.records.get(key)
+        if record is not None and record.revision == revision:
+            return record
+        return shelf.make(key, value, revision)
+
+    # -- update
+
+    async def update(
+        self, resource: Resource, namespace: str, name: str, view: View, face: Object, writing: Writing
+    ) -> tuple[Record, bool]:
+        """Replace an object or one face of it; takes `face` over. The second value says whether it was created."""
+        metadata = face["metadata"]
+        _check_namespace(resource, namespace, metadata)
+        given = metadata.setdefault("name", name)
+        if given != name:
+            raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
+        row = views.storage_resource(resource)
+        asked = metadata.get("resourceVersion") or ""
+        attempt = 0
+        while True:
+            attempt += 1
+            record = self.cache.record(row, namespace, name)
+            if record is None:
+                return await self._update_missing(resource, namespace, name, view, face, asked, writing)
+            self._check_preconditions(row, record, metadata, asked)
+            if not asked and not view.name and row.key_stem in _VERSION_NEEDED:
+                problem = invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+                raise errors.invalid(row.kind, name, [problem], row.group)
+            try:
+                new = view.write(record.obj, deep_copy(face) if not asked else face)
+                return await self.replace(resource, record, new, view.name, writing), False
+            except Conflict:
+                if asked or attempt > _PATCH_ATTEMPTS:
+                    raise modified(row, name) from None
+
+    async def _update_missing(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        view: View,
+        face: Object,
+        asked: str,
+        writing: Writing,
+    ) -> tuple[Record, bool]:
+        row = views.storage_resource(resource)
+        if view.name or row.key_stem not in _CREATE_ON_UPDATE:
+            raise errors.not_found(row.plural, name, row.group)
+        if asked not in ("", "0"):
+            raise modified(row, name)
+        if face["metadata"].get("uid"):
+            why = f"Precondition failed: UID in precondition: {face['metadata']['uid']}, UID in object meta: "
+            raise errors.conflict(row.plural, name, why, row.group)
+        return await self.create(resource, namespace, face, writing), True
+
+    def _check_preconditions(self, row: Resource, record: Record, metadata: Object, asked: str) -> None:
+        uid = metadata.get("uid")
+        present = record.obj["metadata"]["uid"]
+        if uid and uid != present:
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {present}"
+            raise errors.conflict(row.plural, record.name, why, row.group)
+        if asked not in ("", "0") and asked != str(record.revision):
+            raise modified(row, record.name)
+
+    async def replace(
+        self, resource: Resource, record: Record, new: Object, subresource: str, writing: Writing
+    ) -> Record:
+        """Take `new` (ours to change, in its stored form) through all steps of an update and store it.
+
+        Raises Conflict where the object is no longer the one in `record`.
+        """
+        row = views.storage_resource(resource)
+        old = record.obj
+        preparation.begin_update(row, new, old, subresource)
+        preparation.record_fields(row, new, old, writing, subresource)
+        return await self.finish_update(resource, record, new, subresource, writing)
+
+    async def finish_update(
+        self, resource: Resource, record: Record, new: Object, subresource: str, writing: Writing
+    ) -> Record:
+        """The second half of an update: admission, validation, addresses, store."""
+        row = views.storage_resource(resource)
+        old = record.obj
+        attributes = Attributes(
+            writing.user,
+            "UPDATE",
+            resource,
+            record.namespace,
+            record.name,
+            subresource,
+            new,
+            old,
+            writing.dry_run,
+        )
+        await self.admission.mutate(attributes)
+        preparation.validate_update(row, new, old, subresource, writing)
+        await self.admission.validate(attributes)
+        writing.warnings += attributes.warnings
+        if finished_deleting(row, new, old):
+            return await self.remove(row, record, writing, last=new)
+        if preparation.same(new, old):
+            return record
+        if subresource:
+            return await self.put(row, record, new, writing)
+        with self._allocated(row, new, old, writing):
+            return await self.put(row, record, new, writing)
+
+    async def put(self, row: Resource, record: Record, new: Object, writing: Writing) -> Record:
+        """Store `new` in the place of what is in `record`. Raises Conflict."""
+        if writing.dry_run:
+            return unstored(row, new, record.revision)
+        value = encode(row, new)
+        self.cache.hand_over(value, new)
+        try:
+            with translated():
+                entry = await self.store.update(record.key, value, record.revision)
+        except store_types.Conflict:
+            raise Conflict from None
+        finally:
+            self.cache.take_back(value)
+        return self._written(row, record.key, value, entry.revision)
+
+    async def remove(
+        self, row: Resource, record: Record, writing: Writing, *, last: Object | None = None
+    ) -> Record:
+        """Take an object out of the store. The result holds its last state (`last`, where given). Raises Conflict."""
+        if writing.dry_run:
+            return unstored(row, last, record.revision) if last is not None else record
+        try:
+            with translated():
+                entry = await self.store.delete(record.key, record.revision)
+        except store_types.Conflict:
+            raise Conflict from None
+        if row is SERVICES:
+            self.allocator.release(record.obj)
+        if last is not None:
+            return unstored(row, last, entry.revision)
+        return record.at(entry.revision)
+
+    # -- patch
+
+    async def patch(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        view: View,
+        patch: Any,
+        content_type: str,
+        writing: Writing,
+    ) -> tuple[Record, bool]:
+        """Change an object by one of the four kinds of patch; the second value says whether it was created."""
+        apply_patch = _applier(view, patch, content_type)
+        row = views.storage_resource(resource)
+        attempts = _PATCH_ATTEMPTS
+        while True:
+            attempts -= 1
+            record = self.cache.record(row, namespace, name)
+            if record is None:
+                if content_type != APPLY_PATCH or view.name:
+                    raise errors.not_found(row.plural, name, row.group)
+                return await self._apply_missing(resource, namespace, name, patch, writing), True
+            mark = len(writing.warnings)
+            try:
+                if content_type == APPLY_PATCH:
+                    return await self._apply(resource, record, view, patch, writing), False
+                face = deep_copy(apply_patch(view.read(record.obj)))
+                return await self._patched(resource, record, view, face, writing), False
+            except Conflict:
+                # Only a patch that names a version cannot be tried again; that was found out in _patched.
+                if attempts <= 0:
+                    raise modified(row, name) from None
+                del writing.warnings[mark:]
+
+    async def _patched(
+        self, resource: Resource, record: Record, view: View, face: Object, writing: Writing
+    ) -> Record:
+        row = views.storage_resource(resource)
+        preparation.check_type(view.definition, view.api_version, view.kind, face, writing)
+        metadata = face["metadata"]
+        if metadata.get("name") != record.name:
+            raise bad_request(
+                f"the name of the object ({metadata.get('name', '')}) does not match the name on the URL ({record.name})"
+            )
+        _check_namespace(resource, record.namespace, metadata)
+        self._check_preconditions(row, record, metadata, metadata.get("resourceVersion") or "")
+        return await self.replace(resource, record, view.write(record.obj, face), view.name, writing)
+
+    async def _apply(
+        self, resource: Resource, record: Record, view: View, config: Object, writing: Writing
+    ) -> Record:
+        from sampan.api import apply
+
+        row = views.storage_resource(resource)
+        if view.kind != resource.kind:
+            what = f"server-side apply of {resource.plural}/{view.name} is not supported by sampan"
+            raise StatusError(501, "NotImplemented", what)
+        self._check_applied(resource, record.namespace, record.name, view, config, writing)
+        asked = config["metadata"].get("resourceVersion") or ""
+        self._check_preconditions(row, record, config["metadata"], asked)
+        live = view.read(record.obj)
+        face = apply.apply(
+            resource if view.definition == resource.definition else None,
+            live,
+            config,
+            writing.manager,
+            force=writing.force,
+            subresource=view.name,
+        )
+        new = view.write(record.obj, deep_copy(face))
+        preparation.begin_update(row, new, record.obj, view.name)
+        return await self.finish_update(resource, record, new, view.name, writing)
+
+    async def _apply_missing(
+        self, resource: Resource, namespace: str, name: str, config: Object, writing: Writing
+    ) -> Record:
+        from sampan.api import apply
+
+        view = ObjectView(resource)
+        self._check_applied(resource, namespace, name, view, config, writing)
+        if config["metadata"].get("uid"):
+            why = f"uid mismatch: the provided object specified uid {config['metadata']['uid']}, and no existing object was found"
+            raise errors.conflict(resource.plural, name, why, resource.group)
+        obj = deep_copy(apply.apply(resource, None, config, writing.manager, force=writing.force))
+        return await self.create(resource, namespace, obj, writing, applied=True)
+
+    def _check_applied(
+        self, resource: Resource, namespace: str, name: str, view: View, config: Any, writing: Writing
+    ) -> None:
+        if not isinstance(config, dict):
+            raise bad_request("an applied configuration is an object")
+        for needed in ("apiVersion", "kind"):
+            if not config.get(needed):
+                raise bad_request(f"invalid object type: {needed} must be set in an applied configuration")
+        preparation.check_type(view.definition, view.api_version, view.kind, config, writing)
+        metadata = config["metadata"]
+        if metadata.get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        _check_namespace(resource, namespace, metadata)
+        if metadata.setdefault("name", name) != name:
+            raise bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+            )
+
+    # -- changes of our own
+
+    async def modify(
+        self,
+        row: Resource,
+        namespace: str,
+        name: str,
+        change: Callable[[Object], Object | Awaitable[Object]],
+        writing: Writing,
+    ) -> Record:
+        """Read, change and store until nobody came between. `change` gets a copy; it may raise StatusError."""
+        while True:
+            record = self.cache.record(row, namespace, name)
+            if record is None:
+                raise errors.not_found(row.plural, name, row.group)
+            changed = change(deep_copy(record.obj))
+            new = await changed if isinstance(changed, Awaitable) else changed
+            try:
+                return await self.put(row, record, new, writing)
+            except Conflict:
+                continue
+
+
+def _applier(view: View, patch: Any, content_type: str) -> Callable[[Object], Object]:
+    if content_type == JSON_PATCH:
+        return lambda doc: patches.json_patch(deep_copy(doc), patch)
+    if content_type == MERGE_PATCH:
+        return lambda doc: patches.merge_patch(doc, patch)
+    if content_type == STRATEGIC_MERGE_PATCH:
+        node = schema.node(view.definition)
+        return lambda doc: patches.strategic_merge(node, doc, patch)
+    if content_type == APPLY_PATCH:
+        return lambda doc: doc
+    raise errors.unsupported_media_type(
+        "the body of the request was in an unknown format - accepted media types include: "
+        f"{JSON_PATCH}, {MERGE_PATCH}, {APPLY_PATCH}"
+    )
+
+
+def _check_namespace(resource: Resource, namespace: str, metadata: Object) -> None:
+    """Fill in the namespace of the URL; refuse another one."""
+    if not resource.namespaced:
+        if metadata.get("namespace"):
+            raise bad_request("namespace field should not be set for cluster-scoped objects")
+        metadata.pop("namespace", None)
+        return
+    given = metadata.get("namespace") or namespace
+    if given != namespace:
+        raise bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    metadata["namespace"] = namespace
+
+
+def modified(row: Resource, name: str) -> StatusError:
+    return errors.conflict(row.plural, name, MODIFIED, row.group)
+
+
+def finished_deleting(row: Resource, new: Object, old: Object) -> bool:
+    """Whether an update takes away the last thing that held an object whose deletion was asked for."""
+    metadata = new["metadata"]
+    if not old["metadata"].get("deletionTimestamp") or metadata.get("finalizers"):
+        return False
+    if row.kind == "Namespace" and (new.get("spec") or {}).get("finalizers"):
+        return False
+    return not metadata.get("deletionGracePeriodSeconds")
+
+
+def unstored(row: Resource, obj: Object, revision: int = 0) -> Record:
+    """A record of an object that is not in the store (dry run, just deleted)."""
+    start = opening(row)
+    metadata = obj["metadata"]
+    namespace, name = metadata.get("namespace", ""), metadata["name"]
+    value = encode(row, obj)
+    key = key_of(row.key_stem, namespace, name)
+    if revision:
+        return Record(key, namespace, name, revision, splice(value, start, revision), len(start))
+    return Record(key, namespace, name, 0, value, len(start), obj=obj)
+
+
+@contextlib.contextmanager
+def translated() -> Any:
+    """The store's failures as a client sees them; KeyExists and Conflict are left to the caller."""
+    try:
+        yield
+    except (store_types.KeyExists, store_types.Conflict):
+        raise
+    except store_types.StoreFull as e:
+        raise StatusError(507, "InsufficientStorage", f"the store is full: {e}") from e
+    except store_types.StoreError as e:
+        raise errors.unavailable(f"the store failed: {e}") from e

@@ -1,0 +1,444 @@
+"""The watch cache: everything stored, in memory, as bytes; and everybody who is told of changes.
+
+The store calls `on_commit` in the loop's thread at each commit, before the writers are resumed: whoever has been told
+that a write succeeded finds it here. Reads therefore never go to the store, except for the past.
+
+A change goes out once a *selection* (resource, namespace, selectors, rendering), not once a watcher: watchers who
+want the same are one `Group`, an event is encoded and framed once, and the same bytes are written to each stream
+without a task of its own.
+
+Upstream: `k8s.io/apiserver/pkg/storage/cacher`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, Protocol
+
+from sampan.api.errors import Object, StatusError, gone
+from sampan.api.objects import deep_copy
+from sampan.api.resources import Resource, stored
+from sampan.apiserver.negotiation import Rendering
+from sampan.apiserver.records import ROOT, Record, key_of, opening, prefix_of, splice, split_key
+from sampan.apiserver.types import ChangeCallback
+from sampan.client.types import WatchEvent
+from sampan.store.types import Event, Store
+from sampan.transport.types import frame
+
+log = logging.getLogger(__name__)
+
+ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
+HISTORY_EVENTS = 4096
+"""Most changes of one resource that a watch can start behind."""
+HISTORY_BYTES = 8 * 2**20
+"""Bytes of objects that the history of one resource may hold on to ..."""
+HISTORY_LEAST = 256
+"""... unless that would leave fewer changes than this."""
+BOOKMARK_SECONDS = 60.0
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+def too_old(asked: int, oldest: int) -> StatusError:
+    return gone(f"too old resource version: {asked} ({oldest})")
+
+
+class Change:
+    """One write. `record` is the new state (on DELETED the last one, under the delete's revision)."""
+
+    __slots__ = ("_events", "_frames", "_left", "previous", "record", "type")
+
+    def __init__(self, type_: ChangeType, record: Record, previous: Record | None) -> None:
+        self.type = type_
+        self.record = record
+        self.previous = previous
+        self._frames: dict[tuple[str, Rendering], bytes] | None = None
+        self._events: dict[str, WatchEvent] | None = None
+        self._left: Record | None = None
+
+    def shown(self, type_: ChangeType) -> Record:
+        """What a watcher is shown: of an object that left its selection, the state before under the new revision."""
+        if type_ == self.type or type_ != "DELETED" or self.previous is None:
+            return self.record
+        if self._left is None:
+            self._left = self.previous.at(self.record.revision)
+        return self._left
+
+    def framed(self, type_: ChangeType, rendering: Rendering) -> bytes:
+        """The event as one HTTP chunk; made once for all who want it so."""
+        if self._frames is None:
+            self._frames = {}
+        made = self._frames.get((type_, rendering))
+        if made is None:
+            made = framed_event(type_, rendering.item(self.shown(type_)))
+            self._frames[type_, rendering] = made
+        return made
+
+    def event(self, type_: ChangeType) -> WatchEvent:
+        """The event decoded; shared by all watchers in this process."""
+        if self._events is None:
+            self._events = {}
+        made = self._events.get(type_)
+        if made is None:
+            made = self._events[type_] = WatchEvent(type_, self.shown(type_).obj)
+        return made
+
+    def forget_frames(self) -> None:
+        """Let go of what only the moment of delivery needs."""
+        self._frames = None
+        self._events = None
+        self._left = None
+
+
+def framed_event(type_: str, body: bytes) -> bytes:
+    return frame(b'{"type":"%b","object":%b}\n' % (type_.encode(), body))
+
+
+class Selection:
+    """What a list or watch is about: a namespace ("" for all) and the selectors, already parsed."""
+
+    __slots__ = ("_head_only", "field_text", "fields", "label_text", "labels", "namespace", "resource")
+
+    def __init__(
+        self, resource: Resource, namespace: str = "", label_selector: str = "", field_selector: str = ""
+    ) -> None:
+        from sampan.api import selectors
+
+        self.resource = resource
+        self.namespace = namespace
+        self.label_text = label_selector
+        self.field_text = field_selector
+        self.labels = selectors.parse_labels(label_selector) if label_selector.strip() else None
+        self.fields = selectors.parse_fields(resource, field_selector) if field_selector.strip() else None
+        if self.labels is not None and self.labels.empty:
+            self.labels = None
+        if self.fields is not None and self.fields.empty:
+            self.fields = None
+        self._head_only = self.fields is not None and all(
+            t[0] in ("metadata.name", "metadata.namespace") for t in self.fields.terms
+        )
+
+    @property
+    def everything(self) -> bool:
+        """Whether all objects of the namespace are selected."""
+        return self.labels is None and self.fields is None
+
+    def matches(self, record: Record) -> bool:
+        """Whether the selectors take this object; its namespace is looked at elsewhere."""
+        if self.labels is not None and not self.labels.matches(record.labels):
+            return False
+        if self.fields is None:
+            return True
+        if self._head_only:
+            head = {"metadata.name": record.name, "metadata.namespace": record.namespace}
+            return self.fields.matches(head)
+        return self.fields.matches(record.fields(self.resource))
+
+    @property
+    def only_name(self) -> str | None:
+        """The one name that can match, if the field selector asks for one."""
+        return self.fields.exact("metadata.name") if self.fields is not None else None
+
+    def classify(self, change: Change) -> ChangeType | None:
+        """What this change is to somebody who sees only the selection; None where it is nothing."""
+        if self.namespace and change.record.namespace != self.namespace:
+            return None
+        if self.labels is None and self.fields is None:
+            return change.type
+        now = change.type != "DELETED" and self.matches(change.record)
+        before = change.previous is not None and self.matches(change.previous)
+        if now:
+            return "MODIFIED" if before else "ADDED"
+        return "DELETED" if before else None
+
+
+class Watcher(Protocol):
+    """One who is told. Neither call may block or raise."""
+
+    bookmarks: bool
+
+    def deliver(self, changes: Sequence[tuple[ChangeType, Change]], framed: bytes) -> None:
+        """The changes of one commit that concern the watcher; `framed` is b"" for groups without a rendering."""
+
+    def bookmark(self, revision: int) -> None: ...
+
+    def end(self) -> None:
+        """The server is closing."""
+
+
+class Group:
+    """All watchers of one selection in one rendering (None: decoded, in this process)."""
+
+    __slots__ = ("key", "rendering", "selection", "watchers")
+
+    def __init__(self, key: tuple[object, ...], selection: Selection, rendering: Rendering | None) -> None:
+        self.key = key
+        self.selection = selection
+        self.rendering = rendering
+        self.watchers: dict[Watcher, None] = {}
+
+    def deliver(self, changes: Sequence[Change]) -> None:
+        mine = [(t, c) for c in changes if (t := self.selection.classify(c)) is not None]
+        if not mine:
+            return
+        if (rendering := self.rendering) is None:
+            framed = b""
+        elif len(mine) == 1:
+            framed = mine[0][1].framed(mine[0][0], rendering)
+        else:
+            framed = b"".join([c.framed(t, rendering) for t, c in mine])
+        for watcher in list(self.watchers):
+            watcher.deliver(mine, framed)
+
+
+class Shelf:
+    """The objects of one storage stem, in key order, and their recent changes."""
+
+    def __init__(self, resource: Resource, revision: int) -> None:
+        self.resource = resource
+        self.stem = resource.key_stem
+        self.opening = opening(resource)
+        self.revision = revision
+        """Of the last change here (or of the load)."""
+        self.oldest = revision
+        """A watch may start behind any revision from this one on."""
+        self.keys: list[str] = []
+        self.records: dict[str, Record] = {}
+        self.history: deque[Change] = deque()
+        self.history_bytes = 0
+        self.groups: dict[tuple[object, ...], Group] = {}
+        self.callbacks: list[ChangeCallback] = []
+
+    def make(self, key: str, value: bytes, revision: int, obj: Object | None = None) -> Record:
+        """The record of a stored value. `obj`, if given, is its decoded form, and is taken over."""
+        namespace, name = split_key(key, self.resource.namespaced)
+        labels = None
+        if obj is not None:
+            metadata = obj["metadata"]
+            metadata["resourceVersion"] = str(revision)
+            labels = metadata.get("labels") or {}
+        data = splice(value, self.opening, revision)
+        return Record(key, namespace, name, revision, data, len(self.opening), labels=labels, obj=obj)
+
+    def span(self, namespace: str) -> Sequence[str]:
+        """The keys of a namespace ("" for all), in order."""
+        if not namespace:
+            return self.keys
+        prefix = prefix_of(self.stem, namespace)
+        start = bisect_left(self.keys, prefix)
+        # "0" follows "/": the first text that is greater than everything with the prefix
+        return self.keys[start : bisect_left(self.keys, prefix[:-1] + "0", start)]
+
+    def select(self, selection: Selection) -> list[Record]:
+        records = self.records
+        only = selection.only_name
+        if only is not None and (selection.namespace or not self.resource.namespaced):
+            record = records.get(key_of(self.stem, selection.namespace, only))
+            return [record] if record is not None and selection.matches(record) else []
+        keys = self.span(selection.namespace)
+        if selection.everything:
+            return [records[k] for k in keys]
+        matches = selection.matches
+        return [r for k in keys if matches(r := records[k])]
+
+    def apply(self, event: Event, obj: Object | None) -> Change:
+        entry = event.entry
+        key = entry.key
+        previous = self.records.get(key)
+        if event.deleted:
+            if previous is not None:
+                del self.records[key]
+                del self.keys[bisect_left(self.keys, key)]
+            change = Change("DELETED", self.make(key, entry.value, entry.revision), previous)
+        else:
+            wanted = self.callbacks or (previous is not None and previous.decoded)
+            record = self.make(key, entry.value, entry.revision, obj if wanted or self._watched() else None)
+            self.records[key] = record
+            if previous is None:
+                insort(self.keys, key)
+            change = Change("MODIFIED" if previous is not None else "ADDED", record, previous)
+        self.revision = entry.revision
+        self._remember(change)
+        return change
+
+    def _watched(self) -> bool:
+        """Whether somebody in this process wants decoded objects of this kind."""
+        return any(g.rendering is None for g in self.groups.values())
+
+    def _remember(self, change: Change) -> None:
+        history = self.history
+        history.append(change)
+        self.history_bytes += len(change.record.data)
+        while len(history) > HISTORY_EVENTS or (
+            self.history_bytes > HISTORY_BYTES and len(history) > HISTORY_LEAST
+        ):
+            dropped = history.popleft()
+            self.history_bytes -= len(dropped.record.data)
+            self.oldest = dropped.record.revision
+
+    def since(self, revision: int) -> Iterator[Change]:
+        """The changes after a revision, in order."""
+        recent: list[Change] = []
+        for change in reversed(self.history):
+            if change.record.revision <= revision:
+                break
+            recent.append(change)
+        return reversed(recent)
+
+
+class WatchCache:
+    """All shelves. Implements `sampan.apiserver.types.ReadCache`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._shelves: dict[str, Shelf] = {}
+        self._handed: dict[int, tuple[bytes, Object]] = {}
+        self._bookmarks: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.revision = 0
+        """The newest revision seen."""
+
+    async def start(self) -> None:
+        """Fill the cache from the store and follow it from then on."""
+        page = await self._store.list(ROOT)
+        self.revision = page.revision
+        for resource in stored():
+            self._shelves[resource.key_stem] = Shelf(resource, page.revision)
+        for entry in page.entries:
+            shelf = self._shelves.get(entry.key.split("/", 3)[2])
+            if shelf is None:
+                log.warning("not served, left alone in the store: %s", entry.key)
+                continue
+            shelf.records[entry.key] = shelf.make(entry.key, entry.value, entry.revision)
+            shelf.keys.append(entry.key)
+        for shelf in self._shelves.values():
+            shelf.keys.sort()
+        self._store.subscribe(self.on_commit)
+        self._schedule_bookmarks()
+
+    def close(self) -> None:
+        """End all watches."""
+        self._closed = True
+        if self._bookmarks is not None:
+            self._bookmarks.cancel()
+        for shelf in self._shelves.values():
+            for group in list(shelf.groups.values()):
+                for watcher in list(group.watchers):
+                    watcher.end()
+            shelf.groups.clear()
+
+    # -- following the store
+
+    def hand_over(self, value: bytes, obj: Object) -> None:
+        """Offer the decoded form of a value that is about to be written, so that it need not be decoded again."""
+        self._handed[id(value)] = (value, obj)
+
+    def take_back(self, value: bytes) -> None:
+        """The write is over, whether it succeeded or not."""
+        self._handed.pop(id(value), None)
+
+    def on_commit(self, events: Sequence[Event]) -> None:
+        """What has just become durable, in order."""
+        touched: dict[str, tuple[Shelf, list[Change]]] = {}
+        for event in events:
+            entry = event.entry
+            self.revision = entry.revision
+            stem = entry.key.split("/", 3)[2]
+            shelf = self._shelves.get(stem)
+            if shelf is None:
+                continue
+            handed = self._handed.get(id(entry.value))
+            obj = handed[1] if handed is not None and handed[0] is entry.value else None
+            change = shelf.apply(event, obj)
+            if stem in touched:
+                touched[stem][1].append(change)
+            else:
+                touched[stem] = (shelf, [change])
+            for callback in shelf.callbacks:
+                callback(
+                    change.previous.obj if change.previous is not None else None,
+                    change.record.obj if change.type != "DELETED" else None,
+                )
+        for shelf, changes in touched.values():
+            for group in list(shelf.groups.values()):
+                group.deliver(changes)
+            for change in changes:
+                change.forget_frames()
+
+    # -- reading
+
+    def shelf(self, resource: Resource) -> Shelf:
+        return self._shelves[resource.key_stem]
+
+    def record(self, resource: Resource, namespace: str, name: str) -> Record | None:
+        stem = resource.key_stem
+        return self._shelves[stem].records.get(key_of(stem, namespace, name))
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        record = self.record(resource, namespace, name)
+        return record.obj if record is not None else None
+
+    def list(self, resource: Resource, namespace: str = "") -> Sequence[Object]:
+        shelf = self.shelf(resource)
+        return [shelf.records[k].obj for k in shelf.span(namespace)]
+
+    def on_change(self, resource: Resource, callback: ChangeCallback) -> None:
+        self.shelf(resource).callbacks.append(callback)
+
+    # -- watching
+
+    def join(self, selection: Selection, rendering: Rendering | None, watcher: Watcher) -> Callable[[], None]:
+        """Have `watcher` told of every change from now on; the result takes it off again."""
+        shelf = self.shelf(selection.resource)
+        key = (
+            selection.resource.group,
+            selection.namespace,
+            selection.label_text,
+            selection.field_text,
+            rendering,
+        )
+        group = shelf.groups.get(key)
+        if group is None:
+            group = shelf.groups[key] = Group(key, selection, rendering)
+        group.watchers[watcher] = None
+
+        def leave() -> None:
+            group.watchers.pop(watcher, None)
+            if not group.watchers and shelf.groups.get(key) is group:
+                del shelf.groups[key]
+
+        return leave
+
+    def backlog(self, selection: Selection, revision: int) -> list[tuple[ChangeType, Change]]:
+        """What a watch from `revision` has missed. Raises StatusError 410 where that is no longer known."""
+        shelf = self.shelf(selection.resource)
+        if revision < shelf.oldest:
+            raise too_old(revision, shelf.oldest)
+        return [(t, c) for c in shelf.since(revision) if (t := selection.classify(c)) is not None]
+
+    def _schedule_bookmarks(self) -> None:
+        self._bookmarks = asyncio.get_running_loop().call_later(BOOKMARK_SECONDS, self._send_bookmarks)
+
+    def _send_bookmarks(self) -> None:
+        for shelf in self._shelves.values():
+            for group in list(shelf.groups.values()):
+                for watcher in list(group.watchers):
+                    if watcher.bookmarks:
+                        watcher.bookmark(self.revision)
+        self._schedule_bookmarks()
+
+
+def initial(records: Sequence[Record]) -> list[tuple[ChangeType, Change]]:
+    """The state at the start of a watch, as ADDED events."""
+    return [("ADDED", Change("ADDED", r, None)) for r in records]
+
+
+def bookmark_object(resource: Resource, revision: int, *, initial_end: bool = False) -> Object:
+    """The object of a BOOKMARK event; `initial_end` marks the end of the initial state."""
+    metadata: Object = {"resourceVersion": str(revision), "creationTimestamp": None}
+    if initial_end:
+        metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
+    return deep_copy({"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata})
