@@ -1,0 +1,78 @@
+"""`meta.k8s.io/v1` Tables: what `kubectl get` prints, made by the server.
+
+Upstream: `k8s.io/kubernetes/pkg/printers/internalversion`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from sampan.api.errors import Object
+from sampan.api.resources import Resource
+from sampan.api.tables import core, network, pods, workloads
+from sampan.api.tables.cells import Column, Row, human_duration
+
+__all__ = ["Column", "columns", "human_duration", "render"]
+
+Include = Literal["Metadata", "None", "Object"]
+
+_TABLES: dict[str, tuple[tuple[Column, ...], Row]] = {
+    "namespaces": (core.NAMESPACE_COLUMNS, core.namespace_row),
+    "nodes": (core.NODE_COLUMNS, core.node_row),
+    "pods": (pods.COLUMNS, pods.row),
+    "services": (network.SERVICE_COLUMNS, network.service_row),
+    "endpoints": (network.ENDPOINTS_COLUMNS, network.endpoints_row),
+    "configmaps": (core.CONFIGMAP_COLUMNS, core.configmap_row),
+    "secrets": (core.SECRET_COLUMNS, core.secret_row),
+    "serviceaccounts": (core.SERVICEACCOUNT_COLUMNS, core.serviceaccount_row),
+    "events": (core.EVENT_COLUMNS, core.event_row),
+    "deployments.apps": (workloads.DEPLOYMENT_COLUMNS, workloads.deployment_row),
+    "replicasets.apps": (workloads.REPLICASET_COLUMNS, workloads.replicaset_row),
+    "endpointslices.discovery.k8s.io": (network.ENDPOINTSLICE_COLUMNS, network.endpointslice_row),
+    "leases.coordination.k8s.io": (core.LEASE_COLUMNS, core.lease_row),
+    "ingresses.networking.k8s.io": (network.INGRESS_COLUMNS, network.ingress_row),
+    "ingressclasses.networking.k8s.io": (network.INGRESSCLASS_COLUMNS, network.ingressclass_row),
+    "rolebindings.rbac.authorization.k8s.io": (core.BINDING_COLUMNS, core.binding_row),
+    "clusterrolebindings.rbac.authorization.k8s.io": (core.BINDING_COLUMNS, core.binding_row),
+}
+_OTHER = (core.CREATED_COLUMNS, core.created_row)
+_ROW_CONDITIONS: dict[str, Callable[[Object], list[Object]]] = {"pods": pods.row_conditions}
+
+
+def columns(resource: Resource) -> tuple[Column, ...]:
+    """The columns of a kind, the wide ones among them."""
+    return _TABLES.get(resource.key_stem, _OTHER)[0]
+
+
+def render(
+    resource: Resource, objects: Iterable[Object], *, now: float, include: Include = "Metadata"
+) -> Object:
+    """A Table of the objects, in their order. `now` is the present in seconds since the epoch.
+
+    Each row carries its object's metadata, nothing, or the whole object (`include`). The table's own `metadata` is
+    empty: a list's resource version is the caller's to set.
+    """
+    its_columns, row = _TABLES.get(resource.key_stem, _OTHER)
+    conditions = _ROW_CONDITIONS.get(resource.key_stem)
+    rows: list[Any] = []
+    for obj in objects:
+        made: Object = {"cells": row(obj, now)}
+        if conditions is not None and (found := conditions(obj)):
+            made["conditions"] = found
+        if include == "Metadata":
+            made["object"] = {
+                "kind": "PartialObjectMetadata",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": obj["metadata"],
+            }
+        elif include == "Object":
+            made["object"] = obj
+        rows.append(made)
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {},
+        "columnDefinitions": [c.definition() for c in its_columns],
+        "rows": rows,
+    }
