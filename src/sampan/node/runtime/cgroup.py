@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Literal
 
-from sampan.node.runtime.syscalls import CGROUP2_MAGIC, filesystem_type
+from sampan.node.runtime.syscalls import CGROUP2_MAGIC, TMPFS_MAGIC, filesystem_type
 
 ROOT = "/sys/fs/cgroup"
 
@@ -93,9 +94,17 @@ class Cgroups:
 
     def remove(self, path: str) -> None:
         """Remove the cgroup and the empty ones below it; one that still has processes stays."""
-        # crun makes an (ordinary) directory in the place of version 2, too.
-        beside = [f"{self.root}/unified/{path.strip('/')}"] if self.version == 1 else []
-        for directory in (*self.directories(path), *beside):
+        directories = list(self.directories(path))
+        if self.version == 1:
+            beside = os.path.join(self.root, "unified", path.strip("/"))
+            with suppress(OSError):
+                # runc makes the cgroup in the hybrid layout's version 2 as well; where that is covered, crun
+                # makes ordinary files in its place.
+                if filesystem_type(beside) == TMPFS_MAGIC:
+                    shutil.rmtree(beside)
+                else:
+                    directories.append(beside)
+        for directory in directories:
             for current, _, _ in os.walk(directory, topdown=False):
                 try:
                     os.rmdir(current)

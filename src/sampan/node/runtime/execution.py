@@ -10,7 +10,7 @@ import signal
 import struct
 import tempfile
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +29,9 @@ class Execution:
         self._sources: list[Source] = []
         self._sink: Sink | None = None
         self._terminal = -1
+        self._killed = False
+        self._ended = False
+        self._failure: str | None = None
         self.stdin: asyncio.StreamWriter | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None
@@ -66,16 +69,22 @@ class Execution:
     async def wait(self) -> int:
         assert self._child
         code = await self._child.wait()
-        if not os.path.exists(f"{self._directory.name}/pid"):
+        self._read_outcome()
+        if self._failure is not None:
             raise RuntimeFailure(
-                f"OCI runtime exec failed: exec failed: {from_log(self._log())}", "ExecFailed"
+                f"OCI runtime exec failed: exec failed: {from_log(self._failure)}", "ExecFailed"
             )
         return code
 
-    def _log(self) -> str:
-        with suppress(OSError), open(f"{self._directory.name}/log", errors="replace") as file:
-            return file.read()
-        return ""
+    def _read_outcome(self) -> None:
+        """Once, after the end: could the command be started at all?"""
+        if self._ended:
+            return
+        self._ended = True
+        if not self._killed and not os.path.exists(f"{self._directory.name}/pid"):
+            self._failure = ""
+            with suppress(OSError), open(f"{self._directory.name}/log", errors="replace") as file:
+                self._failure = file.read()
 
     def resize(self, columns: int, rows: int) -> None:
         if self._terminal < 0 or not self._child:
@@ -88,6 +97,7 @@ class Execution:
         if self._child and not self._child.done.done():
             self._kill()
             await self._child.wait()
+        self._read_outcome()
         for source in self._sources:
             source.close()
         if self._sink:
@@ -99,15 +109,27 @@ class Execution:
 
     def _kill(self) -> None:
         assert self._child
+        self._killed = True
+        # The runtime, which alone reaps the command, is held still meanwhile: no pid changes its meaning.
+        self._child.send(signal.SIGSTOP)
         try:
             with open(f"{self._directory.name}/pid") as file:
-                pid = int(file.read())
+                pids = [int(file.read())]
         except (OSError, ValueError):
-            self._child.send(signal.SIGKILL)  # it has not come as far as the command
-        else:
-            # The runtime, which alone reaps the command, still runs: the pid is the command's.
+            pids = [*_descendants(self._child.pid)]  # it has not come as far as the command
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._child.send(signal.SIGKILL)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    with suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                for child in map(int, file.read().split()):
+                    yield from _descendants(child)
+                    yield child
 
 
 async def start(

@@ -194,7 +194,9 @@ class Process(Protocol):
     stderr: asyncio.StreamReader | None
 
     async def wait(self) -> int:
-        """The exit code; for attach, the container's when it ends."""
+        """The exit code; for attach, the container's when it ends.
+
+        Raises RuntimeFailure where the command could not be started (not found, for one)."""
 
     def resize(self, columns: int, rows: int) -> None: ...
 
