@@ -150,3 +150,25 @@ async def test_failures_are_tried_again_and_handlers_may_fail(script: Script) ->
         script.tells("ADDED", pod("b", 6))
         await running.change()
         assert len(running.informer.list()) == 2
+
+
+async def test_pauses_grow_while_nothing_works(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(informer_module.random, "uniform", lambda low, high: 1.0)
+    monkeypatch.setattr(informer_module.asyncio, "sleep", note)
+    script.has(5)
+    for _ in range(4):
+        script.events.put_nowait(ConnectionLost("refused"))
+    script.tells("ADDED", pod("a", 6))
+    script.events.put_nowait(ConnectionLost("cut"))
+    script.tells("ADDED", pod("b", 7))
+    async with Running(script) as running:
+        await running.change()
+        await running.change()
+    assert pauses == [0.001, 0.002, 0.004, 0.008, 0.001]

@@ -6,7 +6,7 @@ A driver that keeps its data overrides `reopen`, and the tests of durability run
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -19,10 +19,11 @@ from sampan.store.types import (
     KeyExists,
     Store,
     StoreError,
+    Watch,
 )
 
 
-async def events(watch: AsyncIterator[Sequence[Event]], count: int) -> list[Event]:
+async def events(watch: Watch, count: int) -> list[Event]:
     """The next `count` events of a watch (batches must end there)."""
     found: list[Event] = []
     while len(found) < count:
@@ -132,7 +133,7 @@ class StoreContract:
             Event(True, Entry("/w/a", b"2", 4, 1), b"2"),
             Event(False, Entry("/w/b", b"3", 6, 6), None),
         ]
-        await watch.aclose()  # type: ignore[attr-defined]
+        await watch.aclose()
 
     async def test_a_waiting_watch_wakes_up(self, store: Store) -> None:
         watch = store.watch("/w/", store.revision())
@@ -140,7 +141,7 @@ class StoreContract:
         await store.create("/x", b"")
         entry = await store.create("/w/a", b"1")
         assert list(await asyncio.wait_for(waiting, 10)) == [Event(False, entry, None)]
-        await watch.aclose()  # type: ignore[attr-defined]
+        await watch.aclose()
 
     async def test_watches_see_concurrent_writes_in_order_without_gaps(self, store: Store) -> None:
         watches = [store.watch("/w/", 0) for _ in range(3)]
@@ -152,7 +153,7 @@ class StoreContract:
         await asyncio.gather(*(write(n) for n in range(8)))
         for watch in watches:
             assert [e.entry.revision for e in await events(watch, 400)] == list(range(1, 401))
-            await watch.aclose()  # type: ignore[attr-defined]
+            await watch.aclose()
 
     async def test_a_slow_watch_misses_nothing(self, store: Store) -> None:
         watch = store.watch("/w/", 0)
@@ -161,8 +162,8 @@ class StoreContract:
         assert [e.entry.revision for e in await events(watch, 2500)] == list(range(1, 2501))
         again = store.watch("/w/9-", 0)
         assert len(await events(again, 100)) == 100
-        await watch.aclose()  # type: ignore[attr-defined]
-        await again.aclose()  # type: ignore[attr-defined]
+        await watch.aclose()
+        await again.aclose()
 
     async def test_a_subscriber_is_told_before_the_writer(self, store: Store) -> None:
         await store.create("/before", b"")
@@ -208,7 +209,7 @@ class StoreContract:
         assert [e.value for e in (await store.list("/", revision=4)).entries] == [b"2"]
         watch = store.watch("/", 4)
         assert await events(watch, 1) == [Event(False, Entry("/a", b"3", 5, 1), b"2")]
-        await watch.aclose()  # type: ignore[attr-defined]
+        await watch.aclose()
         await store.compact(2)  # nothing left to forget
         with pytest.raises(FutureRevision):
             await store.compact(6)
@@ -216,7 +217,7 @@ class StoreContract:
         assert await store.get("/a") == Entry("/a", b"3", 5, 1)
         await store.create("/c", b"")
         assert (await events(watching, 1))[0].entry.key == "/c"
-        await watching.aclose()  # type: ignore[attr-defined]
+        await watching.aclose()
 
     async def test_closing_ends_watches_and_refuses_more(self, store: Store) -> None:
         watch = store.watch("/", 0)
@@ -253,7 +254,7 @@ class StoreContract:
             Event(False, Entry("/b", b"\x00\xff", 3, 3), None),
             Event(True, Entry("/b", b"\x00\xff", 4, 3), b"\x00\xff"),
         ]
-        await watch.aclose()  # type: ignore[attr-defined]
+        await watch.aclose()
         assert (await store.create("/c", b"")).revision == 5
 
     async def test_revisions_go_on_after_compaction_took_the_last_row(self, store: Store) -> None:

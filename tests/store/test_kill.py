@@ -16,10 +16,13 @@ import time
 import zlib
 from pathlib import Path
 
+import pytest
+
 from sampan.store.sqlite import open_store
 from sampan.store.types import Entry, Event, Store
 
 _ROUNDS = int(os.environ.get("SAMPAN_SOAK", "0")) or 25
+pytestmark = pytest.mark.timeout(60 + 5 * _ROUNDS)
 
 _CHILD = """
 import asyncio, os, random, sys, zlib

@@ -110,7 +110,8 @@ class AgainstModel(RuleBasedStateMachine):
         wanted = [e for e in self.events[after:] if e.entry.key.startswith(prefix)]
 
         async def collect() -> list[Event]:
-            watch, found = self.store.watch(prefix, after), []
+            watch = self.store.watch(prefix, after)
+            found: list[Event] = []
             while len(found) < len(wanted):
                 found += await anext(watch)
             await watch.aclose()
@@ -149,9 +150,11 @@ class AgainstModel(RuleBasedStateMachine):
         assert self.run(self.store.count("/")) == len(self.states[-1])
 
 
+_EXAMPLES = int(os.environ.get("SAMPAN_SOAK", "0")) or 60
+pytestmark = pytest.mark.timeout(60 + 2 * _EXAMPLES)
 TestAgainstModel = AgainstModel.TestCase
 TestAgainstModel.settings = settings(
-    max_examples=int(os.environ.get("SAMPAN_SOAK", "0")) or 60,
+    max_examples=_EXAMPLES,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -87,13 +87,14 @@ class Informer:
 
     async def run(self) -> None:
         """Follow the API until cancelled; failures are logged and tried again with growing pauses."""
-        pause = _BACKOFF_FIRST
+        pause, followed_from = _BACKOFF_FIRST, ""
         while True:
             try:
                 if not self.resource_version:
                     await self._relist()
-                pause = _BACKOFF_FIRST
+                followed_from = self.resource_version
                 await self._follow()
+                pause = _BACKOFF_FIRST
             except StatusError as e:
                 if e.code == 410:
                     self.resource_version = ""
@@ -101,6 +102,8 @@ class Informer:
                 log.warning("%s: %s", self.resource.plural, e.message)
             except ConnectionLost as e:
                 log.debug("%s: %s", self.resource.plural, e)
+                if self.resource_version != followed_from:  # it worked until now
+                    pause = _BACKOFF_FIRST
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             pause = min(pause * 2, _BACKOFF_MOST)
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from sampan.store.types import Compacted, Entry, Event, FutureRevision, Page, StoreError
-from sampan.store.view import View, Watch
+from sampan.store.types import Compacted, Entry, Event, FutureRevision, Page, StoreError, Watch
+from sampan.store.view import View
 from sampan.store.writes import Change, Write, decide
 
 

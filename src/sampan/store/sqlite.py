@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sampan.store.database import Database
-from sampan.store.types import Entry, Event, FutureRevision, Page, StoreDamaged, StoreError, StoreFull
-from sampan.store.view import View, Watch
+from sampan.store.types import Entry, Event, FutureRevision, Page, StoreDamaged, StoreError, StoreFull, Watch
+from sampan.store.view import View
 from sampan.store.writes import Change, Write, decide
 
 log = logging.getLogger(__name__)

@@ -90,6 +90,16 @@ class Page:
     remaining: int
 
 
+class Watch(Protocol):
+    """Batches of events, one `anext` each; see `Store.watch`."""
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Event]]: ...
+
+    async def __anext__(self) -> Sequence[Event]: ...
+
+    async def aclose(self) -> None: ...
+
+
 class Store(Protocol):
     """What every driver implements and `tests/store/contract.py` proves."""
 
@@ -116,10 +126,10 @@ class Store(Protocol):
     def revision(self) -> int:
         """The newest durable revision; 0 for an empty new store."""
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Sequence[Event]]:
+    def watch(self, prefix: str, after: int) -> Watch:
         """Every write under `prefix` with a revision greater than `after`, in order and without gaps, in batches
-        (what was committed together comes together). Raises Compacted if `after` is older than what is kept. Ends
-        when the store is closed. Closing the iterator (`aclose`) frees the watch."""
+        (what was committed together comes together). Raises Compacted at the first step if `after` is older than what is kept, and
+        later if the reader fell behind it. Ends when the store is closed. Closing the iterator (`aclose`) frees the watch."""
 
     def subscribe(self, callback: Callable[[Sequence[Event]], None]) -> Callable[[], None]:
         """Have `callback` told, in the loop's thread, of every write to any key after the present `revision()`: in

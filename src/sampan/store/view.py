@@ -41,7 +41,7 @@ class View:
         self._keys = sorted(entries)
         self._recent: list[Change] = []
         self._subscribers: list[Subscriber] = []
-        self._waiting: set[Watch] = set()
+        self._waiting: set[ViewWatch] = set()
         self._closed = False
 
     def apply(self, changes: Sequence[Change]) -> None:
@@ -101,8 +101,8 @@ class View:
         _undo(then, [c for c in self._later(position) if c.event.entry.key.startswith(prefix)])
         return self._page_then(prefix, then, revision, after, limit)
 
-    def watch(self, prefix: str, after: int) -> Watch:
-        return Watch(self, prefix, after)
+    def watch(self, prefix: str, after: int) -> ViewWatch:
+        return ViewWatch(self, prefix, after)
 
     def close(self) -> None:
         """End all watches."""
@@ -140,7 +140,7 @@ class View:
         return Page(revision, shown, len(found) - len(shown))
 
 
-class Watch(AsyncIterator[Sequence[Event]]):
+class ViewWatch(AsyncIterator[Sequence[Event]]):
     """A place in the sequence of revisions. It holds no events of its own: one that falls behind reads history."""
 
     def __init__(self, view: View, prefix: str, after: int) -> None:
@@ -151,7 +151,7 @@ class Watch(AsyncIterator[Sequence[Event]]):
         self._refused = Compacted(view.oldest) if after < view.oldest else None
         self._waiter: asyncio.Future[None] | None = None
 
-    def __aiter__(self) -> Watch:
+    def __aiter__(self) -> ViewWatch:
         return self
 
     async def __anext__(self) -> Sequence[Event]:
