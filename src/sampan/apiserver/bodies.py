@@ -96,5 +96,6 @@ def warning_headers(warnings: list[str]) -> list[tuple[str, str]]:
     for text in dict.fromkeys(warnings):
         clean = "".join(c if c.isprintable() else " " for c in text)
         quoted = clean.replace("\\", "\\\\").replace('"', '\\"')
-        out.append(("Warning", f'299 - "{quoted}"'))
+        # Header values are sent as Latin-1; what clients make of them is UTF-8.
+        out.append(("Warning", f'299 - "{quoted}"'.encode().decode("latin-1")))
     return out

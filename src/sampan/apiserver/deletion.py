@@ -61,7 +61,7 @@ def options_from(body: Object | None, params: dict[str, list[str]]) -> DeleteOpt
         problems.append(
             invalid_value(
                 "propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set"
-            )  # fmt: skip
+            )
         )
     elif orphan is not None:
         policy = "Orphan" if orphan else "Background"

@@ -24,6 +24,7 @@ from sampan.apiserver.subresources import CONNECT, Actions, view_of
 from sampan.apiserver.types import Authenticator, Authorizer, Connector, RequestInfo, User
 from sampan.apiserver.watchcache import Selection, WatchCache
 from sampan.apiserver.watching import parse_revision, too_large, watch
+from sampan.client.types import APPLY_PATCH
 from sampan.transport.types import Answer, Request, Response
 
 log = logging.getLogger(__name__)
@@ -235,7 +236,7 @@ class Handlers:
         view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
         writing = bodies.writing(request, user)
         patch, media, duplicates = bodies.read_patch(request)
-        if media == bodies.APPLY_PATCH:
+        if media == APPLY_PATCH:
             if not request.param("fieldManager"):
                 problem = errors.required("fieldManager", "is required for apply patch")
                 raise errors.invalid("PatchOptions", "", [problem], "meta.k8s.io")

@@ -134,7 +134,7 @@ class Rendering:
 def _yaml_dumper() -> Any:
     import yaml
 
-    base = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
     class Dumper(base):  # type: ignore[misc]
         def ignore_aliases(self, data: Any) -> bool:

@@ -73,7 +73,7 @@ def splice(value: bytes, start: bytes, revision: int) -> bytes:
     """A stored value with its resourceVersion put in; `start` is the resource's `opening`."""
     if not value.startswith(start):
         raise ValueError(f"a stored value does not begin with {start!r}: {value[:80]!r}")
-    return b'%b"resourceVersion":"%d",%b' % (start, revision, memoryview(value)[len(start) :])
+    return b'%b"resourceVersion":"%d",%b' % (start, revision, value[len(start) :])
 
 
 class Record:

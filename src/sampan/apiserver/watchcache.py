@@ -412,7 +412,7 @@ class WatchCache:
 
         return leave
 
-    def backlog(self, selection: Selection, revision: int) -> list[tuple[ChangeType, Change]]:
+    def backlog(self, selection: Selection, revision: int) -> Sequence[tuple[ChangeType, Change]]:
         """What a watch from `revision` has missed. Raises StatusError 410 where that is no longer known."""
         shelf = self.shelf(selection.resource)
         if revision < shelf.oldest:

@@ -84,6 +84,7 @@ class StreamWatcher:
         stream.on_closed(self._closed)
         if self._stream is None:
             return
+        changes: Sequence[tuple[ChangeType, Change]]
         try:
             if self._revision is None:
                 changes = initial(self._cache.shelf(self._selection.resource).select(self._selection))
@@ -169,11 +170,9 @@ def watch(
         raise _invalid("resourceVersionMatch", match, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")  # fmt: skip
     if revision > cache.revision:
         raise too_large(revision, cache.revision)
-    start: int | None
+    start = revision or None
     if send_initial:
         start = None if initial_events else (revision or cache.revision)
-    else:
-        start = revision or None
     seconds = param("timeoutSeconds")
     timeout = float(seconds) if seconds.isdigit() and int(seconds) else 0.0
     watcher = StreamWatcher(
