@@ -1,0 +1,246 @@
+"""What every cluster has from its first second: namespaces, default roles, and the Service of the API itself.
+
+`ensure` runs at each start. It makes what is missing and mends what was damaged; what an administrator added stays.
+
+Upstream: `pkg/controlplane/{controller,reconcilers}` and `pkg/registry/rbac/{rest,reconciliation}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Iterable, Sequence
+
+from sampan.api import resources
+from sampan.api.errors import Object, StatusError
+from sampan.api.objects import deep_copy
+from sampan.api.resources import Resource
+from sampan.apiserver.authorization import bootstrap_policy
+from sampan.apiserver.authorization.rbac import Rule, uncovered
+from sampan.apiserver.config import Config
+from sampan.client.types import Client
+
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+SERVICE = "kubernetes"
+_HOME = "default"
+_PORT = "https"
+_ATTEMPTS = 5
+
+
+async def ensure(client: Client, config: Config) -> None:
+    """Bring the cluster's own objects to what they must be. Idempotent. Raises StatusError, ConnectionLost."""
+    try:
+        await _ensure(client, config)
+    except ExceptionGroup as group:
+        # Several requests run at a time; the first that failed tells what there is to tell.
+        first: Exception = group
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        raise first from group
+
+
+async def _ensure(client: Client, config: Config) -> None:
+    namespaces = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES
+    ]
+    await _ensure_all(client, resources.NAMESPACES, namespaces, _mend_nothing)
+    async with asyncio.TaskGroup() as group:
+        roles, bindings = bootstrap_policy.cluster_roles(), bootstrap_policy.cluster_role_bindings()
+        group.create_task(_ensure_all(client, resources.CLUSTERROLES, roles, _mend_role))
+        group.create_task(_ensure_all(client, resources.CLUSTERROLEBINDINGS, bindings, _mend_binding))
+        group.create_task(_ensure_one(client, resources.SERVICES, _service(config), _mend_service))
+        group.create_task(_ensure_one(client, resources.ENDPOINTS, _endpoints(config), _mend_endpoints))
+        group.create_task(_ensure_one(client, resources.ENDPOINTSLICES, _slice(config), _mend_slice))
+
+
+# ---- making and mending
+
+
+Mend = Callable[[Object, Object], Object | None]
+"""Brings a stored object back to what it must be: from (present, wanted) the object to store, None where nothing is
+amiss; raises `_Replace` where only a new one will do."""
+
+
+class _Replace(Exception):
+    pass
+
+
+async def _ensure_all(client: Client, resource: Resource, wanted: Sequence[Object], mend: Mend) -> None:
+    present = {o["metadata"]["name"]: o for o in (await client.list(resource)).items}
+    async with asyncio.TaskGroup() as group:
+        for obj in wanted:
+            group.create_task(_settle(client, resource, obj, present.get(obj["metadata"]["name"]), mend))
+
+
+async def _ensure_one(client: Client, resource: Resource, wanted: Object, mend: Mend) -> None:
+    await _settle(client, resource, wanted, await _get(client, resource, wanted), mend)
+
+
+async def _get(client: Client, resource: Resource, wanted: Object) -> Object | None:
+    meta = wanted["metadata"]
+    try:
+        return await client.get(resource, meta.get("namespace", ""), meta["name"])
+    except StatusError as e:
+        if e.code == 404:
+            return None
+        raise
+
+
+async def _settle(
+    client: Client, resource: Resource, wanted: Object, present: Object | None, mend: Mend
+) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            if present is None:
+                await client.create(resource, wanted)
+                return
+            try:
+                mended = mend(present, wanted)
+            except _Replace:
+                meta = present["metadata"]
+                await client.delete(resource, meta.get("namespace", ""), meta["name"], uid=meta["uid"])
+                present = None
+                continue
+            if mended is not None:
+                await client.update(resource, mended)
+            return
+        except StatusError as e:
+            # Another server, or a person, was quicker: look again.
+            if e.reason not in ("AlreadyExists", "Conflict", "NotFound") or attempt == _ATTEMPTS - 1:
+                raise
+            present = await _get(client, resource, wanted)
+
+
+def _mend_nothing(present: Object, wanted: Object) -> Object | None:
+    return None
+
+
+def _mend_role(present: Object, wanted: Object) -> Object | None:
+    """Adds the rules that the role no longer covers and the labels that it lost; more rules than the default stay."""
+    if not _autoupdated(present):
+        return None
+    held = [Rule.compile(r) for r in present.get("rules") or ()]
+    missing = [r for r in wanted["rules"] if uncovered(held, [Rule.compile(r)])]
+    labels = _lost_labels(present, wanted)
+    aggregation = wanted.get("aggregationRule")
+    if not missing and not labels and (not aggregation or present.get("aggregationRule")):
+        return None
+    mended = deep_copy(present)
+    mended["rules"] = [*(present.get("rules") or ()), *missing]
+    mended["metadata"].setdefault("labels", {}).update(labels)
+    if aggregation:
+        mended.setdefault("aggregationRule", aggregation)
+    return mended
+
+
+def _mend_binding(present: Object, wanted: Object) -> Object | None:
+    """Adds the subjects that are missing; a binding to another role is made anew."""
+    if not _autoupdated(present):
+        return None
+    if present["roleRef"] != wanted["roleRef"]:
+        raise _Replace
+    subjects = list(present.get("subjects") or ())
+    missing = [s for s in wanted.get("subjects") or () if s not in subjects]
+    labels = _lost_labels(present, wanted)
+    if not missing and not labels:
+        return None
+    mended = deep_copy(present)
+    mended["subjects"] = [*subjects, *missing]
+    mended["metadata"].setdefault("labels", {}).update(labels)
+    return mended
+
+
+def _mend_service(present: Object, wanted: Object) -> Object | None:
+    """The API's Service has its port and its address, the first of the range; elsewhere it is made anew."""
+    if present["spec"].get("clusterIP") != wanted["spec"]["clusterIP"]:
+        raise _Replace
+    kept = {k: v for k, v in (present["spec"].get("ports") or [{}])[0].items() if k != "nodePort"}
+    ports = wanted["spec"]["ports"]
+    plain = present["spec"].get("type") == wanted["spec"]["type"]
+    if plain and [kept] == ports and len(present["spec"]["ports"]) == 1:
+        return None
+    mended = deep_copy(present)
+    mended["spec"].update(type=wanted["spec"]["type"], ports=ports)
+    return mended
+
+
+def _mend_endpoints(present: Object, wanted: Object) -> Object | None:
+    if present.get("subsets") == wanted["subsets"] and not _lost_labels(present, wanted):
+        return None
+    mended = deep_copy(present)
+    mended["subsets"] = wanted["subsets"]
+    mended["metadata"].setdefault("labels", {}).update(wanted["metadata"]["labels"])
+    return mended
+
+
+def _mend_slice(present: Object, wanted: Object) -> Object | None:
+    if present["addressType"] != wanted["addressType"]:
+        raise _Replace
+    same = all(present.get(k) == wanted[k] for k in ("endpoints", "ports"))
+    if same and not _lost_labels(present, wanted):
+        return None
+    mended = deep_copy(present)
+    mended.update(endpoints=wanted["endpoints"], ports=wanted["ports"])
+    mended["metadata"].setdefault("labels", {}).update(wanted["metadata"]["labels"])
+    return mended
+
+
+def _autoupdated(present: Object) -> bool:
+    """Whether the administrator leaves a default role or binding to us."""
+    annotations = present["metadata"].get("annotations") or {}
+    return annotations.get(bootstrap_policy.AUTOUPDATE) == "true"
+
+
+def _lost_labels(present: Object, wanted: Object) -> dict[str, str]:
+    labels = present["metadata"].get("labels") or {}
+    return {k: v for k, v in (wanted["metadata"].get("labels") or {}).items() if labels.get(k) != v}
+
+
+# ---- the Service of the API
+
+
+def _metadata(labels: Iterable[tuple[str, str]]) -> Object:
+    return {"name": SERVICE, "namespace": _HOME, "labels": dict(labels)}
+
+
+def _service(config: Config) -> Object:
+    first = str(next(ipaddress.ip_network(config.service_cidr).hosts()))
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata((("component", "apiserver"), ("provider", "kubernetes"))),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": first,
+            "clusterIPs": [first],
+            "sessionAffinity": "None",
+            "ports": [{"name": _PORT, "protocol": "TCP", "port": 443, "targetPort": config.advertise_port}],
+        },
+    }
+
+
+def _endpoints(config: Config) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        # Its slice is made below; the mirroring controller must not make a second.
+        "metadata": _metadata((("endpointslice.kubernetes.io/skip-mirror", "true"),)),
+        "subsets": [
+            {
+                "addresses": [{"ip": config.advertise_address}],
+                "ports": [{"name": _PORT, "port": config.advertise_port, "protocol": "TCP"}],
+            }
+        ],
+    }
+
+
+def _slice(config: Config) -> Object:
+    version = ipaddress.ip_address(config.advertise_address).version
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": _metadata((("kubernetes.io/service-name", SERVICE),)),
+        "addressType": f"IPv{version}",
+        "endpoints": [{"addresses": [config.advertise_address], "conditions": {"ready": True}}],
+        "ports": [{"name": _PORT, "port": config.advertise_port, "protocol": "TCP"}],
+    }

@@ -1,0 +1,194 @@
+"""Questions that are asked by creating an object: may this user, who is this token, who am I.
+
+Nothing is stored; the answer is the object with its `status`. Whether the asker may ask is checked before, like any
+create.
+
+Upstream: `pkg/registry/{authorization,authentication}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sampan.api import errors, resources
+from sampan.api.errors import FieldError, Object
+from sampan.api.objects import deep_copy
+from sampan.api.resources import Resource
+from sampan.apiserver.authentication import RequestAuthenticator
+from sampan.apiserver.authorization import UnionAuthorizer
+from sampan.apiserver.tokens import InvalidToken
+from sampan.apiserver.types import Authorizer, RequestInfo, User
+
+_GROUP = "authorization.k8s.io"
+_BOTH = "spec.resourceAttributes"
+_OPERATORS = {"In": "in", "NotIn": "notin"}
+
+
+def create(
+    resource: Resource,
+    obj: Object,
+    user: User,
+    authorizer: UnionAuthorizer,
+    authenticator: RequestAuthenticator,
+    namespace: str = "",
+) -> Object:
+    """The answered review. `user` asks; `namespace` is that of a LocalSubjectAccessReview. Raises StatusError 400 and
+    422 for a question that makes no sense, KeyError for a resource that is no review."""
+    answer: dict[Resource, Callable[[Object], Object]] = {
+        resources.SUBJECTACCESSREVIEWS: lambda o: _subject(o, authorizer, ""),
+        resources.LOCALSUBJECTACCESSREVIEWS: lambda o: _subject(o, authorizer, namespace),
+        resources.SELFSUBJECTACCESSREVIEWS: lambda o: _access("SelfSubjectAccessReview", o, user, authorizer),
+        resources.SELFSUBJECTRULESREVIEWS: lambda o: _rules(o, user, authorizer),
+        resources.TOKENREVIEWS: lambda o: _token(o, authenticator),
+        resources.SELFSUBJECTREVIEWS: lambda o: {"userInfo": _user_info(user)},
+    }
+    out = deep_copy(obj)
+    out.update(apiVersion=resource.api_version, kind=resource.kind)
+    out.setdefault("metadata", {}).setdefault("creationTimestamp", None)
+    if resource is not resources.SELFSUBJECTREVIEWS:
+        out["spec"] = out.get("spec") or {}
+    out["status"] = answer[resource](out)
+    return out
+
+
+# ---- may
+
+
+def _subject(review: Object, authorizer: Authorizer, namespace: str) -> Object:
+    """SubjectAccessReview, and in a namespace LocalSubjectAccessReview."""
+    spec, kind = review["spec"], review["kind"]
+    problems: list[FieldError] = []
+    if not spec.get("user") and not spec.get("groups"):
+        why = "at least one of user or group must be specified"
+        problems.append(errors.invalid_value("spec.user", spec.get("user") or "", why))
+    if kind == "LocalSubjectAccessReview":
+        attributes = spec.get("resourceAttributes") or {}
+        if attributes.get("namespace", "") != namespace:
+            given = attributes.get("namespace", "")
+            why = "must match metadata.namespace"
+            problems.append(errors.invalid_value("spec.resourceAttributes.namespace", given, why))
+        if spec.get("nonResourceAttributes"):
+            why = "disallowed on this kind of request"
+            problems.append(errors.invalid_value("spec.nonResourceAttributes", spec["nonResourceAttributes"], why))  # fmt: skip
+    extra = {k: tuple(v) for k, v in (spec.get("extra") or {}).items()}
+    user = User(spec.get("user") or "", spec.get("uid") or "", tuple(spec.get("groups") or ()), extra)
+    return _access(kind, review, user, authorizer, problems)
+
+
+def _access(
+    kind: str, review: Object, user: User, authorizer: Authorizer, problems: Sequence[FieldError] = ()
+) -> Object:
+    spec = review["spec"]
+    found = list(problems)
+    asked, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    if asked is not None and path is not None:
+        why = "cannot be specified in combination with resourceAttributes"
+        found.append(errors.invalid_value("spec.nonResourceAttributes", path, why))
+    if asked is None and path is None:
+        why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        found.append(errors.invalid_value(_BOTH, None, why))
+    if found:
+        raise errors.invalid(kind, "", found, _GROUP)
+    if asked is None:
+        decision = authorizer.authorize(user, RequestInfo(path.get("verb", ""), path.get("path", "")))
+    else:
+        decision = authorizer.authorize(user, _request(asked))
+    status: Object = {"allowed": decision.allowed}
+    if decision.reason:
+        status["reason"] = decision.reason
+    return status
+
+
+def _request(asked: Object) -> RequestInfo:
+    group, version = asked.get("group") or "", asked.get("version") or ""
+    plural, namespace, name = (asked.get(k) or "" for k in ("resource", "namespace", "name"))
+    return RequestInfo(
+        asked.get("verb") or "",
+        "",
+        True,
+        group,
+        version,
+        plural,
+        namespace,
+        name,
+        asked.get("subresource") or "",
+        "",
+        resources.lookup(group, version, plural),
+        _selector(asked.get("labelSelector")),
+        _selector(asked.get("fieldSelector")),
+    )
+
+
+def _selector(selector: Object | None) -> str:
+    """A review's selector, given raw or as requirements, as text."""
+    if not selector:
+        return ""
+    if selector.get("rawSelector"):
+        return str(selector["rawSelector"])
+    return ",".join(_requirement(r) for r in selector.get("requirements") or ())
+
+
+def _requirement(requirement: Object) -> str:
+    key, operator = requirement.get("key", ""), requirement.get("operator", "")
+    values = requirement.get("values") or []
+    if operator == "Exists":
+        return str(key)
+    if operator == "DoesNotExist":
+        return f"!{key}"
+    if len(values) == 1:
+        return f"{key}{'=' if operator == 'In' else '!='}{values[0]}"
+    return f"{key} {_OPERATORS.get(operator, operator)} ({','.join(values)})"
+
+
+def _rules(review: Object, user: User, authorizer: UnionAuthorizer) -> Object:
+    namespace = review["spec"].get("namespace") or ""
+    if not namespace:
+        raise errors.bad_request("no namespace on request")
+    found = authorizer.rules(user, namespace)
+    status: Object = {
+        "resourceRules": _distinct(
+            {k: r[k] for k in ("verbs", "apiGroups", "resources", "resourceNames") if r.get(k)}
+            for r in found.rules
+            if r.get("resources")
+        ),
+        "nonResourceRules": _distinct(
+            {k: r[k] for k in ("verbs", "nonResourceURLs") if r.get(k)}
+            for r in found.rules
+            if r.get("nonResourceURLs")
+        ),
+        "incomplete": bool(found.errors),
+    }
+    if found.errors:
+        status["evaluationError"] = ", ".join(found.errors)
+    return status
+
+
+def _distinct(rules: Any) -> list[Object]:
+    return list({json.dumps(r, sort_keys=True): r for r in rules}.values())
+
+
+# ---- who
+
+
+def _token(review: Object, authenticator: RequestAuthenticator) -> Object:
+    spec = review["spec"]
+    if not spec.get("token"):
+        raise errors.bad_request("token is required for TokenReview in authentication")
+    try:
+        user, audiences = authenticator.authenticate_token(spec["token"], spec.get("audiences") or ())
+    except InvalidToken as e:
+        return {"user": {}, "error": f"[invalid bearer token, {e}]"}
+    return {"authenticated": True, "user": _user_info(user), "audiences": list(audiences)}
+
+
+def _user_info(user: User) -> Object:
+    info: Object = {"username": user.name}
+    if user.uid:
+        info["uid"] = user.uid
+    if user.groups:
+        info["groups"] = list(user.groups)
+    if user.extra:
+        info["extra"] = {k: list(v) for k, v in user.extra.items()}
+    return info
