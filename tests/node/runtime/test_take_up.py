@@ -1,0 +1,121 @@
+"""What a runtime finds again after its process was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from sampan.node.runtime.types import ContainerState, SandboxState
+
+from .conftest import Place
+from .contract import container, started
+
+pytestmark = pytest.mark.root
+
+
+async def test_what_runs_goes_on_and_is_known(place: Place) -> None:
+    first = await place.runtime()
+    sandbox = await first.run_pod_sandbox(place.sandbox(labels={"a": "b"}))
+    id = await started(first, sandbox.id, container("cat", stdin=True, stdin_once=True))
+    before = await first.container_status(id)
+    await first.close()
+    second = await place.runtime()
+    assert await second.list_pod_sandboxes() == [sandbox]
+    assert await second.list_containers() == [before]
+    assert (await second.exec_sync(id, ["echo", "x"])).stdout == b"x\n"
+    process = await second.attach(id)
+    assert process.stdin
+    process.stdin.write_eof()
+    async with asyncio.timeout(10):
+        event = await anext(second.events())
+    assert (event.kind, event.id) == ("container-exited", id)
+    assert (await second.container_status(id)).exit_code == 0
+    await process.close()
+
+
+async def test_what_ended_meanwhile_is_told(place: Place) -> None:
+    first = await place.runtime()
+    sandbox = await first.run_pod_sandbox(place.sandbox())
+    id = await started(first, sandbox.id, container("sh", "-c", "read line; exit 5", stdin=True))
+    process = await first.attach(id)
+    pidfd = os.pidfd_open(first._containers[id].record.conmon.pid)
+    for runtime in place.runtimes:
+        await runtime.close()
+    first._containers[id].record.state = ContainerState.EXITED  # it sees nothing more
+    assert process.stdin
+    process.stdin.write(b"\n")
+    loop = asyncio.get_running_loop()
+    gone = loop.create_future()
+    loop.add_reader(pidfd, lambda: gone.done() or gone.set_result(None))
+    async with asyncio.timeout(10):
+        await gone
+    loop.remove_reader(pidfd)
+    os.close(pidfd)
+    second = await place.runtime()
+    async with asyncio.timeout(10):
+        event = await anext(second.events())
+    status = await second.container_status(id)
+    assert (event.id, status.exit_code, status.reason) == (id, 5, "Error")
+    await process.close()
+
+
+async def test_a_supervisor_that_died(place: Place) -> None:
+    runtime = await place.runtime()
+    sandbox = await runtime.run_pod_sandbox(place.sandbox())
+    id = await started(runtime, sandbox.id, container("sleep", "1000"))
+    pid = (await runtime.container_status(id)).pid
+    runtime._containers[id].record.conmon.kill(signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await anext(runtime.events())
+    status = await runtime.container_status(id)
+    assert (status.state, status.exit_code, status.reason) == (ContainerState.EXITED, 255, "Unknown")
+    await runtime.remove_container(id)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_after_the_hosts_restart(place: Place) -> None:
+    first = await place.runtime()
+    sandbox = await first.run_pod_sandbox(place.sandbox())
+    id = await started(first, sandbox.id, container("sleep", "1000"))
+    await first.stop_container(id, 0)
+    await first.close()
+    # The records are those of another boot, with pids that are others' now.
+    for record in Path(place.directory, "state").glob("*/*/record.json"):
+        text = record.read_text().replace('"CONTAINER_EXITED"', '"CONTAINER_RUNNING"')
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        record.write_text(text.replace(boot, "another"))
+    (Path(place.directory, "run/exits") / id).unlink()
+    os.kill(sandbox.pid, signal.SIGKILL)
+    second = await place.runtime()
+    assert (await second.pod_sandbox_status(sandbox.id)).state is SandboxState.NOT_READY
+    assert (await second.container_status(id)).exit_code == 255
+
+
+async def test_an_interrupted_create_leaves_nothing(place: Place) -> None:
+    runtime = await place.runtime()
+    sandbox = await runtime.run_pod_sandbox(place.sandbox())
+    id = await runtime.create_container(sandbox.id, container("true"))
+    Path(place.directory, "state/containers", id, "record.json").unlink()
+    await runtime.close()
+    second = await place.runtime()
+    assert await second.list_containers() == []
+    assert not Path(place.directory, "state/containers", id).exists()
+
+
+async def test_an_interrupted_start_is_an_end(place: Place) -> None:
+    runtime = await place.runtime()
+    sandbox = await runtime.run_pod_sandbox(place.sandbox())
+    id = await started(runtime, sandbox.id, container("sleep", "1000"))
+    pid = (await runtime.container_status(id)).pid
+    record = Path(place.directory, "state/containers", id, "record.json")
+    record.write_text(record.read_text().replace('"CONTAINER_RUNNING"', '"CONTAINER_CREATED"'))
+    await runtime.close()
+    runtime._containers[id].record.state = ContainerState.EXITED  # it sees nothing more
+    second = await place.runtime()
+    status = await second.container_status(id)
+    assert (status.state, status.exit_code) == (ContainerState.EXITED, 255)
+    assert not Path(f"/proc/{pid}").exists()
