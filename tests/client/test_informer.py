@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -160,8 +161,8 @@ async def test_pauses_grow_while_nothing_works(script: Script, monkeypatch: pyte
         pauses.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(informer_module.random, "uniform", lambda low, high: 1.0)
-    monkeypatch.setattr(informer_module.asyncio, "sleep", note)
+    monkeypatch.setattr(random, "uniform", lambda low, high: 1.0)
+    monkeypatch.setattr(asyncio, "sleep", note)
     script.has(5)
     for _ in range(4):
         script.events.put_nowait(ConnectionLost("refused"))

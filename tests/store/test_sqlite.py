@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -76,6 +77,35 @@ async def test_the_writes_under_way_at_closing_are_kept(tmp_path: Path) -> None:
     store = await open_store(tmp_path / "s.db")
     assert await store.count("/") == 700
     await store.close()
+
+
+async def test_a_log_torn_by_a_power_cut_leaves_a_whole_prefix(tmp_path: Path) -> None:
+    """What follows the last whole commit in the write-ahead log is dropped, wherever the cut falls."""
+    store = await open_store(tmp_path / "s.db")
+    states: list[dict[str, bytes]] = [{}]
+    for i in range(60):
+        writes = [store.create(f"/{i}-{n}", os.urandom(random.choice((20, 3000, 9000)))) for n in range(3)]
+        for entry in await asyncio.gather(*writes):
+            states.append({**states[-1], entry.key: entry.value})
+    data, wal = ((tmp_path / name).read_bytes() for name in ("s.db", "s.db-wal"))
+    await store.close()
+    revisions = set()
+    for number in range(40):
+        cut = len(wal) - number if number < 3 else random.randrange(len(wal))
+        path = tmp_path / f"torn-{number}" / "s.db"
+        path.parent.mkdir()
+        path.write_bytes(data)
+        tail = os.urandom(random.choice((0, 100, 5000)))
+        path.with_name("s.db-wal").write_bytes(wal[:cut] + tail)
+        store = await open_store(path)
+        page = await store.list("/")
+        assert {e.key: e.value for e in page.entries} == states[store.revision()]
+        assert (await store.create("/next", b"")).revision == page.revision + 1
+        revisions.add(page.revision)
+        await store.close()
+    assert max(revisions) == 180
+    assert len(revisions) > 10
+    assert all(r % 3 == 0 for r in revisions)  # what was committed together is there together
 
 
 @pytest.mark.parametrize("what", ["garbage", "cut", "value", "foreign"])
