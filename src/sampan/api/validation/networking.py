@@ -1,0 +1,169 @@
+"""Ingresses and IngressClasses."""
+
+from __future__ import annotations
+
+import re
+
+from sampan.api.errors import (
+    FieldError,
+    Object,
+    forbidden_field,
+    invalid_value,
+    not_supported,
+    required,
+    too_long,
+)
+from sampan.api.validation import formats, metadata
+from sampan.api.validation.values import Problems, formatted, ip, named, one_of, port_number
+
+_PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
+_BAD_SEQUENCES = ("//", "/./", "/../", "%2f", "%2F")
+_BAD_ENDINGS = ("/..", "/.")
+CLASS_ANNOTATION = "kubernetes.io/ingress.class"
+
+
+def ingress_create(obj: Object) -> Problems:
+    out = ingress(obj)
+    spec = obj.get("spec") or {}
+    noted = ((obj.get("metadata") or {}).get("annotations") or {}).get(CLASS_ANNOTATION)
+    if noted is not None and spec.get("ingressClassName") not in (None, noted):
+        detail = "must match `ingressClassName` when both are specified"
+        out.append(invalid_value(f"annotations.{CLASS_ANNOTATION}", noted, detail))
+    return out
+
+
+def ingress(obj: Object) -> Problems:
+    spec = obj.get("spec") or {}
+    out: list[FieldError] = []
+    rules, default = spec.get("rules") or [], spec.get("defaultBackend")
+    if not rules and default is None:
+        out.append(invalid_value("spec", rules, "either `defaultBackend` or `rules` must be specified"))
+    if default is not None:
+        out += _backend(default, "spec.defaultBackend")
+    for i, rule in enumerate(rules):
+        at = f"spec.rules[{i}]"
+        out += _host(rule.get("host") or "", f"{at}.host", rule=True)
+        http = rule.get("http")
+        if http is not None:
+            if not http.get("paths"):
+                out.append(required(f"{at}.http.paths"))
+            for j, path in enumerate(http.get("paths") or ()):
+                out += _path(path, f"{at}.http.paths[{j}]")
+    for i, tls in enumerate(spec.get("tls") or ()):
+        for j, host in enumerate(tls.get("hosts") or ()):
+            out += _host(host, f"spec.tls[{i}].hosts[{j}]")
+        if tls.get("secretName"):
+            out += formatted(f"spec.tls[{i}].secretName", tls["secretName"], formats.dns1123_subdomain)
+    if spec.get("ingressClassName") is not None:
+        out += formatted("spec.ingressClassName", spec["ingressClassName"], formats.dns1123_subdomain)
+    return out
+
+
+def _host(host: str, path: str, rule: bool = False) -> Problems:
+    if not host and rule:
+        return []
+    out: list[FieldError] = []
+    if rule and not formats.ip_address(host):
+        out.append(invalid_value(path, host, "must be a DNS name, not an IP address"))
+    return out + formatted(
+        path, host, formats.wildcard_subdomain if "*" in host else formats.dns1123_subdomain
+    )
+
+
+def _path(given: Object, path: str) -> Problems:
+    kind, text = given.get("pathType"), given.get("path") or ""
+    if kind is None:
+        return [required(f"{path}.pathType", "pathType must be specified")]
+    out: list[FieldError] = []
+    at = f"{path}.path"
+    if kind not in _PATH_TYPES:
+        out.append(not_supported(f"{path}.pathType", kind, _PATH_TYPES))
+    elif kind == "ImplementationSpecific":
+        if text and not text.startswith("/"):
+            out.append(invalid_value(at, text, "must be an absolute path"))
+    else:
+        if not text.startswith("/"):
+            out.append(invalid_value(at, text, "must be an absolute path"))
+        out += [invalid_value(at, text, f"must not contain '{s}'") for s in _BAD_SEQUENCES if s in text]
+        out += [invalid_value(at, text, f"cannot end with '{s}'") for s in _BAD_ENDINGS if text.endswith(s)]
+    return out + _backend(given.get("backend") or {}, f"{path}.backend")
+
+
+def _backend(backend: Object, path: str) -> Problems:
+    service, resource = backend.get("service"), backend.get("resource")
+    if service is not None and resource is not None:
+        return [invalid_value(path, "", "cannot set both resource and service backends")]
+    if resource is not None:
+        return _reference(resource, f"{path}.resource")
+    if service is None:
+        return [invalid_value(path, "", "resource or service backend is required")]
+    out = named(f"{path}.service.name", service.get("name"), formats.dns1035_label)
+    port = service.get("port") or {}
+    if port.get("name") and port.get("number"):
+        out.append(invalid_value(path, "", "cannot set both port name & port number"))
+    elif port.get("name"):
+        out += formatted(f"{path}.service.port.name", port["name"], formats.port_name)
+    elif port.get("number"):
+        out += port_number(f"{path}.service.port.number", port["number"])
+    else:
+        out.append(required(path, "port name or number is required"))
+    return out
+
+
+def _reference(reference: Object, path: str) -> Problems:
+    out: list[FieldError] = []
+    if reference.get("apiGroup") is not None:
+        out += formatted(f"{path}.apiGroup", reference["apiGroup"], formats.dns1123_subdomain)
+    for name in ("kind", "name"):
+        out += named(f"{path}.{name}", reference.get(name), formats.path_segment)
+    return out
+
+
+def ingress_update(new: Object, old: Object, subresource: str) -> Problems:
+    if subresource != "status":
+        return ingress(new)
+    out: list[FieldError] = []
+    for i, entry in enumerate(((new.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()):
+        at = f"status.loadBalancer.ingress[{i}]"
+        if entry.get("ip"):
+            out += ip(f"{at}.ip", entry["ip"])
+        if entry.get("hostname"):
+            out += formatted(f"{at}.hostname", entry["hostname"], formats.dns1123_subdomain)
+    return out
+
+
+def ingress_class(obj: Object) -> Problems:
+    spec = obj.get("spec") or {}
+    controller, at = spec.get("controller") or "", "spec.controller"
+    out: list[FieldError] = []
+    if not controller:
+        out.append(required(at))
+    else:
+        if len(controller) > 250:
+            out.append(too_long(at, 250))
+        host, slash, path = controller.partition("/")
+        if not slash or not host or not path:
+            detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
+            out.append(invalid_value(at, controller, detail))
+        else:
+            out += formatted(at, host, formats.dns1123_subdomain)
+            if not re.fullmatch(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", path):
+                out.append(invalid_value(at, path, "Invalid path"))
+    parameters = spec.get("parameters")
+    if parameters is not None:
+        at = "spec.parameters"
+        out += _reference(parameters, at)
+        scope = parameters.get("scope")
+        out += one_of(f"{at}.scope", scope, ("Cluster", "Namespace"))
+        if scope == "Namespace":
+            out += named(f"{at}.namespace", parameters.get("namespace"), formats.dns1123_label)
+        elif parameters.get("namespace") is not None:
+            detail = "`parameters.scope` is set to 'Cluster'"
+            out.append(forbidden_field(f"{at}.namespace", detail))
+    return out
+
+
+def ingress_class_update(new: Object, old: Object, subresource: str) -> Problems:
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    out = metadata.immutable("spec.controller", after.get("controller"), before.get("controller"))
+    return out + ingress_class(new)
