@@ -16,6 +16,7 @@ from sampan.apiserver import (
     bootstrap,
     discovery,
     reviews,
+    tokens,
 )
 from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.config import Config
@@ -112,12 +113,14 @@ class App:
         self.cache.close()
 
     def _plain(self, request: Request, user: User) -> Answer | Awaitable[Answer] | None:
-        return self._health.handle(request) or discovery.handle(request)
+        return (
+            self._health.handle(request) or discovery.handle(request) or tokens.openid(self.config, request)
+        )
 
     def _review(
         self, resource: Resource, namespace: str, obj: Object, user: User
     ) -> Object | Awaitable[Object]:
-        return reviews.create(resource, obj, user, self._authorizer)
+        return reviews.create(resource, obj, user, self._authorizer, self._authenticator, namespace)
 
     def _store_health(self) -> str:
         try:

@@ -65,7 +65,7 @@ class Rendering:
 
     def list(
         self, records: Sequence[Record], revision: int, continue_: str = "", remaining: int | None = None
-    ) -> bytes | Sequence[bytes]:
+    ) -> bytes:
         """A list of objects as the whole answer."""
         metadata: Object = {"resourceVersion": str(revision)}
         if continue_:
@@ -80,7 +80,11 @@ class Rendering:
                     "metadata": metadata,
                 }
             )
-            return (head[:-1] + b',"items":[', b",".join([r.data for r in records]), b"]}\n")
+            parts = [r.data for r in records] or [b""]
+            # Head and tail ride on the first and last item, so that everything is copied once.
+            parts[0] = head[:-1] + b',"items":[' + parts[0]
+            parts[-1] += b"]}\n"
+            return b",".join(parts)
         out = self._value([r.obj for r in records], str(revision), single=False)
         out["metadata"] = metadata
         return self.write(out)

@@ -43,7 +43,6 @@ _VERSION_NEEDED = {LEASES.key_stem}
 """Kinds whose update must say which version it replaces."""
 _NOTHING_ALLOCATED = contextlib.nullcontext()
 _NAME_ATTEMPTS = 8
-_PATCH_ATTEMPTS = 5
 
 
 class View(Protocol):
@@ -188,9 +187,7 @@ class Registry:
             raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
         row = views.storage_resource(resource)
         asked = metadata.get("resourceVersion") or ""
-        attempt = 0
         while True:
-            attempt += 1
             record = self.cache.record(row, namespace, name)
             if record is None:
                 return await self._update_missing(resource, namespace, name, view, face, asked, writing)
@@ -202,8 +199,9 @@ class Registry:
                 new = view.write(record.obj, deep_copy(face) if not asked else face)
                 return await self.replace(resource, record, new, view.name, writing), False
             except Conflict:
-                if asked or attempt > _PATCH_ATTEMPTS:
+                if asked:
                     raise modified(row, name) from None
+                # Somebody else's write came between, so that the cluster as a whole gets on: try again.
 
     async def _update_missing(
         self,
@@ -324,9 +322,7 @@ class Registry:
         """Change an object by one of the four kinds of patch; the second value says whether it was created."""
         apply_patch = _applier(view, patch, content_type)
         row = views.storage_resource(resource)
-        attempts = _PATCH_ATTEMPTS
         while True:
-            attempts -= 1
             record = self.cache.record(row, namespace, name)
             if record is None:
                 if content_type != APPLY_PATCH or view.name:
@@ -339,9 +335,7 @@ class Registry:
                 face = deep_copy(apply_patch(view.read(record.obj)))
                 return await self._patched(resource, record, view, face, writing), False
             except Conflict:
-                # Only a patch that names a version cannot be tried again; that was found out in _patched.
-                if attempts <= 0:
-                    raise modified(row, name) from None
+                # Tried again on the newer object; a patch that names a version is found out by its preconditions.
                 del writing.warnings[mark:]
 
     async def _patched(

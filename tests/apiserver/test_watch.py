@@ -1,0 +1,234 @@
+"""Watches: what is told, in which order, to whom, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sampan.api.errors import StatusError
+from sampan.api.resources import CONFIGMAPS, EVENTS_V1, PODS
+from sampan.apiserver import watchcache
+from sampan.client.informer import Informer
+from sampan.client.types import WatchEvent
+from tests.apiserver.conftest import Api
+from tests.apiserver.test_verbs import CM, MERGE, TABLE, config_map
+
+
+async def version_now(api: Api) -> str:
+    return str((await api.ok("GET", CM + "?limit=1"))["metadata"]["resourceVersion"])
+
+
+async def test_changes_come_in_order_with_their_versions(api: Api) -> None:
+    stream = api.watch(f"{CM}?watch=1&resourceVersion={await version_now(api)}")
+    made = await api.ok("POST", CM, config_map("a"))
+    changed = await api.ok("PATCH", f"{CM}/a", {"data": {"x": "y"}}, content_type=MERGE)
+    await api.ok("DELETE", f"{CM}/a")
+    assert await stream.next() == {"type": "ADDED", "object": made}
+    assert await stream.next() == {"type": "MODIFIED", "object": changed}
+    gone = await stream.next()
+    assert gone["type"] == "DELETED"
+    assert int(gone["object"]["metadata"]["resourceVersion"]) > int(changed["metadata"]["resourceVersion"])
+    assert gone["object"]["data"] == changed["data"]
+
+
+async def test_a_watch_begins_where_it_is_told(api: Api) -> None:
+    first = await api.ok("POST", CM, config_map("a"))
+    second = await api.ok("POST", CM, config_map("b"))
+    stream = api.watch(f"{CM}?watch=1&resourceVersion={first['metadata']['resourceVersion']}")
+    assert (await stream.next())["object"] == second
+    present = api.watch(f"{CM}?watch=true")
+    assert [(await present.next())["object"] for _ in range(2)] == [first, second]
+    await api.ok("DELETE", f"{CM}/a")
+    assert (await stream.next())["type"] == "DELETED"
+    assert (await present.next())["type"] == "DELETED"
+
+
+async def test_selectors_make_objects_come_and_go(api: Api) -> None:
+    stream = api.watch(f"{CM}?watch=1&labelSelector=app%3Dx&resourceVersion={await version_now(api)}")
+    await api.ok("POST", CM, config_map("a"))
+    await api.ok("PATCH", f"{CM}/a", {"metadata": {"labels": {"app": "x"}}}, content_type=MERGE)
+    entered = await stream.next()
+    assert entered["type"] == "ADDED"
+    await api.ok("PATCH", f"{CM}/a", {"data": {"n": "1"}}, content_type=MERGE)
+    assert (await stream.next())["type"] == "MODIFIED"
+    left = await api.ok("PATCH", f"{CM}/a", {"metadata": {"labels": {"app": "y"}}}, content_type=MERGE)
+    told = await stream.next()
+    assert told["type"] == "DELETED"
+    assert told["object"]["metadata"]["labels"] == {"app": "x"}
+    assert told["object"]["metadata"]["resourceVersion"] == left["metadata"]["resourceVersion"]
+    await api.ok("DELETE", f"{CM}/a")
+    assert stream.events.empty()
+
+
+async def test_a_watch_of_one_name_and_of_one_namespace(api: Api) -> None:
+    now = await version_now(api)
+    one = api.watch(f"{CM}?watch=1&fieldSelector=metadata.name%3Db&resourceVersion={now}")
+    elsewhere = api.watch(f"/api/v1/namespaces/kube-system/configmaps?watch=1&resourceVersion={now}")
+    every = api.watch(f"/api/v1/configmaps?watch=1&resourceVersion={now}")
+    old_form = api.watch(f"/api/v1/watch/namespaces/default/configmaps/b?resourceVersion={now}")
+    await api.ok("POST", CM, config_map("a"))
+    await api.ok("POST", CM, config_map("b"))
+    assert (await one.next())["object"]["metadata"]["name"] == "b"
+    assert (await old_form.next())["object"]["metadata"]["name"] == "b"
+    assert [(await every.next())["object"]["metadata"]["name"] for _ in range(2)] == ["a", "b"]
+    assert elsewhere.events.empty()
+
+
+async def test_initial_events_end_with_a_bookmark(api: Api) -> None:
+    made = await api.ok("POST", CM, config_map("a"))
+    query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    stream = api.watch(f"{CM}?{query}")
+    assert await stream.next() == {"type": "ADDED", "object": made}
+    mark = await stream.next()
+    assert mark["type"] == "BOOKMARK"
+    assert mark["object"]["kind"] == "ConfigMap"
+    assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert mark["object"]["metadata"]["resourceVersion"] == await version_now(api)
+    assert (await api("GET", f"{CM}?watch=1&sendInitialEvents=true")).status == 422
+
+
+async def test_too_old_is_told_as_expired(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchcache, "HISTORY_EVENTS", 3)
+    start = await version_now(api)
+    for i in range(5):
+        await api.ok("POST", CM, config_map(f"c{i}"))
+    stream = api.watch(f"{CM}?watch=1&resourceVersion={start}")
+    told = await stream.next()
+    assert told["type"] == "ERROR"
+    assert told["object"]["code"] == 410
+    assert told["object"]["reason"] == "Expired"
+    assert told["object"]["message"].startswith(f"too old resource version: {start} (")
+    assert stream.ended
+    with pytest.raises(StatusError, match="too old resource version"):
+        async for _ in api.app.client().watch(CONFIGMAPS, "default", resource_version=start):
+            pass
+
+
+async def test_a_version_of_the_future_is_refused(api: Api) -> None:
+    assert (await api("GET", f"{CM}?watch=1&resourceVersion=99999")).status == 504
+
+
+async def test_a_watch_ends_at_its_time_with_a_bookmark(api: Api) -> None:
+    stream = api.watch(f"{CM}?watch=1&timeoutSeconds=1&allowWatchBookmarks=true&resourceVersion=0")
+    told = await stream.next()
+    assert told["type"] == "BOOKMARK"
+    assert stream.ended
+    assert not api.app.cache.shelf(CONFIGMAPS).groups
+
+
+async def test_a_watcher_that_does_not_take_is_cut_off(api: Api) -> None:
+    stream = api.watch(f"{CM}?watch=1&resourceVersion={await version_now(api)}")
+    stream.buffered = 2**30
+    await api.ok("POST", CM, config_map("a"))
+    assert stream.ended
+    assert not api.app.cache.shelf(CONFIGMAPS).groups
+
+
+async def test_tables_and_metadata_can_be_watched(api: Api) -> None:
+    now = await version_now(api)
+    table = api.watch(f"{CM}?watch=1&resourceVersion={now}", accept=TABLE)
+    meta = api.watch(
+        f"{CM}?watch=1&resourceVersion={now}",
+        accept="application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+    )
+    await api.ok("POST", CM, config_map("a"))
+    row = (await table.next())["object"]
+    assert row["kind"] == "Table"
+    assert row["rows"][0]["cells"][:2] == ["a", 1]
+    partial = (await meta.next())["object"]
+    assert partial["kind"] == "PartialObjectMetadata"
+    assert "data" not in partial
+
+
+async def test_one_event_is_encoded_once(api: Api) -> None:
+    now = await version_now(api)
+    streams = [api.watch(f"{CM}?watch=1&resourceVersion={now}") for _ in range(50)]
+    written: list[bytes] = []
+    for stream in streams:
+        stream.write_framed = written.append  # type: ignore[method-assign]
+    await api.ok("POST", CM, config_map("a"))
+    assert len(written) == 50
+    assert len({id(w) for w in written}) == 1
+
+
+async def test_watch_in_process_shares_its_objects(api: Api) -> None:
+    client = api.app.client()
+    start = (await client.list(CONFIGMAPS)).resource_version
+    seen: list[list[WatchEvent]] = [[], []]
+
+    async def follow(into: list[WatchEvent]) -> None:
+        async for event in client.watch(CONFIGMAPS, resource_version=start):
+            into.append(event)
+            if len(into) == 2:
+                return
+
+    async with asyncio.TaskGroup() as group:
+        for into in seen:
+            group.create_task(follow(into))
+        await asyncio.sleep(0)
+        await client.create(CONFIGMAPS, {"metadata": {"name": "a", "namespace": "default"}})
+        await client.delete(CONFIGMAPS, "default", "a")
+    assert [e.type for e in seen[0]] == ["ADDED", "DELETED"]
+    assert seen[0][0].object is seen[1][0].object
+    assert not api.app.cache.shelf(CONFIGMAPS).groups
+
+
+async def test_watch_ends_when_the_server_closes(api: Api) -> None:
+    client = api.app.client()
+    ended = asyncio.Event()
+
+    async def follow() -> None:
+        async for _ in client.watch(PODS, resource_version="0"):
+            pass
+        ended.set()
+
+    task = asyncio.create_task(follow())
+    stream = api.watch("/api/v1/pods?watch=1")
+    await asyncio.sleep(0)
+    api.app.cache.close()
+    await asyncio.wait_for(ended.wait(), 5)
+    assert stream.ended
+    await task
+
+
+async def test_informer_on_the_in_process_client(api: Api) -> None:
+    client = api.app.client()
+    informer = Informer(client, CONFIGMAPS, "default")
+    changed = asyncio.Queue[tuple[object, object]]()
+    informer.add_handler(lambda old, new: changed.put_nowait((old, new)))
+    task = asyncio.create_task(informer.run())
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    await api.ok("POST", CM, config_map("a"))
+    _, new = await asyncio.wait_for(changed.get(), 5)
+    assert new is api.app.cache.get(CONFIGMAPS, "default", "a")
+    task.cancel()
+
+
+async def test_events_under_their_new_name(api: Api) -> None:
+    stream = api.watch("/apis/events.k8s.io/v1/namespaces/default/events?watch=1")
+    client = api.app.client()
+    events = client.watch(EVENTS_V1, "default", resource_version="0")
+    body = {
+        "metadata": {"name": "e"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "R",
+        "message": "hello",
+        "type": "Normal",
+    }
+    await api.ok("POST", "/api/v1/namespaces/default/events", body)
+    assert (await stream.next())["object"]["note"] == "hello"
+    event = await asyncio.wait_for(anext(events), 5)
+    assert event.object["note"] == "hello"
+    await events.aclose()  # type: ignore[attr-defined]
+
+
+async def test_read_cache_announces_changes(api: Api) -> None:
+    told: list[tuple[object, object]] = []
+    api.app.cache.on_change(CONFIGMAPS, lambda old, new: told.append((old, new)))
+    await api.ok("POST", CM, config_map("a"))
+    await api.ok("PATCH", f"{CM}/a", {"data": {"x": "y"}}, content_type=MERGE)
+    await api.ok("DELETE", f"{CM}/a")
+    assert [(o is None, n is None) for o, n in told] == [(True, False), (False, False), (False, True)]
+    assert told[0][1] is told[1][0]
+    assert told[1][1] is told[2][0]
