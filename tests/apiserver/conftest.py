@@ -136,6 +136,10 @@ class Api:
         assert reply.status < 300, reply.body
         return reply.json
 
+    async def ok_or_exists(self, method: str, target: str, body: Any = b"") -> None:
+        reply = await self(method, target, body)
+        assert reply.status < 300 or reply.status == 409, reply.body
+
     async def restart(self) -> None:
         """Close everything and begin again on the same store."""
         await self.app.close()
