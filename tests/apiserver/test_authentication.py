@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from sampan.api.errors import StatusError
+from sampan.apiserver import authentication, tokens
+from sampan.apiserver.authentication import RequestAuthenticator
+from sampan.apiserver.types import User
+from sampan.transport.types import PeerCertificate, Request
+
+from .fakes import FakeCache, config, make, pod
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def bearing(token: str) -> Request:
+    return Request("GET", "/api", {"authorization": f"Bearer {token}"})
+
+
+def test_a_certificate_names_user_and_groups() -> None:
+    authenticator = authentication.build(config(), FakeCache())
+    certificate = PeerCertificate("alice", ("devs", "ops"), 9e9)
+    user = authenticator.authenticate(Request("GET", "/", {}, certificate=certificate))
+    assert (user.name, user.groups) == ("alice", ("devs", "ops", "system:authenticated"))
+
+
+def test_a_certificate_that_has_run_out_on_an_open_connection_is_refused() -> None:
+    clock = Clock()
+    authenticator = RequestAuthenticator(config(), FakeCache(), clock)
+    certificate = PeerCertificate("alice", (), clock.now - 1)
+    with pytest.raises(StatusError) as e:
+        authenticator.authenticate(Request("GET", "/", {}, certificate=certificate))
+    assert e.value.code == 401
+
+
+def test_anonymous_only_without_credentials() -> None:
+    authenticator = authentication.build(config(), FakeCache())
+    user = authenticator.authenticate(Request("GET", "/", {}))
+    assert (user.name, user.groups) == ("system:anonymous", ("system:unauthenticated",))
+    with pytest.raises(StatusError) as e:
+        authenticator.authenticate(bearing("wrong"))
+    assert e.value.status()["reason"] == "Unauthorized"
+
+
+def test_static_tokens() -> None:
+    known = {"s3cret": User("admin", "", ("system:masters",))}
+    authenticator = authentication.build(config(static_tokens=known), FakeCache())
+    user = authenticator.authenticate(bearing("s3cret"))
+    assert (user.name, user.groups) == ("admin", ("system:masters", "system:authenticated"))
+
+
+def test_a_websocket_client_may_bear_its_token_as_a_subprotocol() -> None:
+    authenticator = authentication.build(config(static_tokens={"t/o+k": User("bob")}), FakeCache())
+    word = base64.urlsafe_b64encode(b"t/o+k").decode().rstrip("=")
+    offered = f"base64url.bearer.authorization.k8s.io.{word}, v5.channel.k8s.io"
+    assert authenticator.authenticate(Request("GET", "/", {"sec-websocket-protocol": offered})).name == "bob"
+
+
+def test_a_service_account_token_is_good_while_all_that_it_names_is_there() -> None:
+    account = make("ServiceAccount", "builder")
+    web = pod(account="builder", node="n1")
+    cache, clock = FakeCache(account, web, make("Node", "n1")), Clock()
+    authenticator = RequestAuthenticator(config(), cache, clock)
+    bound = {"kind": "Pod", "apiVersion": "v1", "name": "web", "uid": web["metadata"]["uid"]}
+    answer = tokens.create_token_request(
+        cache, config(), User("x"), account, {"spec": {"boundObjectRef": bound}}, clock=clock
+    )
+    token = answer["status"]["token"]
+
+    user = authenticator.authenticate(bearing(token))
+    assert user.name == "system:serviceaccount:default:builder"
+    assert user.uid == account["metadata"]["uid"]
+    assert user.groups == ("system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated")
+    assert user.extra["authentication.kubernetes.io/pod-name"] == ("web",)
+    assert user.extra["authentication.kubernetes.io/node-name"] == ("n1",)
+
+    def refused() -> bool:
+        try:
+            authenticator.authenticate(bearing(token))
+        except StatusError as e:
+            return e.code == 401
+        return False
+
+    cache.remove(web)
+    assert refused()
+    cache.put(pod(account="builder", node="n1"))
+    assert refused(), "a new pod of the same name is another pod"
+    cache.put(web)
+    assert not refused()
+    cache.remove(account)
+    assert refused()
+    cache.put(account)
+    clock.now += 3600 + 61
+    assert refused()
+
+
+def test_a_token_for_others_is_not_for_us() -> None:
+    account = make("ServiceAccount", "builder")
+    cache = FakeCache(account)
+    authenticator = authentication.build(config(), cache)
+    answer = tokens.create_token_request(
+        cache, config(), User("x"), account, {"spec": {"audiences": ["vault"]}}
+    )
+    token = answer["status"]["token"]
+    with pytest.raises(StatusError):
+        authenticator.authenticate(bearing(token))
+    assert authenticator.authenticate_token(token, ["vault", "other"])[1] == ("vault",)
