@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import datetime
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class LogOptions:
 
 async def read_log(
     path: Path, options: LogOptions, ended: Awaitable[None] | None = None
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The text of a log, in pieces. With `follow` it goes on until `ended` (the container's end) is done and all has
     been read; without it, up to what is there now. A file that is missing is empty, or waited for. Raises OSError."""
     text = _Text(options)
@@ -156,8 +157,6 @@ class _Text:
 
 def _comparable(stamp: bytes) -> float:
     """Seconds since the epoch of a log's time (nanoseconds are cut to what `datetime` knows); 0 if it is none."""
-    import datetime
-
     text = stamp.decode("latin-1")
     head, dot, fraction = text.partition(".")
     if dot:

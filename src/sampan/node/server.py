@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Protocol, cast
@@ -78,7 +78,7 @@ class NodeServer:
     async def close(self, grace: float = 1.0) -> None:
         await self._http.close(grace)
 
-    def handle(self, request: Request) -> Answer:
+    def handle(self, request: Request) -> Answer | Awaitable[Answer]:
         shown = request.certificate
         if shown is None:
             raise unauthorized()
@@ -108,17 +108,17 @@ class NodeServer:
             raise StatusError(404, "NotFound", f'pod "{name}" does not exist')
         return pod
 
-    def _logs(self, request: Request, pod: Object, container: str) -> Answer:
+    async def _logs(self, request: Request, pod: Object, container: str) -> Answer:
         if _spec_of(pod, container) is None:
             name = pod["metadata"]["name"]
             raise StatusError(404, "NotFound", f'container "{container}" not found in pod "{name}"')
         container_id = log_container(pod, container, previous=_flag(request, "previous"))
         options = log_options(request)
+        path = await self._streams.log_path(container_id)
 
         async def send(stream: Stream) -> None:
-            path = await self._streams.log_path(container_id)
             ended = self._streams.wait_ended(container_id) if options.follow else None
-            async with aclosing(cast("_Pieces", read_log(path, options, ended))) as pieces:
+            async with aclosing(read_log(path, options, ended)) as pieces:
                 async for piece in pieces:
                     stream.write(piece)
                     await stream.drain()
@@ -154,14 +154,6 @@ class NodeServer:
             return await self._streams.open_port(namespace, name, port)
 
         return portforward.upgrade(request, open_port, f"{name}_{namespace}, uid {meta.get('uid', '')}")
-
-
-class _Pieces(Protocol):
-    """An async generator of bytes (what `aclosing` needs)."""
-
-    def __aiter__(self) -> _Pieces: ...
-    async def __anext__(self) -> bytes: ...
-    async def aclose(self) -> None: ...
 
 
 def log_container(pod: Object, container: str, *, previous: bool) -> str:

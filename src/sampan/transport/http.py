@@ -511,7 +511,8 @@ class _Connection(asyncio.Protocol):
         incoming = self._current
         assert incoming is not None
         close = not incoming.keep_alive or incoming.http10 or self.server.closing
-        headers = answer.headers if incoming.http10 else (*answer.headers, ("Transfer-Encoding", "chunked"))
+        chunked = not incoming.http10 and not any(n.lower() == "content-length" for n, _ in answer.headers)
+        headers = (*answer.headers, ("Transfer-Encoding", "chunked")) if chunked else answer.headers
         try:
             start = head.render(
                 answer.status, answer.content_type, headers, head.CLOSE if close else b"", None
@@ -523,7 +524,7 @@ class _Connection(asyncio.Protocol):
         if incoming.request.method == "HEAD":
             self._answered(close)
             return
-        stream = ConnectionStream(self, chunked=not incoming.http10, close=close)
+        stream = ConnectionStream(self, chunked=chunked, close=close)
         self._stream = stream
         if self._eof:
             self.transport.close()
@@ -704,6 +705,7 @@ def _decode_body(request: Request, encoding: str, limit: int) -> StatusError | N
     if not unpacker.eof:
         return StatusError(400, "BadRequest", "body is not valid gzip: it ends early")
     request.body = body
+    del request.headers["content-encoding"]
     return None
 
 

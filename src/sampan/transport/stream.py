@@ -22,7 +22,7 @@ class _Owner(Protocol):
 
 
 class ConnectionStream:
-    """Chunks for HTTP/1.1; for HTTP/1.0, which knows none, bare bytes that end with the connection."""
+    """Chunks for HTTP/1.1; bare bytes for HTTP/1.0, which knows none, and where the length is known."""
 
     __slots__ = ("_callbacks", "_chunked", "_close", "_owner", "_transport", "ended")
 

@@ -109,7 +109,8 @@ def frame(data: bytes) -> bytes:
 class StreamingResponse:
     """An answer that goes on. `start` is called when the head has been written; where it returns an awaitable, that
     runs as a task of the connection's and is cancelled when the peer goes; the stream is closed when it returns.
-    Where it returns None, whoever took the stream closes it."""
+    Where it returns None, whoever took the stream closes it. Sent in chunks, unless `headers` carry a Content-Length:
+    then exactly that many bytes must be written."""
 
     start: Callable[[Stream], Awaitable[None] | None]
     status: int = 200
