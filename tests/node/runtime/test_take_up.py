@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sampan.node.runtime.process import start_ticks
 from sampan.node.runtime.types import ContainerState, SandboxState
 
 from .conftest import Place
@@ -74,7 +75,7 @@ async def test_a_supervisor_that_died(place: Place) -> None:
     status = await runtime.container_status(id)
     assert (status.state, status.exit_code, status.reason) == (ContainerState.EXITED, 255, "Unknown")
     await runtime.remove_container(id)
-    assert not Path(f"/proc/{pid}").exists()
+    assert start_ticks(pid) == 0
 
 
 async def test_after_the_hosts_restart(place: Place) -> None:
@@ -118,4 +119,4 @@ async def test_an_interrupted_start_is_an_end(place: Place) -> None:
     second = await place.runtime()
     status = await second.container_status(id)
     assert (status.state, status.exit_code) == (ContainerState.EXITED, 255)
-    assert not Path(f"/proc/{pid}").exists()
+    assert start_ticks(pid) == 0

@@ -338,7 +338,7 @@ class OciRuntime:
             try:
                 child, pid = await conmon.create(self._launch(record))
             except (RuntimeFailure, OSError) as error:
-                message = f"OCI runtime create failed: {from_log(str(error))}"
+                message = f"OCI runtime create failed: {from_log(str(error), self._program(record))}"
                 await self._delete(container_id)
                 self._finish(container, START_FAILED, "StartError", message)
                 raise RuntimeFailure(message, "RunContainerError") from error
@@ -347,7 +347,8 @@ class OciRuntime:
             record.started_at = time.time()
             result = await run([self.programs.runtime, *self._options, "start", container_id])
             if result.code:
-                message = f"OCI runtime start failed: {from_log(result.stderr.decode(errors='replace'))}"
+                text = result.stderr.decode(errors="replace")
+                message = f"OCI runtime start failed: {from_log(text, self._program(record))}"
                 await self._delete(container_id)
                 await child.wait()
                 self._finish(container, START_FAILED, "StartError", message)
@@ -355,6 +356,11 @@ class OciRuntime:
             record.state = ContainerState.RUNNING
             self._container_shelf.write(record)
             child.done.add_done_callback(lambda _: self._conmon_ended(container))
+
+    def _program(self, record: ContainerRecord) -> str:
+        """The name of what the container runs, for messages."""
+        with open(f"{self._bundle(record.id)}/config.json") as file:
+            return str(json.load(file)["process"]["args"][0])
 
     def _launch(self, record: ContainerRecord) -> conmon.Launch:
         config = record.config
@@ -515,7 +521,7 @@ class OciRuntime:
             spec.exec_process(configuration, command, tty),
             f"{self._run}/exec",
             stdin=stdin,
-            tty=tty,
+            console_socket=self.programs.runtime_name == "crun",
         )
 
     async def attach(self, container_id: str) -> Process:
