@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
 from sampan.api.errors import Object
 from sampan.api.resources import SERVICES, Resource
@@ -27,11 +28,14 @@ from sampan.apiserver.inprocess import InProcessClient
 from sampan.apiserver.listing import Lists
 from sampan.apiserver.registry import Registry
 from sampan.apiserver.subresources import Actions
-from sampan.apiserver.types import LOOPBACK, Connector, User
+from sampan.apiserver.types import LOOPBACK, RequestInfo, User
 from sampan.apiserver.watchcache import WatchCache
 from sampan.client.types import Client
 from sampan.store.types import Compacted, Store
 from sampan.transport.types import Answer, Request
+
+if TYPE_CHECKING:
+    from sampan.apiserver.connect import NodeConnector
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +46,11 @@ COMPACT_SECONDS = 300.0
 class App:
     """One API server on one store. `start` before anything else; the store stays the caller's to close."""
 
-    def __init__(self, store: Store, config: Config, connector: Connector | None = None) -> None:
+    def __init__(self, store: Store, config: Config) -> None:
         self.config = config
         self.cache = WatchCache(store)
         self._store = store
-        self._connector = connector
+        self._connector: NodeConnector | None = None
         self._registry = Registry(store, self.cache)
         self._deletion = Deletion(self._registry)
         self._lists = Lists(store, self.cache)
@@ -77,7 +81,7 @@ class App:
             actions=self._actions,
             authenticator=self._authenticator,
             authorizer=authorizer,
-            connector=self._connector,
+            connector=self,
             plain=self._plain,
             reviews=self._review,
         )
@@ -103,9 +107,19 @@ class App:
             manager=manager,
         )
 
+    async def connect(self, request: Request, info: RequestInfo, user: User) -> Answer:
+        """Answer a connect subresource. What that takes is loaded when it is first needed."""
+        if self._connector is None:
+            from sampan.apiserver.connect import NodeConnector
+
+            self._connector = NodeConnector(self.cache, self.config)
+        return await self._connector.connect(request, info, user)
+
     async def close(self) -> None:
-        """End watches and let go of the cache."""
+        """End watches and connections to nodes; the store is left open."""
         self._ready = False
+        if self._connector is not None:
+            await self._connector.close()
         if self._compactor is not None:
             self._compactor.cancel()
             with contextlib.suppress(asyncio.CancelledError):

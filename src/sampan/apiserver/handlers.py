@@ -47,7 +47,7 @@ class Handlers:
         actions: Actions,
         authenticator: Authenticator,
         authorizer: Authorizer,
-        connector: Connector | None,
+        connector: Connector,
         plain: Plain,
         reviews: Callable[[Resource, str, Object, User], Object | Awaitable[Object]],
     ) -> None:
@@ -127,7 +127,7 @@ class Handlers:
         writer = self._writers.get(verb)
         if writer is None or (verb in ("update", "patch", "delete") and not info.name):
             raise _method_not_allowed()
-        if resource.namespaced and not info.namespace and verb != "deletecollection":
+        if resource.namespaced and not info.namespace:
             raise _method_not_allowed()
         if verb == "create" and info.name and resource.plural != "namespaces":
             raise _method_not_allowed()
@@ -179,8 +179,6 @@ class Handlers:
         if subresource is None or (resource.namespaced and not info.namespace):
             raise errors.page_not_found()
         if info.subresource in CONNECT:
-            if self._connector is None:
-                raise errors.unavailable(f"no connector for {resource.plural}/{info.subresource}")
             return self._connector.connect(request, info, user)
         if info.verb not in subresource.verbs:
             raise _method_not_allowed()
