@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sampan.cli import image
-
-if TYPE_CHECKING:
-    from sampan.cluster.config import ClusterConfig
 
 app = typer.Typer(
     name="sampan",
@@ -28,10 +25,11 @@ Name = Annotated[str, typer.Option("--name", help="Which cluster.")]
 def main() -> None:
     """Run the command line: one clear line and exit code 1 for what goes wrong."""
     from sampan.cluster.errors import ClusterError
+    from sampan.node.images.types import ImageError
 
     try:
         app()
-    except ClusterError as e:
+    except (ClusterError, ImageError) as e:
         print(f"sampan: {e}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -85,9 +83,10 @@ def up(
 @app.command()
 def status(name: Name = "default") -> None:
     """Say what runs; exit code 1 if the cluster is not ready."""
+    from sampan.cluster import config as configuration
     from sampan.cluster import link
 
-    config = _existing(name)
+    config = configuration.existing(name)
     try:
         answer = link.ask(config.run_directory, "status")
     except link.NotRunning:
@@ -109,7 +108,7 @@ def stop(name: Name = "default") -> None:
     from sampan.cluster import teardown
 
     with configuration.locked():
-        config = _existing(name)
+        config = configuration.existing(name)
         teardown.stop(config)
     print(f"cluster {name} is stopped; `sampan up{_flag(name)}` resumes it")
 
@@ -126,22 +125,11 @@ def delete(name: Name = "default") -> None:
 @app.command()
 def kubeconfig(name: Name = "default") -> None:
     """Print the cluster's kubeconfig."""
+    from sampan.cluster import config as configuration
     from sampan.cluster import kubeconfig as file
 
-    print(file.text(_existing(name)), end="")
+    print(file.text(configuration.existing(name)), end="")
 
 
 def _flag(name: str) -> str:
     return "" if name == "default" else f" --name {name}"
-
-
-def _existing(name: str) -> ClusterConfig:
-    from sampan.cluster import config as configuration
-    from sampan.cluster.errors import ClusterError
-
-    config = configuration.load(name)
-    if config is None:
-        others = configuration.names()
-        known = f"; there are: {', '.join(others)}" if others else ""
-        raise ClusterError(f"there is no cluster {name!r}{known}")
-    return config

@@ -92,6 +92,17 @@ class ClusterConfig:
     def run_directory(self) -> Path:
         return RUN / self.name
 
+    @property
+    def images_directory(self) -> Path:
+        """The image store that its nodes share."""
+        return self.directory / "images"
+
+    @property
+    def registries_file(self) -> Path:
+        """Mirrors and credentials, if the user wrote any: the cluster's own file, else the machine's."""
+        own = self.directory / "registries.yaml"
+        return own if own.exists() else Path("/etc/sampan/registries.yaml")
+
     def node_number(self, node: str) -> int:
         return self.nodes.index(node)
 
@@ -167,6 +178,16 @@ def load(name: str) -> ClusterConfig | None:
         raise ClusterError(
             f"{path} is damaged ({e}); restore it from a copy, or remove the cluster with `sampan delete --name {name}`"
         ) from e
+
+
+def existing(name: str) -> ClusterConfig:
+    """The cluster of that name. Raises ClusterError if there is none."""
+    config = load(name)
+    if config is None:
+        others = names()
+        known = f"; there are: {', '.join(others)}" if others else ""
+        raise ClusterError(f"there is no cluster {name!r}{known}")
+    return config
 
 
 def valid_name(name: str) -> bool:
