@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from node_fakes import FakeClient
 
 from sampan.api.resources import EVENTS
 from sampan.client.events import Recorder
+from tests.node.fakes import FakeClient
 
 POD = {
     "apiVersion": "v1",
