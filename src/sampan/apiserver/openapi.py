@@ -230,6 +230,7 @@ _QUERY = {
     "propagationPolicy resourceVersion resourceVersionMatch timeoutSeconds pretty",
     "connect": "",
 }
+_WORDS = {"post": "create", "get": "read", "put": "replace"}
 _PARAMETER_TYPES = {
     "allowWatchBookmarks": "boolean",
     "force": "boolean",
@@ -257,7 +258,7 @@ def _resource_paths(resource: Resource, edition: Edition, out: Object) -> None:
     own, listed = resource.definition, f"{resource.definition}List"
 
     def add(path: str, method: str, action: str, takes: str, gives: str, kind: Object) -> None:
-        operation = _operation(resource, path, action, takes, gives, kind, edition)
+        operation = _operation(resource, path, method, action, takes, gives, kind, edition)
         present = out.setdefault(path, {"parameters": _path_parameters(path, edition)})
         present[method] = operation
 
@@ -298,15 +299,34 @@ def _gvk(group: str, version: str, kind: str) -> Object:
     return {"group": group, "version": version, "kind": kind}
 
 
-def _operation(
-    resource: Resource, path: str, action: str, takes: str, gives: str, kind: Object, edition: Edition
-) -> Object:
-    group = resource.group.partition(".")[0] or "core"
+def _identity(resource: Resource, path: str, method: str, action: str) -> str:
+    """`readAppsV1NamespacedDeploymentScale`: the names that generated clients call."""
+    group = _camel(resource.group.partition(".")[0] or "core") + _camel(resource.version)
     last = path.rpartition("/")[2]
     tail = "" if last in (resource.plural, "{name}") else _camel(last)
-    scope = "Namespaced" if "{namespace}" in path else ""
-    scope = scope or ("ForAllNamespaces" if resource.namespaced else "")
-    identity = f"{action}{_camel(group)}{_camel(resource.version)}{scope}{resource.kind}{tail}"
+    if resource.namespaced and "{namespace}" not in path:
+        return f"{action}{group}{resource.kind}ForAllNamespaces"
+    scope = "Namespaced" if resource.namespaced else ""
+    what = f"{scope}{resource.kind}{tail}"
+    if action == "connect":
+        return f"connect{group}{_camel(method)}{what}"
+    if action == "deletecollection":
+        return f"delete{group}Collection{what}"
+    return f"{_WORDS.get(action, action)}{group}{what}"
+
+
+def _operation(
+    resource: Resource,
+    path: str,
+    method: str,
+    action: str,
+    takes: str,
+    gives: str,
+    kind: Object,
+    edition: Edition,
+) -> Object:
+    identity = _identity(resource, path, method, action)
+    group = resource.group.partition(".")[0] or "core"
     consumes = _PATCHES if action == "patch" else (_JSON,)
     out: Object = {
         "description": f"{action} {resource.kind}",

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from sampan.api import errors, resources
+from sampan.api.errors import Object, StatusError
+from sampan.api.objects import deep_copy
+from sampan.api.resources import Resource
+from sampan.apiserver import bootstrap
+from sampan.client.types import ObjectList
+
+from .fakes import FakeCache, config
+
+
+class FakeClient:
+    """The four verbs that bootstrapping uses, on a dict; counts its writes."""
+
+    def __init__(self) -> None:
+        self.cache = FakeCache()
+        self.writes: list[str] = []
+        self.refuse: Sequence[str] = ()
+
+    async def get(self, resource: Resource, namespace: str, name: str, **options: Any) -> Object:
+        found = self.cache.get(resource, namespace, name)
+        if found is None:
+            raise errors.not_found(resource.plural, name)
+        return found
+
+    async def list(self, resource: Resource, namespace: str = "", **options: Any) -> ObjectList:
+        return ObjectList(list(self.cache.list(resource, namespace)), "1")
+
+    async def create(self, resource: Resource, obj: Object, **options: Any) -> Object:
+        if resource.plural in self.refuse:
+            raise errors.unavailable("the disk is full")
+        return self._write("create", resource, obj)
+
+    async def update(self, resource: Resource, obj: Object, **options: Any) -> Object:
+        return self._write("update", resource, obj)
+
+    async def delete(self, resource: Resource, namespace: str, name: str, **options: Any) -> Object:
+        found = await self.get(resource, namespace, name)
+        self.cache.remove(found)
+        self.writes.append(f"delete {resource.plural} {name}")
+        return found
+
+    def _write(self, verb: str, resource: Resource, obj: Object) -> Object:
+        self.writes.append(f"{verb} {resource.plural} {obj['metadata']['name']}")
+        return self.cache.put(deep_copy(obj))
+
+
+async def ensured(client: FakeClient, **settings: object) -> list[str]:
+    """What `ensure` wrote."""
+    client.writes.clear()
+    await bootstrap.ensure(client, config(**settings))  # type: ignore[arg-type]
+    return list(client.writes)
+
+
+async def test_a_new_cluster_and_a_second_start() -> None:
+    client = FakeClient()
+    writes = await ensured(client)
+    assert {n["metadata"]["name"] for n in client.cache.list(resources.NAMESPACES)} == set(
+        bootstrap.NAMESPACES
+    )
+    service = await client.get(resources.SERVICES, "default", "kubernetes")
+    assert service["spec"]["clusterIP"] == "10.96.0.1"
+    (piece,) = client.cache.list(resources.ENDPOINTSLICES)
+    assert piece["metadata"]["labels"] == {"kubernetes.io/service-name": "kubernetes"}
+    assert piece["endpoints"] == [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}}]
+    assert "create clusterroles cluster-admin" in writes
+    assert await ensured(client) == []
+
+
+async def test_damage_is_mended_and_additions_stay() -> None:
+    client = FakeClient()
+    await ensured(client)
+    client.cache.remove(await client.get(resources.NAMESPACES, "", "kube-system"))
+    view = deep_copy(await client.get(resources.CLUSTERROLES, "", "view"))
+    own = {"apiGroups": ["example.org"], "resources": ["things"], "verbs": ["get"]}
+    view["rules"] = [own]
+    client.cache.put(view)
+    binding = deep_copy(await client.get(resources.CLUSTERROLEBINDINGS, "", "cluster-admin"))
+    extra = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"}
+    binding["subjects"] = [extra]
+    client.cache.put(binding)
+    assert sorted(await ensured(client)) == [
+        "create namespaces kube-system",
+        "update clusterrolebindings cluster-admin",
+        "update clusterroles view",
+    ]
+    assert own in (await client.get(resources.CLUSTERROLES, "", "view"))["rules"]
+    mended = (await client.get(resources.CLUSTERROLEBINDINGS, "", "cluster-admin"))["subjects"]
+    assert [s["name"] for s in mended] == ["eve", "system:masters"]
+    assert await ensured(client) == []
+
+
+async def test_a_role_that_the_administrator_keeps_is_left_alone() -> None:
+    client = FakeClient()
+    await ensured(client)
+    role = deep_copy(await client.get(resources.CLUSTERROLES, "", "view"))
+    role["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] = "false"
+    role["rules"] = []
+    client.cache.put(role)
+    assert await ensured(client) == []
+
+
+async def test_a_binding_to_another_role_is_made_anew() -> None:
+    client = FakeClient()
+    await ensured(client)
+    binding = deep_copy(await client.get(resources.CLUSTERROLEBINDINGS, "", "cluster-admin"))
+    binding["roleRef"]["name"] = "view"
+    client.cache.put(binding)
+    assert await ensured(client) == [
+        "delete clusterrolebindings cluster-admin",
+        "create clusterrolebindings cluster-admin",
+    ]
+
+
+async def test_the_server_has_moved() -> None:
+    client = FakeClient()
+    await ensured(client)
+    assert sorted(await ensured(client, advertise_port=7443)) == [
+        "update endpoints kubernetes",
+        "update endpointslices kubernetes",
+        "update services kubernetes",
+    ]
+    port = (await client.get(resources.SERVICES, "default", "kubernetes"))["spec"]["ports"][0]
+    assert (port["port"], port["targetPort"]) == (443, 7443)
+
+
+async def test_a_failure_is_told_as_it_is() -> None:
+    client = FakeClient()
+    client.refuse = ("services",)
+    with pytest.raises(StatusError, match="the disk is full"):
+        await ensured(client)
