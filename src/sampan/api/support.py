@@ -1,11 +1,195 @@
-"""What Sampan implements of the API: for each field whether it works, is warned of, or is refused by name."""
+"""What a client is told beyond yes and no: fields that do not work here yet, and fields that are a bad idea.
+
+`support_table` says which fields work. The deprecations are upstream's (`pkg/api/pod/warnings.go`).
+"""
 
 from __future__ import annotations
 
-from sampan.api.errors import FieldError, Object
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sampan.api import intent, quantity
+from sampan.api.errors import FieldError, Object, forbidden_field
 from sampan.api.resources import Resource
+from sampan.api.support_table import KINDS, POD, SERVICE, State, Support
+
+
+@dataclass(slots=True)
+class _Branch:
+    """The part of a table below one field, of what does not simply work."""
+
+    support: Support | None = None
+    below: dict[str, _Branch] = field(default_factory=dict)
+
+
+def _tree(table: Mapping[str, Support]) -> _Branch:
+    root = _Branch()
+    for path, support in table.items():
+        if support.state is State.WORKS:
+            continue
+        at = root
+        for name in path.removesuffix(".*").split("."):
+            at = at.below.setdefault(name, _Branch())
+        at.support = support
+    return root
+
+
+_POD = _tree(POD)
+_SERVICE = _tree(SERVICE)
+_TEMPLATES = {("apps", "Deployment"), ("apps", "ReplicaSet")}
 
 
 def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldError]]:
-    """The warnings for the client, and the fields that are refused because people rely on them for safety."""
-    return [], []
+    """The warnings for the client, and the fields that are refused because people rely on them for safety.
+
+    For a new object, and for a changed one unless only its status changed. The object has its defaults.
+    """
+    warnings = list(_of_finalizers(obj))
+    refusals: list[FieldError] = []
+    key = (resource.group, resource.kind)
+    if key in KINDS:
+        warnings.append(KINDS[key])
+    if key == ("", "Pod"):
+        _hold(_POD, obj, obj.get("spec") or {}, "", warnings, refusals)
+        warnings += _of_pod(obj.get("spec") or {}, obj.get("metadata") or {}, "")
+    elif key in _TEMPLATES:
+        template = (obj.get("spec") or {}).get("template") or {}
+        spec = template.get("spec") or {}
+        _hold(_POD, template, spec, "spec.template", warnings, refusals)
+        warnings += _of_pod(spec, template.get("metadata") or {}, "spec.template.")
+    elif key == ("", "Service"):
+        _hold(_SERVICE, obj, obj.get("spec") or {}, "", warnings, refusals)
+        warnings += _of_service(obj.get("spec") or {})
+    elif key == ("", "Endpoints"):
+        warnings.append("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    return list(dict.fromkeys(warnings)), refusals
+
+
+def _hold(
+    branch: _Branch, value: Any, spec: Object, path: str, warnings: list[str], refusals: list[FieldError]
+) -> None:
+    """Hold a value against the part of the table that is about it."""
+    if isinstance(value, list) and branch.below:
+        for i, item in enumerate(value):
+            _hold(branch, item, spec, f"{path}[{i}]", warnings, refusals)
+        return
+    support = branch.support
+    if (
+        support is not None
+        and value not in (None, [], "")
+        and (support.when is None or support.when(value, spec))
+    ):
+        if support.state is State.REFUSED:
+            refusals.append(forbidden_field(path, support.why))
+        else:
+            warnings.append(f"{path}: {support.why}")
+    if isinstance(value, dict):
+        for name, inner in branch.below.items():
+            if name in value:
+                _hold(inner, value[name], spec, f"{path}.{name}" if path else name, warnings, refusals)
+
+
+def _of_finalizers(obj: Object) -> Iterator[str]:
+    for name in (obj.get("metadata") or {}).get("finalizers") or ():
+        if "/" not in name and name not in ("orphan", "foregroundDeletion"):
+            yield (
+                f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name including a path (/) to avoid '
+                "accidental conflicts with other finalizer writers"
+            )
+
+
+_OLD_LABELS = {
+    "beta.kubernetes.io/arch": ("v1.14", "kubernetes.io/arch"),
+    "beta.kubernetes.io/os": ("v1.14", "kubernetes.io/os"),
+    "failure-domain.beta.kubernetes.io/region": ("v1.17", "topology.kubernetes.io/region"),
+    "failure-domain.beta.kubernetes.io/zone": ("v1.17", "topology.kubernetes.io/zone"),
+    "beta.kubernetes.io/instance-type": ("v1.17", "node.kubernetes.io/instance-type"),
+}
+_MISSPELT = {"/ect/": "/etc/", "/user/": "/usr/", "/vat/": "/var/"}
+"""Beginnings of a mount path that are legal but hardly ever meant."""
+
+
+def _of_pod(spec: Object, meta: Object, prefix: str) -> Iterator[str]:
+    for key in spec.get("nodeSelector") or ():
+        if key in _OLD_LABELS:
+            since, new = _OLD_LABELS[key]
+            yield f'{prefix}spec.nodeSelector[{key}]: deprecated since {since}; use "{new}" instead'
+    for key in meta.get("annotations") or ():
+        at = f"{prefix}metadata.annotations[{key}]"
+        if key == "scheduler.alpha.kubernetes.io/critical-pod":
+            yield f'{at}: non-functional in v1.16+; use the "priorityClassName" field instead'
+        elif key.startswith(
+            ("seccomp.security.alpha.kubernetes.io/pod", "container.seccomp.security.alpha.kubernetes.io/")
+        ):
+            yield f'{at}: non-functional in v1.27+; use the "seccompProfile" field instead'
+        elif key.startswith("container.apparmor.security.beta.kubernetes.io/"):
+            yield f'{at}: deprecated since v1.30; use the "appArmorProfile" field instead'
+    grace = spec.get("terminationGracePeriodSeconds")
+    if grace is not None and grace < 0:
+        yield (
+            f"{prefix}spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be "
+            "treated as 1"
+        )
+    seen: set[str] = set()
+    for i, secret in enumerate(spec.get("imagePullSecrets") or ()):
+        name = secret.get("name") or ""
+        at = f"{prefix}spec.imagePullSecrets[{i}].name"
+        if not name:
+            yield f'{at}: invalid empty name ""'
+        elif name in seen:
+            yield f'{at}: duplicate name "{name}"'
+        seen.add(name)
+    for kind in ("initContainers", "containers"):
+        for i, container in enumerate(spec.get(kind) or ()):
+            yield from _of_container(container, f"{prefix}spec.{kind}[{i}]")
+
+
+def _of_container(container: Object, path: str) -> Iterator[str]:
+    for i, mount in enumerate(container.get("volumeMounts") or ()):
+        where = mount.get("mountPath") or ""
+        at = f"{path}.volumeMounts[{i}].mountPath"
+        for wrong, right in _MISSPELT.items():
+            if where.startswith(wrong):
+                yield f'{at}: did you mean "{right}{where.removeprefix(wrong)}"? "{where}" is mounted as given'
+        hint = intent.of_folded_text(
+            where, ("subPath", "name", "readOnly", "mountPropagation", "subPathExpr")
+        )
+        if hint:
+            yield f"{at}: {hint}"
+    names: set[str] = set()
+    for i, variable in enumerate(container.get("env") or ()):
+        name = variable.get("name") or ""
+        # A later definition that refers to the earlier one extends it, and hides nothing.
+        if name in names and f"$({name})" not in (variable.get("value") or ""):
+            yield (
+                f'{path}.env[{i}]: hides previous definition of "{name}", which may be dropped when using apply'
+            )
+        names.add(name)
+    ports: dict[tuple[object, ...], int] = {}
+    for i, port in enumerate(container.get("ports") or ()):
+        key = (port.get("containerPort"), port.get("protocol"), port.get("hostPort"), port.get("hostIP"))
+        if key in ports:
+            yield f"{path}.ports[{i}]: duplicate port definition with {path}.ports[{ports[key]}]"
+        ports.setdefault(key, i)
+    for kind, amounts in (container.get("resources") or {}).items():
+        if kind in ("limits", "requests"):
+            for name in ("memory", "ephemeral-storage"):
+                value = amounts.get(name)
+                if value is not None and value[-1:] in ("m", "u", "n") and quantity.parse(value) % 1:
+                    at = f"{path}.resources.{kind}[{name}]"
+                    yield f'{at}: fractional byte value "{value}" is invalid, must be an integer'
+
+
+def _of_service(spec: Object) -> Iterator[str]:
+    if spec.get("externalIPs") and spec.get("type") == "ExternalName":
+        yield 'spec.externalIPs is ignored when spec.type is "ExternalName"'
+    if spec.get("externalName") and spec.get("type") != "ExternalName":
+        yield 'spec.externalName is ignored when spec.type is not "ExternalName"'
+    if spec.get("clusterIP") == "None":
+        if spec.get("loadBalancerIP"):
+            yield "spec.loadBalancerIP is ignored for headless services"
+        if spec.get("externalIPs"):
+            yield "spec.externalIPs is ignored for headless services"
+        if spec.get("sessionAffinity") not in (None, "", "None"):
+            yield "spec.SessionAffinity is ignored for headless services"

@@ -1,0 +1,304 @@
+"""Each field of Pods and Services, once: whether it works here, is warned of, or is refused.
+
+Keys are paths of the schema without indices; `x.*` is `x` and all below it. Fields that people rely on for safety are
+refused while they do not work; other fields that do not work yet are accepted with a warning. A test walks the schema
+and fails when a field is not listed, or listed twice.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sampan.api.errors import Object
+
+
+class State(enum.Enum):
+    WORKS = enum.auto()
+    WARNED = enum.auto()
+    REFUSED = enum.auto()
+
+
+When = Callable[[Any, Object], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """`why` is told to the user. `when` gets the value and the spec that it is in: where it says no, the field works."""
+
+    state: State
+    why: str = ""
+    when: When | None = None
+
+
+WORKS = Support(State.WORKS)
+
+
+def _warned(why: str, when: When | None = None) -> Support:
+    return Support(State.WARNED, why, when)
+
+
+def _refused(why: str, when: When | None = None) -> Support:
+    return Support(State.REFUSED, why, when)
+
+
+def _is(*values: object) -> When:
+    return lambda value, _: value in values
+
+
+def _is_not(*values: object) -> When:
+    return lambda value, _: value not in values
+
+
+_GRPC = _refused("gRPC probes are not implemented; use an exec, httpGet or tcpSocket probe")
+_SECCOMP = _refused(
+    "seccomp profiles are not implemented; only Unconfined is", _is("RuntimeDefault", "Localhost")
+)
+_APPARMOR = _refused(
+    "AppArmor profiles are not implemented; only Unconfined is", _is("RuntimeDefault", "Localhost")
+)
+_SELINUX = _refused("SELinux is not implemented")
+_WINDOWS = _refused("Windows containers are not implemented")
+_CLAIMS = _warned(
+    "dynamic resource allocation is not implemented: the container starts without the claimed devices"
+)
+_STORAGE = "this type of volume is not implemented; emptyDir, hostPath, configMap, secret, downwardAPI and projected are"
+
+
+def _probe(name: str) -> dict[str, Support]:
+    return {
+        f"{name}.exec.*": WORKS,
+        f"{name}.httpGet.*": WORKS,
+        f"{name}.tcpSocket.*": WORKS,
+        f"{name}.grpc.*": _GRPC,
+        f"{name}.initialDelaySeconds": WORKS,
+        f"{name}.periodSeconds": WORKS,
+        f"{name}.timeoutSeconds": WORKS,
+        f"{name}.successThreshold": WORKS,
+        f"{name}.failureThreshold": WORKS,
+        f"{name}.terminationGracePeriodSeconds": WORKS,
+    }
+
+
+_CONTAINER: dict[str, Support] = {
+    "name": WORKS,
+    "image": WORKS,
+    "imagePullPolicy": WORKS,
+    "command": WORKS,
+    "args": WORKS,
+    "workingDir": WORKS,
+    "env.name": WORKS,
+    "env.value": WORKS,
+    "env.valueFrom.configMapKeyRef.*": WORKS,
+    "env.valueFrom.secretKeyRef.*": WORKS,
+    "env.valueFrom.fieldRef.*": WORKS,
+    "env.valueFrom.resourceFieldRef.*": WORKS,
+    "env.valueFrom.fileKeyRef.*": _refused("environment from files of a volume is not implemented"),
+    "envFrom.*": WORKS,
+    "lifecycle.*": WORKS,
+    "ports.name": WORKS,
+    "ports.containerPort": WORKS,
+    "ports.protocol": WORKS,
+    "ports.hostPort": _warned(
+        "host ports are not implemented: nothing is forwarded; use a Service of type NodePort or hostNetwork",
+        lambda value, spec: bool(value) and not spec.get("hostNetwork"),
+    ),
+    "ports.hostIP": WORKS,
+    **_probe("livenessProbe"),
+    **_probe("readinessProbe"),
+    **_probe("startupProbe"),
+    "resizePolicy.*": _warned(
+        "resizing a running container is not implemented", lambda value, _: bool(value)
+    ),
+    "resources.limits": WORKS,
+    "resources.requests": WORKS,
+    "resources.claims.*": _CLAIMS,
+    "restartPolicy": WORKS,
+    "restartPolicyRules.*": _warned(
+        "restart rules of a single container are not implemented; the pod's policy holds"
+    ),
+    "securityContext.allowPrivilegeEscalation": WORKS,
+    "securityContext.appArmorProfile.type": _APPARMOR,
+    "securityContext.appArmorProfile.localhostProfile": _APPARMOR,
+    "securityContext.capabilities.*": WORKS,
+    "securityContext.privileged": WORKS,
+    "securityContext.procMount": _refused("procMount Unmasked is not implemented", _is("Unmasked")),
+    "securityContext.readOnlyRootFilesystem": WORKS,
+    "securityContext.runAsGroup": WORKS,
+    "securityContext.runAsNonRoot": WORKS,
+    "securityContext.runAsUser": WORKS,
+    "securityContext.seLinuxOptions.*": _SELINUX,
+    "securityContext.seccompProfile.type": _SECCOMP,
+    "securityContext.seccompProfile.localhostProfile": _SECCOMP,
+    "securityContext.windowsOptions.*": _WINDOWS,
+    "stdin": WORKS,
+    "stdinOnce": WORKS,
+    "tty": WORKS,
+    "terminationMessagePath": WORKS,
+    "terminationMessagePolicy": WORKS,
+    "volumeDevices.*": _refused("block devices are not implemented"),
+    "volumeMounts.name": WORKS,
+    "volumeMounts.mountPath": WORKS,
+    "volumeMounts.mountPropagation": WORKS,
+    "volumeMounts.readOnly": WORKS,
+    "volumeMounts.recursiveReadOnly": _refused(
+        "recursive read-only mounts are not implemented", _is("Enabled")
+    ),
+    "volumeMounts.subPath": WORKS,
+    "volumeMounts.subPathExpr": WORKS,
+}
+
+_OTHER_VOLUMES = (
+    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "csi", "ephemeral", "fc", "flexVolume", "flocker",
+    "gcePersistentDisk", "gitRepo", "glusterfs", "image", "iscsi", "nfs", "persistentVolumeClaim", "photonPersistentDisk",
+    "portworxVolume", "quobyte", "rbd", "scaleIO", "storageos", "vsphereVolume",
+)  # fmt: skip
+
+_VOLUME: dict[str, Support] = {
+    "name": WORKS,
+    "emptyDir.*": WORKS,
+    "hostPath.*": WORKS,
+    "configMap.*": WORKS,
+    "secret.*": WORKS,
+    "downwardAPI.*": WORKS,
+    "projected.defaultMode": WORKS,
+    "projected.sources.configMap.*": WORKS,
+    "projected.sources.secret.*": WORKS,
+    "projected.sources.downwardAPI.*": WORKS,
+    "projected.sources.serviceAccountToken.*": WORKS,
+    "projected.sources.clusterTrustBundle.*": _refused("cluster trust bundles are not implemented"),
+    "projected.sources.podCertificate.*": _refused("pod certificates are not implemented"),
+    **{f"{name}.*": _refused(_STORAGE) for name in _OTHER_VOLUMES},
+}
+
+_POD_SPEC: dict[str, Support] = {
+    **{f"containers.{path}": support for path, support in _CONTAINER.items()},
+    **{f"initContainers.{path}": support for path, support in _CONTAINER.items()},
+    "ephemeralContainers.*": _warned(
+        "ephemeral containers are not implemented: they are stored, but not started"
+    ),
+    **{f"volumes.{path}": support for path, support in _VOLUME.items()},
+    "activeDeadlineSeconds": WORKS,
+    "affinity.nodeAffinity.*": WORKS,
+    "affinity.podAffinity.*": _warned(
+        "affinity between pods is not implemented: the scheduler does not look at it"
+    ),
+    "affinity.podAntiAffinity.*": _warned(
+        "affinity between pods is not implemented: the scheduler does not look at it"
+    ),
+    "automountServiceAccountToken": WORKS,
+    "dnsConfig.*": WORKS,
+    "dnsPolicy": WORKS,
+    "enableServiceLinks": WORKS,
+    "hostAliases.*": WORKS,
+    "hostIPC": WORKS,
+    "hostNetwork": WORKS,
+    "hostPID": WORKS,
+    "hostUsers": _refused("user namespaces are not implemented", _is(False)),
+    "hostname": WORKS,
+    "hostnameOverride": _warned("hostnameOverride is not implemented: the pod keeps its own host name"),
+    "imagePullSecrets.*": WORKS,
+    "nodeName": WORKS,
+    "nodeSelector": WORKS,
+    "os.name": _warned("only Linux nodes exist: the pod cannot run", _is_not("linux")),
+    "overhead": _warned("RuntimeClasses are not implemented: the overhead is not reserved"),
+    "preemptionPolicy": _warned(
+        "preemption is not implemented: no pod is evicted for another", _is_not("PreemptLowerPriority")
+    ),
+    "priority": WORKS,
+    "priorityClassName": _warned(
+        "PriorityClasses are not implemented: the pod is scheduled in turn and preempts no other",
+        _is_not("system-cluster-critical", "system-node-critical"),
+    ),
+    "readinessGates.*": WORKS,
+    "resourceClaims.*": _CLAIMS,
+    "resources.*": _warned("resources of the whole pod are not implemented; set them on its containers"),
+    "restartPolicy": WORKS,
+    "runtimeClassName": _refused("RuntimeClasses are not implemented"),
+    "schedulerName": _warned(
+        "no such scheduler runs here: the pod stays Pending", _is_not("default-scheduler")
+    ),
+    "schedulingGates.*": WORKS,
+    "schedulingGroup.*": _warned("scheduling groups are not implemented: the pod is scheduled by itself"),
+    "securityContext.appArmorProfile.type": _APPARMOR,
+    "securityContext.appArmorProfile.localhostProfile": _APPARMOR,
+    "securityContext.fsGroup": WORKS,
+    "securityContext.fsGroupChangePolicy": WORKS,
+    "securityContext.runAsGroup": WORKS,
+    "securityContext.runAsNonRoot": WORKS,
+    "securityContext.runAsUser": WORKS,
+    "securityContext.seLinuxChangePolicy": _SELINUX,
+    "securityContext.seLinuxOptions.*": _SELINUX,
+    "securityContext.seccompProfile.type": _SECCOMP,
+    "securityContext.seccompProfile.localhostProfile": _SECCOMP,
+    "securityContext.supplementalGroups": WORKS,
+    "securityContext.supplementalGroupsPolicy": _refused(
+        "the policy Strict is not implemented", _is("Strict")
+    ),
+    "securityContext.sysctls.*": WORKS,
+    "securityContext.windowsOptions.*": _WINDOWS,
+    "serviceAccount": WORKS,
+    "serviceAccountName": WORKS,
+    "setHostnameAsFQDN": WORKS,
+    "shareProcessNamespace": WORKS,
+    "subdomain": _warned("cluster DNS is not there yet: the pod's own name does not resolve in other pods"),
+    "terminationGracePeriodSeconds": WORKS,
+    "tolerations.*": WORKS,
+    "topologySpreadConstraints.*": _warned(
+        "spreading by topology is not implemented: the scheduler does not look at it; it prefers nodes with fewer pods"
+    ),
+}
+
+_OBJECT: dict[str, Support] = {"apiVersion": WORKS, "kind": WORKS, "metadata.*": WORKS, "status.*": WORKS}
+
+POD: dict[str, Support] = {**_OBJECT, **{f"spec.{path}": support for path, support in _POD_SPEC.items()}}
+
+SERVICE: dict[str, Support] = {
+    **_OBJECT,
+    "spec.allocateLoadBalancerNodePorts": WORKS,
+    "spec.clusterIP": _warned(
+        "cluster DNS is not there yet: the name of a headless Service does not resolve", _is("None")
+    ),
+    "spec.clusterIPs": WORKS,
+    "spec.externalIPs": _warned("external IPs are not implemented: they are stored, but not answered"),
+    "spec.externalName": _warned("cluster DNS is not there yet: the name does not resolve"),
+    "spec.externalTrafficPolicy": _warned(
+        "the policy Local is not implemented: traffic goes to all endpoints", _is("Local")
+    ),
+    "spec.healthCheckNodePort": _warned("health check node ports are not implemented: nothing answers there"),
+    "spec.internalTrafficPolicy": _warned(
+        "the policy Local is not implemented: traffic goes to all endpoints", _is("Local")
+    ),
+    "spec.ipFamilies": _refused("this cluster has only IPv4", lambda value, _: "IPv6" in value),
+    "spec.ipFamilyPolicy": _refused(
+        "this cluster is not configured for dual-stack services", _is("RequireDualStack")
+    ),
+    "spec.loadBalancerClass": WORKS,
+    "spec.loadBalancerIP": WORKS,
+    "spec.loadBalancerSourceRanges": _refused("filtering by source address is not implemented"),
+    "spec.ports.appProtocol": WORKS,
+    "spec.ports.name": WORKS,
+    "spec.ports.nodePort": WORKS,
+    "spec.ports.port": WORKS,
+    "spec.ports.protocol": _warned("SCTP is not implemented: nothing is forwarded", _is("SCTP")),
+    "spec.ports.targetPort": WORKS,
+    "spec.publishNotReadyAddresses": WORKS,
+    "spec.selector": WORKS,
+    "spec.sessionAffinity": WORKS,
+    "spec.sessionAffinityConfig.*": WORKS,
+    "spec.trafficDistribution": _warned(
+        "traffic distribution is not implemented: traffic goes to all endpoints"
+    ),
+    "spec.type": _warned(
+        "no load balancer runs here yet: the external address stays pending; the node ports work",
+        _is("LoadBalancer"),
+    ),
+}
+
+KINDS: dict[tuple[str, str], str] = {
+    ("networking.k8s.io", "Ingress"): "Ingress is stored, but no ingress controller runs here yet",
+    ("networking.k8s.io", "IngressClass"): "IngressClass is stored, but no ingress controller runs here yet",
+}
+"""Kinds that are stored, and whose controller is not there yet, by group and kind."""

@@ -1,0 +1,159 @@
+"""What the client is warned of, what is refused, and that no field of Pods and Services was forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sampan.api import defaults, resources, schema, support
+from sampan.api.errors import Object
+from sampan.api.support_table import KINDS, POD, SERVICE, Support
+
+
+def leaves(node: schema.Node, path: str = "", seen: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Every field of a type, as a path without indices."""
+    if node.type in ("array", "map") and node.items is not None:
+        yield from leaves(node.items, path, seen)
+    elif node.type == "object" and node.fields and node.definition not in seen:
+        for name, inner in node.fields.items():
+            yield from leaves(inner, f"{path}.{name}" if path else name, seen | {node.definition})
+    else:
+        yield path
+
+
+def matching(path: str, table: dict[str, Support]) -> list[str]:
+    parts = path.split(".")
+    wildcards = [".".join([*parts[:i], "*"]) for i in range(1, len(parts) + 1)]
+    return [key for key in (path, *wildcards) if key in table]
+
+
+@pytest.mark.parametrize(
+    ("definition", "table"), [("io.k8s.api.core.v1.Pod", POD), ("io.k8s.api.core.v1.Service", SERVICE)]
+)
+def test_each_field_is_listed_exactly_once(definition: str, table: dict[str, Support]) -> None:
+    paths = list(leaves(schema.node(definition)))
+    assert len(paths) > 20
+    found = {path: matching(path, table) for path in paths}
+    assert not {path: keys for path, keys in found.items() if len(keys) != 1}
+    used = {key for keys in found.values() for key in keys}
+    assert not table.keys() - used
+
+
+def test_kinds_that_are_warned_of_are_served() -> None:
+    served = {(r.group, r.kind) for r in resources.RESOURCES}
+    assert KINDS.keys() <= served
+
+
+def pod(spec: Object | None = None, **container: object) -> Object:
+    obj = {
+        "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i", **container}], **(spec or {})},
+    }
+    defaults.apply(resources.PODS, obj)
+    return obj
+
+
+def test_an_ordinary_pod_and_service_give_no_warning() -> None:
+    obj = pod(
+        {"volumes": [{"name": "v", "emptyDir": {}}], "securityContext": {"runAsUser": 1, "fsGroup": 2}},
+        ports=[{"containerPort": 80}],
+        volumeMounts=[{"name": "v", "mountPath": "/etc/nginx"}],
+        resources={"limits": {"cpu": "1", "memory": "64Mi"}},
+        readinessProbe={"httpGet": {"port": 80}},
+    )
+    assert support.unsupported(resources.PODS, obj) == ([], [])
+    service: Object = {"spec": {"selector": {"a": "b"}, "ports": [{"port": 80}], "type": "NodePort"}}
+    defaults.apply(resources.SERVICES, service)
+    assert support.unsupported(resources.SERVICES, service) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("obj", "warning"),
+    [
+        (pod(volumeMounts=[{"name": "v", "mountPath": "/ect/nginx/nginx.conf"}]),
+         'spec.containers[0].volumeMounts[0].mountPath: did you mean "/etc/nginx/nginx.conf"?'),
+        (pod(volumeMounts=[{"name": "v", "mountPath": "/etc/nginx.conf subPath:nginx.conf"}]),
+         'a blank after ":" is missing in "subPath:nginx.conf"'),
+        (pod(ports=[{"containerPort": 80, "hostPort": 80}]), "spec.containers[0].ports[0].hostPort: host ports are not"),
+        (pod({"affinity": {"podAffinity": {}}}), "spec.affinity.podAffinity: affinity between pods is not implemented"),
+        (pod({"nodeSelector": {"beta.kubernetes.io/os": "linux"}}),
+         'spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use "kubernetes.io/os" instead'),
+        (pod(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),
+         'spec.containers[0].env[1]: hides previous definition of "A"'),
+        (pod({"terminationGracePeriodSeconds": -1}), "negative values are invalid and will be treated as 1"),
+        (pod(resources={"limits": {"memory": "100m"}}), 'fractional byte value "100m" is invalid'),
+    ],
+)  # fmt: skip
+def test_warnings_of_pods(obj: Object, warning: str) -> None:
+    warnings, refusals = support.unsupported(resources.PODS, obj)
+    assert not refusals
+    assert any(warning in w for w in warnings), warnings
+
+
+@pytest.mark.parametrize(
+    ("obj", "path"),
+    [
+        (pod(securityContext={"seccompProfile": {"type": "RuntimeDefault"}}),
+         "spec.containers[0].securityContext.seccompProfile.type"),
+        (pod({"securityContext": {"seLinuxOptions": {"level": "s0"}}}), "spec.securityContext.seLinuxOptions"),
+        (pod({"hostUsers": False}), "spec.hostUsers"),
+        (pod({"runtimeClassName": "gvisor"}), "spec.runtimeClassName"),
+        (pod({"volumes": [{"name": "v", "nfs": {"server": "a", "path": "/"}}]}), "spec.volumes[0].nfs"),
+        (pod({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "a"}}]}),
+         "spec.volumes[0].persistentVolumeClaim"),
+        (pod(livenessProbe={"grpc": {"port": 1}}), "spec.containers[0].livenessProbe.grpc"),
+        (pod(securityContext={"procMount": "Unmasked"}), "spec.containers[0].securityContext.procMount"),
+    ],
+)  # fmt: skip
+def test_refusals_of_pods(obj: Object, path: str) -> None:
+    warnings, refusals = support.unsupported(resources.PODS, obj)
+    assert [r.path for r in refusals] == [path]
+    assert not warnings
+
+
+def test_values_that_mean_nothing_special_are_not_refused() -> None:
+    obj = pod(
+        {
+            "hostUsers": True,
+            "securityContext": {"seccompProfile": {"type": "Unconfined"}},
+            "hostNetwork": True,
+        },
+        securityContext={"procMount": "Default"},
+        ports=[{"containerPort": 80}],
+    )
+    assert support.unsupported(resources.PODS, obj) == ([], [])
+
+
+def test_templates_are_held_to_the_same() -> None:
+    obj: Object = {"spec": {"template": pod({"hostUsers": False})}}
+    _, refusals = support.unsupported(resources.DEPLOYMENTS, obj)
+    assert [r.path for r in refusals] == ["spec.template.spec.hostUsers"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "warning"),
+    [
+        ({"type": "LoadBalancer"}, "spec.type: no load balancer runs here yet"),
+        ({"type": "ExternalName", "externalName": "a.b"}, "spec.externalName: cluster DNS is not there yet"),
+        ({"clusterIP": "None"}, "spec.clusterIP: cluster DNS is not there yet"),
+        ({"ports": [{"port": 1, "protocol": "SCTP"}]}, "spec.ports[0].protocol: SCTP is not implemented"),
+        (
+            {"clusterIP": "None", "sessionAffinity": "ClientIP"},
+            "spec.SessionAffinity is ignored for headless",
+        ),
+    ],
+)
+def test_warnings_of_services(spec: Object, warning: str) -> None:
+    warnings, refusals = support.unsupported(resources.SERVICES, {"spec": spec})
+    assert not refusals
+    assert any(warning in w for w in warnings), warnings
+
+
+def test_other_warnings() -> None:
+    assert support.unsupported(resources.INGRESSES, {})[0] == [
+        "Ingress is stored, but no ingress controller runs here yet"
+    ]
+    assert "EndpointSlice" in support.unsupported(resources.ENDPOINTS, {})[0][0]
+    finalized = {"metadata": {"finalizers": ["mine"]}}
+    assert "prefer a domain-qualified" in support.unsupported(resources.CONFIGMAPS, finalized)[0][0]
