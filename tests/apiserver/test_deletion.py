@@ -66,7 +66,9 @@ async def test_propagation_becomes_finalizers(api: Api) -> None:
     assert going["metadata"]["finalizers"] == ["orphan"]
     await api.ok("POST", CM, config_map("c"))
     assert (await api("DELETE", f"{CM}/c", {"propagationPolicy": "Never"})).status == 422
-    await api.ok("DELETE", f"{CM}/c", {"propagationPolicy": "Background", "kind": "DeleteOptions", "apiVersion": "v1"})
+    await api.ok(
+        "DELETE", f"{CM}/c", {"propagationPolicy": "Background", "kind": "DeleteOptions", "apiVersion": "v1"}
+    )
     assert (await api("GET", f"{CM}/c")).status == 404
 
 

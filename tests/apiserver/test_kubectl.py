@@ -30,10 +30,10 @@ async def test_apply_get_edit_delete(kubectl: Kubectl) -> None:
     assert out == "configmap/cm created\ndeployment.apps/nginx created\n"
     out = await kubectl("apply", "-f", "-", stdin=MANIFESTS)
     assert out == "configmap/cm unchanged\ndeployment.apps/nginx unchanged\n"
-    changed = MANIFESTS.replace('x: "1"', 'y: "2"')
+    changed = MANIFESTS.replace('x: "1"', 'b: "2"')
     assert "configmap/cm configured" in await kubectl("apply", "-f", "-", stdin=changed)
     found = json.loads(await kubectl("get", "cm", "cm", "-o", "json"))
-    assert found["data"] == {"y": "2"}
+    assert found["data"] == {"b": "2"}
     table = await kubectl("get", "cm,deploy", "-l", "app=x")
     assert "configmap/cm" in table
     assert "0/2" in await kubectl("get", "deploy")
@@ -69,10 +69,10 @@ async def test_create_from_the_command_line(kubectl: Kubectl) -> None:
 
 async def test_server_side_apply(kubectl: Kubectl) -> None:
     assert "serverside-applied" in await kubectl("apply", "--server-side", "-f", "-", stdin=MANIFESTS)
-    changed = MANIFESTS.replace('x: "1"', 'y: "2"')
+    changed = MANIFESTS.replace('x: "1"', 'b: "2"')
     await kubectl("apply", "--server-side", "-f", "-", stdin=changed)
-    assert (await kubectl("get", "cm", "cm", "-o", "jsonpath={.data}")) == '{"y":"2"}'
-    other = changed.replace('y: "2"', 'y: "3"')
+    assert (await kubectl("get", "cm", "cm", "-o", "jsonpath={.data}")) == '{"b":"2"}'
+    other = changed.replace('b: "2"', 'b: "3"')
     code, _, err = await kubectl.run(
         "apply", "--server-side", "--field-manager=other", "-f", "-", stdin=other
     )
@@ -81,7 +81,7 @@ async def test_server_side_apply(kubectl: Kubectl) -> None:
     await kubectl(
         "apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f", "-", stdin=other
     )
-    assert (await kubectl("get", "cm", "cm", "-o", "jsonpath={.data.y}")) == "3"
+    assert (await kubectl("get", "cm", "cm", "-o", "jsonpath={.data.b}")) == "3"
 
 
 async def test_watching_and_waiting(kubectl: Kubectl) -> None:

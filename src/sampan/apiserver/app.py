@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from sampan.apiserver import (
     authorization,
     bootstrap,
     discovery,
+    expiry,
     reviews,
     tokens,
 )
@@ -31,16 +31,11 @@ from sampan.apiserver.subresources import Actions
 from sampan.apiserver.types import LOOPBACK, RequestInfo, User
 from sampan.apiserver.watchcache import WatchCache
 from sampan.client.types import Client
-from sampan.store.types import Compacted, Store
+from sampan.store.types import Store
 from sampan.transport.types import Answer, Request
 
 if TYPE_CHECKING:
     from sampan.apiserver.connect import NodeConnector
-
-log = logging.getLogger(__name__)
-
-COMPACT_SECONDS = 300.0
-"""How often history is forgotten; pages and watches may be twice as old at most."""
 
 
 class App:
@@ -57,7 +52,7 @@ class App:
         self._actions = Actions(self._registry, self._deletion, config)
         self._handlers: Handlers | None = None
         self._ready = False
-        self._compactor: asyncio.Task[None] | None = None
+        self._expiry: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Fill the cache, build what decides, and put in place what every cluster begins with."""
@@ -87,7 +82,9 @@ class App:
         )
         await bootstrap.ensure(self.client(), self.config)
         self._ready = True
-        self._compactor = asyncio.get_running_loop().create_task(self._compact(), name="compactor")
+        self._expiry = asyncio.get_running_loop().create_task(
+            expiry.run(self._store, self.cache), name="api-expiry"
+        )
 
     def handle(self, request: Request) -> Answer | Awaitable[Answer]:
         """Answer a request: reads at once, the rest later."""
@@ -120,10 +117,10 @@ class App:
         self._ready = False
         if self._connector is not None:
             await self._connector.close()
-        if self._compactor is not None:
-            self._compactor.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._compactor
+                await self._expiry
         self.cache.close()
 
     def _plain(self, request: Request, user: User) -> Answer | Awaitable[Answer] | None:
@@ -142,18 +139,3 @@ class App:
         except Exception as e:
             return str(e)
         return ""
-
-    async def _compact(self) -> None:
-        """Forget, every few minutes, what is older than the last time."""
-        before = self.cache.revision
-        while True:
-            await asyncio.sleep(COMPACT_SECONDS)
-            now = self.cache.revision
-            if now > before:
-                try:
-                    await self._store.compact(before)
-                except Compacted:
-                    pass
-                except Exception:
-                    log.exception("the store could not be compacted")
-            before = now

@@ -5,6 +5,8 @@ Upstream: `k8s.io/apiserver/pkg/endpoints/handlers/{create,update,patch}.go`.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any
 
 from sampan.api import decoding, errors
@@ -33,20 +35,19 @@ def read(request: Request, duplicates: bool = True) -> tuple[Object, list[str]]:
     return decoding.parse(request.body, request.headers.get("content-type", ""), duplicates)
 
 
-def read_patch(request: Request) -> tuple[Any, str, list[str]]:
-    """The patch in the body, its media type and its duplicate fields. Raises StatusError."""
-    import json
-
+def read_patch(request: Request) -> tuple[Any, list[str], str]:
+    """The patch in the body, its duplicate fields and its media type. Raises StatusError."""
     media = media_type(request)
-    if media == APPLY_PATCH or media in ("application/apply-patch+cbor",):
-        if media != APPLY_PATCH:
-            raise _patch_type()
-        obj, duplicates = decoding.parse(request.body, "application/yaml")
-        return obj, media, duplicates
+    if media == APPLY_PATCH:
+        # Nearly always JSON, which is YAML too but far quicker to read as what it is.
+        if request.body.startswith(b"{"):
+            with contextlib.suppress(StatusError):
+                return (*decoding.parse(request.body, "application/json"), media)
+        return (*decoding.parse(request.body, "application/yaml"), media)
     if media not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH):
         raise _patch_type()
     try:
-        return json.loads(request.body), media, []
+        return json.loads(request.body), [], media
     except (ValueError, RecursionError) as e:
         raise bad_request(f"error decoding patch: {e}") from None
 

@@ -6,12 +6,11 @@ Reads are answered in the call itself, from the watch cache: no task is made and
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 
 from sampan.api import decoding, errors, schema
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import BINDINGS, Resource
+from sampan.api.resources import BINDINGS, ENDPOINTS, Resource
 from sampan.apiserver import authorization, bodies, deletion, listing, negotiation, preparation, requestinfo
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
@@ -27,7 +26,7 @@ from sampan.apiserver.watching import parse_revision, too_large, watch
 from sampan.client.types import APPLY_PATCH
 from sampan.transport.types import Answer, Request, Response
 
-log = logging.getLogger(__name__)
+_ENDPOINTS_DEPRECATED = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 
 Plain = Callable[[Request, User], Answer | Awaitable[Answer] | None]
 """Answers paths that are no resource; None for one that it does not know."""
@@ -86,14 +85,15 @@ class Handlers:
         except StatusError as e:
             return failure(request, e)
         if isinstance(answer, Awaitable):
-            return self._later(request, answer)
-        return answer
+            return self._later(request, info, answer)
+        return _with_deprecation(answer, info) if info.resource is ENDPOINTS else answer
 
-    async def _later(self, request: Request, answer: Awaitable[Answer]) -> Answer:
+    async def _later(self, request: Request, info: RequestInfo, later: Awaitable[Answer]) -> Answer:
         try:
-            return await answer
+            answer = await later
         except StatusError as e:
             return failure(request, e)
+        return _with_deprecation(answer, info) if info.resource is ENDPOINTS else answer
 
     def _dispatch(self, request: Request, info: RequestInfo, user: User) -> Answer | Awaitable[Answer]:
         if not info.is_resource:
@@ -129,7 +129,7 @@ class Handlers:
             raise _method_not_allowed()
         if resource.namespaced and not info.namespace:
             raise _method_not_allowed()
-        if verb == "create" and info.name and resource.plural != "namespaces":
+        if verb == "create" and info.name:
             raise _method_not_allowed()
         self._check_verb(resource, verb)
         return writer(request, info, resource, user)
@@ -206,8 +206,7 @@ class Handlers:
         writing = bodies.writing(request, user)
         obj, duplicates = bodies.read(request, writing.field_validation != "Ignore")
         if resource is BINDINGS:
-            name = (obj.get("metadata") or {}).get("name", "")
-            bound = await self._actions.bind(info.namespace, name, obj, writing)
+            bound = await self._actions.bind(info.namespace, "", obj, writing)
             return _plain(request, bound, 201, writing.warnings)
         preparation.check_resource(resource, obj, writing, duplicates)
         if "list" not in resource.verbs:
@@ -233,7 +232,7 @@ class Handlers:
     async def _patch(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
         view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
         writing = bodies.writing(request, user)
-        patch, media, duplicates = bodies.read_patch(request)
+        patch, duplicates, media = bodies.read_patch(request)
         if media == APPLY_PATCH:
             if not request.param("fieldManager"):
                 problem = errors.required("fieldManager", "is required for apply patch")
@@ -298,6 +297,12 @@ def failure(request: Request, error: StatusError) -> Response:
     if error.code == 401:
         headers.append(("WWW-Authenticate", 'Bearer realm="kubernetes"'))
     return Response(error.code, body, content_type, headers)
+
+
+def _with_deprecation(answer: Answer, info: RequestInfo) -> Answer:
+    """Say what upstream says of Endpoints, the one deprecated kind here."""
+    answer.headers = (*answer.headers, *bodies.warning_headers([_ENDPOINTS_DEPRECATED]))
+    return answer
 
 
 def _method_not_allowed() -> StatusError:

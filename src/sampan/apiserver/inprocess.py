@@ -125,7 +125,7 @@ class InProcessClient:
             name = name or metadata.get("name", "")
             return await self._actions.create(resource, namespace, name, subresource, obj, writing)
         if resource is BINDINGS:
-            return await self._actions.bind(namespace, metadata.get("name", ""), obj, writing)
+            return await self._actions.bind(namespace, "", obj, writing)
         check_resource(resource, obj, writing)
         if "list" not in resource.verbs:
             made = self._reviews(resource, namespace, obj, self._user)

@@ -131,10 +131,7 @@ class Lists:
 
     def _page(self, selection: Selection, revision: int, after: str, limit: int) -> Listed:
         return _cut(
-            [r for r in self._cache.shelf(selection.resource).select(selection) if r.key > after],
-            selection,
-            revision,
-            limit,
+            self._cache.shelf(selection.resource).select(selection, after), selection, revision, limit
         )
 
     async def _past(

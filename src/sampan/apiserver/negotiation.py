@@ -19,6 +19,8 @@ from sampan.apiserver import views
 from sampan.apiserver.records import Record, to_json
 
 Form = Literal["object", "table", "metadata"]
+Include = Literal["None", "Metadata", "Object"]
+"""What each row of a table carries of its object."""
 _JSON_TYPES = {"application/json", "application/*", "*/*", ""}
 _YAML_TYPE = "application/yaml"
 
@@ -40,7 +42,7 @@ class Rendering:
 
     __slots__ = ("content_type", "form", "include", "plain", "resource", "yaml")
 
-    def __init__(self, resource: Resource, form: Form, include: str, yaml: bool) -> None:
+    def __init__(self, resource: Resource, form: Form, include: Include, yaml: bool) -> None:
         self.resource = resource
         self.form = form
         self.include = include
@@ -104,7 +106,7 @@ class Rendering:
         if self.form == "table":
             from sampan.api import tables
 
-            table = tables.render(resource, shown, now=time.time(), include=self.include or "Metadata")
+            table = tables.render(resource, shown, now=time.time(), include=self.include)
             table["metadata"] = {"resourceVersion": revision}
             return table
         if self.form == "metadata":
@@ -147,10 +149,12 @@ def _yaml_dumper() -> Any:
     return Dumper
 
 
-_renderings: dict[tuple[int, Form, str, bool], Rendering] = {}
+_renderings: dict[tuple[int, Form, Include, bool], Rendering] = {}
 
 
-def rendering(resource: Resource, form: Form = "object", include: str = "", yaml: bool = False) -> Rendering:
+def rendering(
+    resource: Resource, form: Form = "object", include: Include = "Metadata", yaml: bool = False
+) -> Rendering:
     key = (id(resource), form, include, yaml)
     found = _renderings.get(key)
     if found is None:
@@ -198,13 +202,14 @@ def negotiate(resource: Resource, accept: str, include: str = "", *, reading: bo
     if not accept or accept == "application/json":
         return rendering(resource)
     form, yaml = _choose(accept, reading)
-    if form == "table":
-        include = include or "Metadata"
-        if include not in ("None", "Metadata", "Object"):
-            raise StatusError(400, "BadRequest", f'unrecognized includeObject value: "{include}"')
-    else:
-        include = ""
-    return rendering(resource, form, include, yaml)
+    if form != "table":
+        return rendering(resource, form, yaml=yaml)
+    match include:
+        case "None" | "Object" | "Metadata":
+            return rendering(resource, form, include, yaml)
+        case "":
+            return rendering(resource, form, "Metadata", yaml)
+    raise StatusError(400, "BadRequest", f'unrecognized includeObject value: "{include}"')
 
 
 def wants_yaml(accept: str) -> bool:

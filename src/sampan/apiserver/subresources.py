@@ -96,11 +96,12 @@ class Actions:
         raise errors.method_not_supported(f"{resource.plural}/{subresource}", "create", resource.group)
 
     async def bind(self, namespace: str, name: str, binding: Object, writing: Writing) -> Object:
-        """Give a pod its node."""
+        """Give a pod its node. `name` is the one in the URL, "" where the URL has none."""
         check_type(_BINDING, "v1", "Binding", binding, writing)
         given = binding["metadata"].get("name") or name
-        if given != name:
+        if name and given != name:
             raise bad_request("name in URL does not match name in Binding object")
+        name = given
         target = binding.get("target") or {}
         if target.get("kind") not in (None, "", "Node"):
             problem = errors.not_supported("target.kind", target["kind"], ("Node", "<empty>"))

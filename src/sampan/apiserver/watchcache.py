@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
@@ -210,6 +210,8 @@ class Shelf:
         self.history: deque[Change] = deque()
         self.history_bytes = 0
         self.groups: dict[tuple[object, ...], Group] = {}
+        self.decoded_groups = 0
+        """How many of the groups want decoded objects."""
         self.callbacks: list[ChangeCallback] = []
 
     def make(self, key: str, value: bytes, revision: int, obj: Object | None = None) -> Record:
@@ -232,13 +234,17 @@ class Shelf:
         # "0" follows "/": the first text that is greater than everything with the prefix
         return self.keys[start : bisect_left(self.keys, prefix[:-1] + "0", start)]
 
-    def select(self, selection: Selection) -> list[Record]:
+    def select(self, selection: Selection, after: str = "") -> list[Record]:
+        """The objects of a selection in key order; with `after`, those whose key is greater."""
         records = self.records
         only = selection.only_name
         if only is not None and (selection.namespace or not self.resource.namespaced):
             record = records.get(key_of(self.stem, selection.namespace, only))
-            return [record] if record is not None and selection.matches(record) else []
+            found = record is not None and record.key > after and selection.matches(record)
+            return [record] if record is not None and found else []
         keys = self.span(selection.namespace)
+        if after:
+            keys = keys[bisect_right(keys, after) :]
         if selection.everything:
             return [records[k] for k in keys]
         matches = selection.matches
@@ -254,8 +260,8 @@ class Shelf:
                 del self.keys[bisect_left(self.keys, key)]
             change = Change("DELETED", self.make(key, entry.value, entry.revision), previous)
         else:
-            wanted = self.callbacks or (previous is not None and previous.decoded)
-            record = self.make(key, entry.value, entry.revision, obj if wanted or self._watched() else None)
+            wanted = self.decoded_groups or self.callbacks or (previous is not None and previous.decoded)
+            record = self.make(key, entry.value, entry.revision, obj if wanted else None)
             self.records[key] = record
             if previous is None:
                 insort(self.keys, key)
@@ -263,10 +269,6 @@ class Shelf:
         self.revision = entry.revision
         self._remember(change)
         return change
-
-    def _watched(self) -> bool:
-        """Whether somebody in this process wants decoded objects of this kind."""
-        return any(g.rendering is None for g in self.groups.values())
 
     def _remember(self, change: Change) -> None:
         history = self.history
@@ -297,12 +299,14 @@ class WatchCache:
         self._shelves: dict[str, Shelf] = {}
         self._handed: dict[int, tuple[bytes, Object]] = {}
         self._bookmarks: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._unsubscribe: Callable[[], None] | None = None
+        self._early: list[Event] | None = []
         self.revision = 0
         """The newest revision seen."""
 
     async def start(self) -> None:
         """Fill the cache from the store and follow it from then on."""
+        self._unsubscribe = self._store.subscribe(self.on_commit)
         page = await self._store.list(ROOT)
         self.revision = page.revision
         for resource in stored():
@@ -316,19 +320,20 @@ class WatchCache:
             shelf.keys.append(entry.key)
         for shelf in self._shelves.values():
             shelf.keys.sort()
-        self._store.subscribe(self.on_commit)
+        early, self._early = self._early or [], None
+        self.on_commit([e for e in early if e.entry.revision > page.revision])
         self._schedule_bookmarks()
 
     def close(self) -> None:
-        """End all watches."""
-        self._closed = True
+        """End all watches and stop following the store."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
         if self._bookmarks is not None:
             self._bookmarks.cancel()
         for shelf in self._shelves.values():
             for group in list(shelf.groups.values()):
                 for watcher in list(group.watchers):
                     watcher.end()
-            shelf.groups.clear()
 
     # -- following the store
 
@@ -342,6 +347,9 @@ class WatchCache:
 
     def on_commit(self, events: Sequence[Event]) -> None:
         """What has just become durable, in order."""
+        if self._early is not None:
+            self._early += events
+            return
         touched: dict[str, tuple[Shelf, list[Change]]] = {}
         for event in events:
             entry = event.entry
@@ -403,12 +411,14 @@ class WatchCache:
         group = shelf.groups.get(key)
         if group is None:
             group = shelf.groups[key] = Group(key, selection, rendering)
+            shelf.decoded_groups += rendering is None
         group.watchers[watcher] = None
 
         def leave() -> None:
             group.watchers.pop(watcher, None)
             if not group.watchers and shelf.groups.get(key) is group:
                 del shelf.groups[key]
+                shelf.decoded_groups -= rendering is None
 
         return leave
 
