@@ -129,7 +129,7 @@ class _Channels(Protocol):
         """Wait until all channels are there. Raises TimeoutError."""
 
     async def read_stdin(self) -> bytes:
-        """b"" at the end."""
+        """b"" where the client has ended it; does not return when the client has gone without a word."""
 
     def sizes(self) -> AsyncIterator[tuple[int, int]]:
         """Columns and rows, as the client's terminal changes."""
@@ -187,7 +187,9 @@ def exit_status(code: int) -> Object:
 
 async def _attend(process: Process, channels: _Channels, options: Options) -> int:
     """Carry the streams until the process has ended and its output has been sent."""
-    background = [asyncio.create_task(_stdin(process, channels))]
+    background = []
+    if options.stdin:
+        background.append(asyncio.create_task(_stdin(process, channels)))
     if options.tty:
         background.append(asyncio.create_task(_resize(process, channels)))
     try:
@@ -284,13 +286,9 @@ class _WebSocketChannels:
             elif channel == Channel.RESIZE:
                 self._resizes.put_nowait(data)
             elif channel == Channel.CLOSE and self._socket.protocol == V5 and data[:1] == b"\0":
-                await self._end_stdin()
-        await self._end_stdin()
-
-    async def _end_stdin(self) -> None:
-        if not self._stdin_ended:
-            self._stdin_ended = True
-            await self._stdin.put(b"")
+                if not self._stdin_ended:
+                    self._stdin_ended = True
+                    await self._stdin.put(b"")
 
     async def ready(self) -> None:
         # An empty message tells the client that the channels are up.
@@ -299,8 +297,6 @@ class _WebSocketChannels:
         await self.write(lowest, b"")
 
     async def read_stdin(self) -> bytes:
-        if not self._options.stdin:
-            return b""
         return await self._stdin.get()
 
     async def sizes(self) -> AsyncIterator[tuple[int, int]]:
@@ -331,6 +327,7 @@ class _SpdyChannels:
         self._streams: dict[str, spdy.Stream] = {}
         self._complete = asyncio.Event()
         self._over = asyncio.Event()
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wanted = {"error"}
         self._wanted |= {n for n in ("stdin", "stdout", "stderr") if getattr(options, n)}
         if options.tty and protocol in (V4, "v3.channel.k8s.io"):
@@ -359,8 +356,11 @@ class _SpdyChannels:
             raise TimeoutError("timed out waiting for client to create streams") from None
 
     async def read_stdin(self) -> bytes:
-        stream = self._streams.get("stdin")
-        return await stream.read() if stream is not None else b""
+        stream = self._streams["stdin"]
+        data = await stream.read()
+        if not data and not stream.ended:
+            await self._gone  # Lost, not ended: an attached container's input stays open.
+        return data
 
     async def sizes(self) -> AsyncIterator[tuple[int, int]]:
         if (stream := self._streams.get("resize")) is not None:

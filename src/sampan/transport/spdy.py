@@ -191,6 +191,11 @@ class Stream:
         self.replied = asyncio.Event()
         """Set when the peer has answered a stream of ours."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the peer has ended its half by itself; not so when it reset the stream or has gone."""
+        return self._fin_received
+
     async def read(self) -> bytes:
         """What has come; b"" once the peer has ended its half, reset the stream or gone."""
         if self._remote_ended and self._incoming.empty():
@@ -235,8 +240,8 @@ class Stream:
 
     async def _fed_all(self) -> None:
         """The peer has ended its half."""
-        await self._feed(b"")
         self._fin_received = True
+        await self._feed(b"")
         self._forget_if_over()
 
     def _forget_if_over(self) -> None:
