@@ -115,7 +115,8 @@ def _request(asked: Object) -> RequestInfo:
         name,
         asked.get("subresource") or "",
         "",
-        resources.lookup(group, version, plural),
+        # A review is about the words it is asked in, which may name what is not served here.
+        None,
         _selector(asked.get("labelSelector")),
         _selector(asked.get("fieldSelector")),
     )

@@ -42,7 +42,7 @@ class PrivilegeEscalation(Plugin):
 
     def _check_role(self, attributes: Attributes, role: Object) -> None:
         name = attributes.name or role["metadata"].get("name", "")
-        if self._may(attributes, "escalate", attributes.resource, attributes.namespace, name):
+        if self._may(attributes, "escalate", attributes.resource, _home(attributes), name):
             return
         rules = list(role.get("rules") or ())
         if role.get("aggregationRule"):
@@ -55,9 +55,9 @@ class PrivilegeEscalation(Plugin):
         cluster = reference.get("kind") == "ClusterRole"
         resource = resources.CLUSTERROLES if cluster else resources.ROLES
         name = str(reference.get("name", ""))
-        if self._may(attributes, "bind", resource, attributes.namespace, name):
+        if self._may(attributes, "bind", resource, _home(attributes), name):
             return
-        role = self._cache.get(resource, "" if cluster else attributes.namespace, name)
+        role = self._cache.get(resource, "" if cluster else _home(attributes), name)
         if role is None:
             raise errors.not_found(resource.plural, name, GROUP)
         self._check_held(attributes, role.get("rules") or ())
@@ -70,7 +70,7 @@ class PrivilegeEscalation(Plugin):
 
     def _check_held(self, attributes: Attributes, rules: Iterable[Object]) -> None:
         user = attributes.user
-        held = self._authorizer.rbac.held(user, attributes.namespace)
+        held = self._authorizer.rbac.held(user, _home(attributes))
         missing = uncovered(held, (Rule.compile(r) for r in rules))
         if missing:
             groups = json.dumps(list(user.groups))
@@ -80,6 +80,10 @@ class PrivilegeEscalation(Plugin):
                 f"held:\n{listed}"
             )
             raise refuse(attributes, why)
+
+
+def _home(attributes: Attributes) -> str:
+    return attributes.namespace if attributes.resource.namespaced else ""
 
 
 def _same(a: Object, b: Object, *fields: str) -> bool:

@@ -157,24 +157,24 @@ class RBACAuthorizer:
 
     def authorize(self, user: User, info: RequestInfo) -> Decision:
         """Whether some rule of `user`'s allows it, and which binding gave the rule."""
+        scope = _scope(info)
         if info.is_resource:
             key: tuple[object, ...] = (
-                user.name, user.groups, info.verb, info.group, info.plural, info.subresource, info.namespace, info.name,
+                user.name, user.groups, info.verb, info.group, info.plural, info.subresource, scope, info.name,
             )  # fmt: skip
         else:
             key = (user.name, user.groups, info.verb, info.path)
         decision = self._decisions.get(key)
         if decision is None:
-            decision = self._decide(user, info)
+            decision = self._decide(user, info, scope)
             if len(self._decisions) >= _REMEMBERED:
                 self._decisions.clear()
             self._decisions[key] = decision
         return decision
 
-    def _decide(self, user: User, info: RequestInfo) -> Decision:
+    def _decide(self, user: User, info: RequestInfo, scope: str) -> Decision:
         missing: list[str] = []
-        namespace = info.namespace if info.is_resource else ""
-        for grant in self._grants(user, namespace):
+        for grant in self._grants(user, scope):
             rules = self._role(grant)
             if rules is None:
                 missing.append(_missing(grant))
@@ -234,6 +234,17 @@ class RBACAuthorizer:
     def _object(self, grant: Grant) -> Object | None:
         resource: Resource = resources.ROLES if grant.role_namespace else resources.CLUSTERROLES
         return self._cache.get(resource, grant.role_namespace, grant.role)
+
+
+def _scope(info: RequestInfo) -> str:
+    """The namespace whose RoleBindings count for a request. What belongs to no namespace is not reached through one,
+    whatever path was asked for; only a namespace itself is within itself."""
+    if not info.is_resource:
+        return ""
+    resource = info.resource
+    if resource is None or resource.namespaced:
+        return info.namespace
+    return info.namespace if resource is resources.NAMESPACES and info.name == info.namespace else ""
 
 
 def _missing(grant: Grant) -> str:
