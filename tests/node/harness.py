@@ -15,6 +15,7 @@ from sampan.api.resources import EVENTS, PODS
 from sampan.node.agent import NodeAgent
 from sampan.node.cgroups import PodCgroups
 from sampan.node.config import NodeConfig
+from sampan.node.runtime.cgroup import Cgroups
 from sampan.node.runtime.fake import FakeRuntime
 from sampan.node.runtime.types import ContainerState, ContainerStatus
 from tests.node.fakes import FakeClient, FakeImages
@@ -36,7 +37,7 @@ class Node:
         config = NodeConfig(name="node-1", ip="172.30.0.2", root=self.root, pod_cidr="10.244.0.0/24")
         self.agent = NodeAgent(self.client, self.runtime, self.images, config)
         (self.root / "no-cgroups").mkdir(exist_ok=True)
-        self.agent.context.cgroups = PodCgroups("t-node", self.root / "no-cgroups")
+        self.agent.context.cgroups = PodCgroups("t-node", Cgroups(str(self.root / "no-cgroups")))
         for backoff in (self.agent.context.crashes, self.agent.context.pulls):
             backoff.clock = lambda: time.time() + self.now
         self._task = asyncio.create_task(self.agent.run())
@@ -90,11 +91,15 @@ class Node:
         found: Object = await self.until(check)
         return found
 
+    async def until_true(self, check: Callable[[], Any]) -> None:
+        """Until something that the API is not told of has happened."""
+        async with asyncio.timeout(5):
+            while not check():
+                await asyncio.sleep(0)
+
     async def until_left(self, uid: str) -> None:
         """Until nothing of a pod is left on the node."""
-        async with asyncio.timeout(5):
-            while self.agent.workers.get(uid):
-                await asyncio.sleep(0)
+        await self.until_true(lambda: self.agent.workers.get(uid) is None)
 
     async def running(self, name: str = "c") -> ContainerStatus:
         return next(

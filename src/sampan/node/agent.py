@@ -18,6 +18,7 @@ from sampan.node.pod_workers import PodWorkers
 from sampan.node.references import ReferencedObjects
 from sampan.node.registration import Registration, machine_memory
 from sampan.node.runtime.types import RuntimeService
+from sampan.node.streams import AgentStreams
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class NodeAgent:
         )
         self.registration = Registration(client, config, images, cpus, memory)
         self.workers = PodWorkers(self.context, self._pods)
+        self.streams = AgentStreams(self.context, self.workers)
+        """For the node's own server (`NodeServer`)."""
 
     async def run(self) -> None:
         """Run until cancelled. Cancelling leaves the pods running."""

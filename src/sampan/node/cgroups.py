@@ -1,20 +1,18 @@
 """Quality of service, and the cgroups that give it: kubepods[/burstable|/besteffort]/podUID below the node's own.
 
-Both layouts are served: one unified hierarchy, and version 1 controllers (each its own hierarchy) with or without an
-extra unified one. Upstream: `pkg/kubelet/cm` and `pkg/kubelet/qos`.
+Upstream: `pkg/kubelet/cm` and `pkg/kubelet/qos`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from pathlib import Path
 
 from sampan.api.errors import Object
 from sampan.api.quantity import milli as millicores_of
 from sampan.api.quantity import value as bytes_of
 from sampan.node import pods
+from sampan.node.runtime.cgroup import Cgroups
 from sampan.node.runtime.types import Resources
 
 log = logging.getLogger(__name__)
@@ -101,38 +99,27 @@ def pod_limits(pod: Object) -> tuple[int, int, int]:
 
 
 class PodCgroups:
-    """Makes and removes the cgroups of pods. `root` is the node's cgroup; `mount` where cgroups are mounted."""
+    """Makes and removes the cgroups of pods. `root` is the node's cgroup, relative to every hierarchy's root."""
 
-    def __init__(self, root: str, mount: Path = Path("/sys/fs/cgroup")) -> None:
+    def __init__(self, root: str, filesystem: Cgroups | None = None) -> None:
         self._base = f"{root.strip('/')}/kubepods".lstrip("/")
-        self._unified: Path | None = None
-        self._controllers: dict[str, Path] = {}
-        if (mount / "cgroup.controllers").is_file():
-            self._unified = mount
-        else:
-            for entry in sorted(mount.iterdir()) if mount.is_dir() else ():
-                if entry.is_symlink() or not entry.is_dir():
-                    continue
-                if (entry / "cgroup.procs").exists():
-                    self._controllers[entry.name] = entry
-        self._made: set[str] = set()
+        self._filesystem = filesystem or Cgroups()
 
     def path(self, pod: Object) -> str:
-        """The pod's cgroup, relative to every controller's root."""
+        """The pod's cgroup, relative to every hierarchy's root."""
         quality = qos_class(pod)
         middle = "" if quality == "Guaranteed" else f"/{quality.lower()}"
         return f"{self._base}{middle}/pod{pods.uid(pod)}"
 
     def create(self, pod: Object) -> str:
-        """Make the pod's cgroup with its limits; returns its path. A limit the kernel refuses is a warning."""
+        """Make the pod's cgroup with its limits; returns its path. A limit that the kernel refuses is a warning.
+        Raises OSError."""
         path = self.path(pod)
         parent = path.rpartition("/")[0]
-        if parent not in self._made:
-            self._make(parent, recursive=True)
-            if parent.endswith("besteffort"):
-                self._write(parent, "cpu", "cpu.shares", "2", "cpu.weight", "1")
-            self._made.add(parent)
-        self._make(path, recursive=False)
+        new_parent = not all(os.path.isdir(d) for d in self._filesystem.directories(parent))
+        self._filesystem.create(path)
+        if new_parent and parent.endswith("/besteffort"):
+            self._write(parent, "cpu", "cpu.shares", "2", "cpu.weight", "1")
         shares, quota, memory = pod_limits(pod)
         weight = 1 + (shares - 2) * 9999 // 262142
         self._write(path, "cpu", "cpu.shares", str(shares), "cpu.weight", str(weight))
@@ -143,65 +130,27 @@ class PodCgroups:
         return path
 
     def remove(self, path: str) -> None:
-        """Remove a pod's cgroup and what is left below it; processes must have ended."""
-        for root in self._roots():
-            top = root / path
-            if not top.is_dir():
-                continue
-            for directory, _, _ in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(directory)
+        """Remove a pod's cgroup and what is left below it; one that still has processes stays."""
+        self._filesystem.remove(path)
 
     def left_over(self, known: set[str]) -> set[str]:
         """Paths of pod cgroups whose uid is not in `known`."""
         found = set()
-        for root in self._roots():
-            for middle in ("", "/burstable", "/besteffort"):
-                top = root / (self._base + middle)
-                if not top.is_dir():
-                    continue
-                for entry in top.iterdir():
+        for middle in ("", "/burstable", "/besteffort"):
+            for top in self._filesystem.directories(self._base + middle):
+                for entry in os.scandir(top) if os.path.isdir(top) else ():
                     if entry.name.startswith("pod") and entry.name[3:] not in known:
                         found.add(f"{self._base}{middle}/{entry.name}")
         return found
 
-    def _roots(self) -> list[Path]:
-        return [self._unified] if self._unified else list(self._controllers.values())
-
-    def _make(self, path: str, *, recursive: bool) -> None:
-        for root in self._roots():
-            at = root
-            for part in path.split("/") if recursive else ():
-                self._make_one(at / part, at)
-                at = at / part
-            if not recursive:
-                self._make_one(root / path, (root / path).parent)
-
-    def _make_one(self, directory: Path, parent: Path) -> None:
-        try:
-            directory.mkdir()
-        except FileExistsError:
-            return
-        except FileNotFoundError:
-            # Someone removed the parents (a cleaned-up node); they are made anew.
-            self._made.clear()
-            directory.mkdir(parents=True, exist_ok=True)
-        if self._unified is not None:
-            with contextlib.suppress(OSError):
-                available = (parent / "cgroup.controllers").read_text().split()
-                (parent / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in available))
-        elif directory.is_relative_to(self._controllers.get("cpuset", Path("/nonexistent"))):
-            # A new cpuset is empty, and nothing can run in it before it gets its parent's values.
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                with contextlib.suppress(OSError):
-                    (directory / name).write_text((parent / name).read_text())
-
     def _write(self, path: str, controller: str, name: str, value: str, name2: str, value2: str) -> None:
-        root = self._unified or self._controllers.get(controller)
-        if root is None:
+        """Set a version 1 file, or its version 2 counterpart."""
+        unified = self._filesystem.version == 2
+        file = os.path.join(self._filesystem.directory(path, controller), name2 if unified else name)
+        if not os.path.isdir(os.path.dirname(file)):
             return
-        file = root / path / (name2 if self._unified else name)
         try:
-            file.write_text(value2 if self._unified else value)
+            with open(file, "w") as opened:
+                opened.write(value2 if unified else value)
         except OSError as e:
             log.warning("%s: %s", file, e.strerror)

@@ -223,8 +223,12 @@ class PodLifecycle:
     def _publish(self) -> None:
         if self.gone or self._finished:
             return
-        status = pod_status({**self.pod, "status": self.status.known}, self.view())
+        status = self.current()["status"]
         self.status.set(status, urgent=self._is_urgent(status))
+
+    def current(self) -> Object:
+        """The pod with its status as it is now, told to the API or not."""
+        return {**self.pod, "status": pod_status({**self.pod, "status": self.status.known}, self.view())}
 
     def view(self) -> PodView:
         """What is known of the pod now, for its status."""

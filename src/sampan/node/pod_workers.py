@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
+from weakref import WeakValueDictionary
 
 from sampan.api.errors import Object
 from sampan.client.informer import Informer
@@ -33,6 +34,7 @@ class PodWorkers:
         self._group: asyncio.TaskGroup | None = None
         self._sandboxes: dict[str, list[SandboxStatus]] = defaultdict(list)
         self._containers: dict[str, list[ContainerStatus]] = defaultdict(list)
+        self._ended: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def get(self, uid: str) -> PodLifecycle | None:
         return self._workers.get(uid)
@@ -48,6 +50,13 @@ class PodWorkers:
 
     def __iter__(self) -> Iterator[PodLifecycle]:
         return iter(list(self._workers.values()))
+
+    def ended(self, container_id: str) -> asyncio.Event:
+        """Set when a container that runs now ends; kept for as long as someone holds it."""
+        event = self._ended.get(container_id)
+        if event is None:
+            event = self._ended[container_id] = asyncio.Event()
+        return event
 
     async def run(self) -> None:
         """Take up what runs, wait for the API's word, then work until cancelled. The runtime must have been started."""
@@ -108,6 +117,9 @@ class PodWorkers:
             self._runtime_event(event)
 
     def _runtime_event(self, event: RuntimeEvent) -> None:
+        ended = self._ended.pop(event.id, None)
+        if ended is not None:
+            ended.set()
         for worker in self._workers.values():
             if worker.owns(event.sandbox_id):
                 if event.kind == "sandbox-died":
