@@ -18,7 +18,8 @@ Lookup = Callable[[Resource, str], Awaitable[Object | None]]
 """An object of the pod's namespace by resource and name, or None."""
 
 _REFERENCE = re.compile(r"\$(\$|\([^)]*\))")
-_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+_NAME = re.compile(r"[ -<>-~]+")
+"""Any printable ASCII but `=`."""
 
 
 class EnvironmentFailure(Exception):
