@@ -285,10 +285,12 @@ class _WebSocketChannels:
                     await self._stdin.put(data)
             elif channel == Channel.RESIZE:
                 self._resizes.put_nowait(data)
-            elif channel == Channel.CLOSE and self._socket.protocol == V5 and data[:1] == b"\0":
-                if not self._stdin_ended:
-                    self._stdin_ended = True
-                    await self._stdin.put(b"")
+            elif channel == Channel.CLOSE and self._closes_stdin(data):
+                self._stdin_ended = True
+                await self._stdin.put(b"")
+
+    def _closes_stdin(self, data: bytes) -> bool:
+        return self._socket.protocol == V5 and data[:1] == b"\0" and not self._stdin_ended
 
     async def ready(self) -> None:
         # An empty message tells the client that the channels are up.
