@@ -305,11 +305,11 @@ def _merge_list(
         if not key:
             raise bad_request(f"cannot merge lists without merge key for {name}")
         merged, server = _merge_objects(node, original, changes, key)
-        return _ordered(merged, server, changes if order is None else order, lambda item: item.get(key))
+        return interleave(merged, server, changes if order is None else order, lambda item: item.get(key))
     gone = {_scalar(v) for v in deleted or ()}
     kept = [v for v in original if _scalar(v) not in gone]
     merged = list({_scalar(v): v for v in [*kept, *changes]}.values())
-    return _ordered(merged, original, changes if order is None else order, lambda item: item)
+    return interleave(merged, original, changes if order is None else order, lambda item: item)
 
 
 def _scalar(value: Any) -> tuple[str, Any]:
@@ -347,9 +347,10 @@ def _merge_objects(
     return merged, server
 
 
-def _ordered(items: list[Any], server: list[Any], order: list[Any], key: Callable[[Any], Any]) -> list[Any]:
-    """Put `items` in order: those named by the patch in the patch's order, and the others (the server's own) between
-    them, each before the first named one that followed it on the server."""
+def interleave(items: list[Any], server: list[Any], order: list[Any], key: Callable[[Any], Any]) -> list[Any]:
+    """Put the `items` of a merged list in order: those named by the patch (`order`) in its order, and the others (the
+    server's own) between them, each before the first named one that followed it on the server. `key` tells which items
+    are the same."""
 
     def identity(item: Any) -> Any:
         return _scalar(key(item))
