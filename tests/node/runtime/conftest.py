@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sampan.network.types import PodAddresses
 from sampan.node.images.types import Image, ImageConfig
-from sampan.node.runtime.check import hide_hybrid_cgroups, hybrid_cgroups
+from sampan.node.runtime.check import find_programs, hide_hybrid_cgroups, hybrid_cgroups
 from sampan.node.runtime.oci import OciRuntime
 from sampan.node.runtime.pause import in_own_thread
 from sampan.node.runtime.syscalls import CLONE_NEWNET, setns
@@ -111,12 +112,17 @@ class Place:
         self.cgroup = f"/t-runtime-{secrets.token_hex(4)}"
         self.runtimes: list[OciRuntime] = []
 
-    async def runtime(self) -> OciRuntime:
+    async def runtime(self, program: str = "") -> OciRuntime:
+        """A started runtime, with crun or runc if one of them is given."""
+        programs = find_programs()
+        if program:
+            programs = replace(programs, runtime=shutil.which(program) or pytest.skip(f"needs {program}"))
         runtime = OciRuntime(
             state=f"{self.directory}/state",
             run=f"{self.directory}/run",
             images=self.images.status,
             network=self.network,
+            programs=programs,
             cgroup_parent=self.cgroup,
         )
         await runtime.start()

@@ -72,11 +72,14 @@ class RuntimeContract:
         with pytest.raises(NotFound):
             await runtime.create_container("none", container("true"))
 
-    async def test_container_life(self, runtime: RuntimeService, sandbox_id: str) -> None:
+    async def test_container_life(
+        self, runtime: RuntimeService, sandbox_id: str, sandbox_config: SandboxConfig
+    ) -> None:
         id = await runtime.create_container(sandbox_id, container("sleep", "1000", labels={"a": "b"}))
         status = await runtime.container_status(id)
         assert (status.state, status.sandbox_id, status.name) == (ContainerState.CREATED, sandbox_id, "main")
         assert status.labels == {"a": "b"}
+        assert status.log_path == f"{sandbox_config.log_directory}/main/0.log"
         await runtime.start_container(id)
         status = await runtime.container_status(id)
         assert status.state is ContainerState.RUNNING

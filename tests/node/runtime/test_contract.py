@@ -16,9 +16,9 @@ from .contract import RuntimeContract
 
 @pytest.mark.root
 class TestOci(RuntimeContract):
-    @pytest.fixture
-    async def runtime(self, place: Place) -> RuntimeService:
-        return await place.runtime()
+    @pytest.fixture(params=["crun", "runc"])
+    async def runtime(self, place: Place, request: pytest.FixtureRequest) -> RuntimeService:
+        return await place.runtime(request.param)
 
     @pytest.fixture
     def sandbox_config(self, place: Place) -> SandboxConfig:

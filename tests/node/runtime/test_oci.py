@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -33,9 +34,9 @@ def shell(script: str, **more: Any) -> ContainerConfig:
     return container("sh", "-c", script, **more)
 
 
-@pytest.fixture
-async def runtime(place: Place) -> OciRuntime:
-    return await place.runtime()
+@pytest.fixture(params=["crun", "runc"])
+async def runtime(place: Place, request: pytest.FixtureRequest) -> OciRuntime:
+    return await place.runtime(request.param)
 
 
 @pytest.fixture
@@ -225,6 +226,24 @@ async def test_rights(place: Place, runtime: OciRuntime, sandbox_id: str) -> Non
     assert lines[1:3] == ["NoNewPrivs:1", "touch: /x: Read-only file system"]
 
 
+async def test_seccomp(place: Place, runtime: OciRuntime, sandbox_id: str) -> None:
+    script = "grep Seccomp: /proc/self/status | tr -d '\\t'; unshare -m true 2>/dev/null; echo $?"
+
+    async def filtered(profile: str, *capabilities: str) -> list[str]:
+        security = SecurityContext(seccomp=profile, add_capabilities=capabilities)
+        return await output(runtime, place, sandbox_id, shell(script, security=security))
+
+    assert await filtered("", "SYS_ADMIN") == ["Seccomp:0", "0"]
+    assert await filtered("RuntimeDefault", "SYS_ADMIN") == ["Seccomp:2", "0"]
+    assert await filtered("RuntimeDefault") == ["Seccomp:2", "1"]
+    file = Path(place.directory, "profile.json")
+    rule = {"names": ["unshare"], "action": "SCMP_ACT_ERRNO"}
+    file.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    assert await filtered(f"localhost/{file}", "SYS_ADMIN") == ["Seccomp:2", "1"]
+    with pytest.raises(RuntimeFailure, match="cannot load seccomp profile"):
+        await filtered("localhost//none")
+
+
 async def test_privileged(place: Place, runtime: OciRuntime, sandbox_id: str) -> None:
     script = "mount -t tmpfs none /mnt && ls /dev/null /dev/kmsg && echo 1 > /proc/sys/net/ipv4/ip_forward; echo $?"
     config = shell(f"mkdir /mnt; {script}", security=SecurityContext(privileged=True))
@@ -321,11 +340,12 @@ async def test_exec_with_a_terminal(runtime: OciRuntime, sandbox_id: str) -> Non
     assert process.stdout
     async with asyncio.timeout(10):
         await process.stdout.readuntil(b"# ")
-        process.resize(80, 24)
-        process.stdin.write(b"trap 'stty size' WINCH; echo re''ady\n")
-        await process.stdout.readuntil(b"ready")
-        process.resize(100, 50)
-        await process.stdout.readuntil(b"50 100")
+        for columns, rows in ((80, 24), (100, 50)):
+            process.resize(columns, rows)
+            # runc passes the size on in its own time.
+            process.stdin.write(b"until stty size | grep '%d %d'; do usleep 9; done\n" % (rows, columns))
+            await process.stdout.readuntil(b"done")
+            await process.stdout.readuntil(b"%d %d" % (rows, columns))
         process.stdin.write(b"exit 5\n")
         assert await process.wait() == 5
         await process.stdout.read()
@@ -443,6 +463,18 @@ async def test_a_dead_sandbox_is_told(runtime: OciRuntime, sandbox_id: str) -> N
         event = await anext(runtime.events())
     assert (event.kind, event.id) == ("sandbox-died", sandbox_id)
     assert (await runtime.pod_sandbox_status(sandbox_id)).state is SandboxState.NOT_READY
+
+
+async def test_a_cancelled_start_is_not_half_done(place: Place, runtime: OciRuntime, sandbox_id: str) -> None:
+    id = await runtime.create_container(sandbox_id, container("sleep", "1000"))
+    task = asyncio.create_task(runtime.start_container(id))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await runtime.container_status(id)).state is ContainerState.RUNNING
+    await runtime.remove_container(id)
+    assert len(place.left()) == len([line for line in place.left() if sandbox_id in line or "poduid" in line])
 
 
 async def test_twenty_pods_at_once(place: Place, runtime: OciRuntime) -> None:

@@ -72,9 +72,10 @@ class Execution:
             self._spawn(arguments, [None] * 3)
             assert self._child
             loop = asyncio.get_running_loop()
-            accepting = asyncio.ensure_future(loop.sock_accept(listener))
+            accepting = loop.create_task(loop.sock_accept(listener))
+            waiting: set[asyncio.Future[Any]] = {accepting, self._child.done}
             try:
-                await asyncio.wait({accepting, self._child.done}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 if not accepting.done():
                     accepting.cancel()

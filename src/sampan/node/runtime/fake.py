@@ -130,7 +130,7 @@ def _name(program: str) -> str:
 
 
 class _Container:
-    def __init__(self, id: str, sandbox_id: str, config: ContainerConfig) -> None:
+    def __init__(self, id: str, sandbox_id: str, config: ContainerConfig, log_path: str) -> None:
         self.config = config
         self.status = ContainerStatus(
             id=id,
@@ -147,7 +147,7 @@ class _Container:
             image=config.image,
             image_id=config.image,
             pid=0,
-            log_path=config.log_path,
+            log_path=log_path,
             labels=dict(config.labels),
             annotations=dict(config.annotations),
         )
@@ -296,7 +296,8 @@ class FakeRuntime:
         if self._sandbox(sandbox_id).state is not SandboxState.READY:
             raise RuntimeFailure(f"sandbox {sandbox_id} is not running", "CreateContainerError")
         id = f"{next(self._serial):064x}"
-        self._containers[id] = _Container(id, sandbox_id, config)
+        log_path = f"{self.pod_configs[sandbox_id].log_directory}/{config.log_path}"
+        self._containers[id] = _Container(id, sandbox_id, config, log_path)
         return id
 
     async def start_container(self, container_id: str) -> None:

@@ -12,10 +12,10 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from sampan.network.types import NetworkError, PodNetwork
 from sampan.node.images.types import Image
@@ -41,6 +41,8 @@ from sampan.node.runtime.types import (
     SandboxStatus,
 )
 from sampan.node.runtime.user import check_non_root
+
+Result = TypeVar("Result")
 
 START_FAILED = 128
 """The exit code of a container whose process could not be started, as containerd has it."""
@@ -160,6 +162,9 @@ class OciRuntime:
     # Sandboxes
 
     async def run_pod_sandbox(self, config: SandboxConfig) -> SandboxStatus:
+        return await _to_its_end(self._run_pod_sandbox(config))
+
+    async def _run_pod_sandbox(self, config: SandboxConfig) -> SandboxStatus:
         id = secrets.token_hex(32)
         cgroup = config.cgroup_parent or f"{self._cgroup_parent}/pod{config.uid}"
         record = SandboxRecord(id=id, config=config, created_at=time.time(), cgroup=cgroup)
@@ -195,12 +200,12 @@ class OciRuntime:
             raise RuntimeFailure(
                 f"failed to create pod sandbox: {error}", "FailedCreatePodSandBox"
             ) from error
-        except asyncio.CancelledError:
-            await self.remove_pod_sandbox(id)
-            raise
         return record.status()
 
     async def stop_pod_sandbox(self, sandbox_id: str) -> None:
+        await _to_its_end(self._stop_pod_sandbox(sandbox_id))
+
+    async def _stop_pod_sandbox(self, sandbox_id: str) -> None:
         sandbox = self._sandboxes.get(sandbox_id)
         if sandbox is None:
             return
@@ -212,12 +217,15 @@ class OciRuntime:
                 sandbox.watch.close()
                 sandbox.watch = None
             if record.netns:
-                if os.path.exists(record.netns):
+                try:
                     await self._network.detach(sandbox_id, record.netns)
+                except NetworkError as error:
+                    raise RuntimeFailure(f"failed to stop pod sandbox: {error}") from error
+            await self._end_pause(record)
+            if record.netns:
                 unmount(record.netns)
                 with suppress(FileNotFoundError):
                     os.unlink(record.netns)
-            await self._end_pause(record)
             if record.config.ipc == "pod":
                 unmount(self._shm(record))
                 with suppress(FileNotFoundError):
@@ -226,10 +234,13 @@ class OciRuntime:
             self._sandbox_shelf.write(record)
 
     async def _end_pause(self, record: SandboxRecord) -> None:
+        if not record.pause.pid and record.netns:
+            # We were killed between its start and writing down its pid: it is who has the namespace.
+            record.pause = pause.find(record.netns)
         descriptor = record.pause.open()
         if descriptor is None:
             return
-        ended = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         Watch(descriptor, ended.set_result)
         record.pause.kill()
         await ended
@@ -255,6 +266,9 @@ class OciRuntime:
     # Containers
 
     async def create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
+        return await _to_its_end(self._create_container(sandbox_id, config))
+
+    async def _create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
         sandbox = self._sandbox(sandbox_id).record
         if not sandbox.ready or not sandbox.pause.alive():
             raise RuntimeFailure(f"sandbox container {sandbox_id} is not running", "CreateContainerError")
@@ -330,6 +344,9 @@ class OciRuntime:
         )
 
     async def start_container(self, container_id: str) -> None:
+        await _to_its_end(self._start_container(container_id))
+
+    async def _start_container(self, container_id: str) -> None:
         container = self._container(container_id)
         async with container.lock:
             record = container.record
@@ -397,7 +414,7 @@ class OciRuntime:
             self._finish(container, LOST, "Unknown", "nobody saw the end of the container")
             return
         code, when = told
-        if code == 128 + signal.SIGKILL and self.cgroups.out_of_memory(record.cgroup):
+        if code and self.cgroups.out_of_memory(record.cgroup):
             self._finish(container, code, "OOMKilled", "", when)
         else:
             self._finish(container, code, "Error" if code else "Completed", "", when)
@@ -434,6 +451,9 @@ class OciRuntime:
                 await asyncio.shield(container.ended)
 
     async def remove_container(self, container_id: str) -> None:
+        await _to_its_end(self._remove_container(container_id))
+
+    async def _remove_container(self, container_id: str) -> None:
         container = self._containers.get(container_id)
         if container is None:
             return
@@ -577,6 +597,18 @@ class OciRuntime:
         sandbox.watch = None
         self._sandbox_shelf.write(record)
         self._events.put_nowait(RuntimeEvent("sandbox-died", record.id, record.id))
+
+
+async def _to_its_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """Do all of it even when the caller is cancelled: half a step would leave what nobody knows of."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # the caller no longer asks
+        raise
 
 
 async def _bounded(reader: asyncio.StreamReader, limit: int) -> bytes:

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from sampan.node.runtime import process
@@ -86,3 +87,14 @@ async def start(config: SandboxConfig, program: str, netns: str) -> int:
     The network namespace is also bound to the file `netns`, so that it outlives the process. Raises OSError.
     """
     return await in_own_thread(lambda: _start(config, program, netns))
+
+
+def find(netns: str) -> process.ProcessId:
+    """The process whose network namespace is bound to the file `netns`, or one with pid 0."""
+    with suppress(OSError):
+        wanted = os.stat(netns)
+        for name in os.listdir("/proc"):
+            with suppress(OSError):
+                if name.isdigit() and os.path.samestat(os.stat(f"/proc/{name}/ns/net"), wanted):
+                    return process.ProcessId.of(int(name))
+    return process.ProcessId(0, 0, "")

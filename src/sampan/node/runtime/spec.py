@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.node.images.types import ImageConfig
+from sampan.node.runtime import seccomp
 from sampan.node.runtime.rootfs import User
 from sampan.node.runtime.types import ContainerConfig, Resources, RuntimeFailure
 
@@ -121,7 +122,6 @@ class Surroundings:
     least_oom_score_adj: int
     """The least value that we may set; a lower one is left out."""
     hostname_file: str = ""
-    seccomp: Mapping[str, Any] | None = None
 
 
 def arguments(config: ContainerConfig, image: ImageConfig) -> list[str]:
@@ -144,7 +144,7 @@ def environment(config: ContainerConfig, image: ImageConfig, hostname: str) -> l
     return [f"{name}={value}" for name, value in merged.items()]
 
 
-def _capabilities(config: ContainerConfig, held: frozenset[str]) -> dict[str, list[str]]:
+def _capabilities(config: ContainerConfig, held: frozenset[str]) -> frozenset[str]:
     security = config.security
     add = [name.upper().removeprefix("CAP_") for name in security.add_capabilities]
     drop = [name.upper().removeprefix("CAP_") for name in security.drop_capabilities]
@@ -160,8 +160,7 @@ def _capabilities(config: ContainerConfig, held: frozenset[str]) -> dict[str, li
         if "ALL" in drop:
             chosen = set()
         chosen = (chosen | set(add)) - set(drop)
-    names = [f"CAP_{name}" for name in CAPABILITIES if name in chosen & held]
-    return {"bounding": names, "effective": names, "permitted": names}
+    return frozenset(chosen & held)
 
 
 def linux_resources(resources: Resources, limits_swap: bool) -> dict[str, Any]:
@@ -334,6 +333,8 @@ def build(config: ContainerConfig, image: ImageConfig, user: User, around: Surro
     """The whole configuration. Raises RuntimeFailure for what cannot be."""
     security = config.security
     devices, rules = _devices(config)
+    capabilities = _capabilities(config, around.capabilities)
+    names = [f"CAP_{name}" for name in CAPABILITIES if name in capabilities]
     groups = dict.fromkeys((*user.groups, *security.supplemental_groups))
     process: dict[str, Any] = {
         "terminal": config.tty,
@@ -341,7 +342,7 @@ def build(config: ContainerConfig, image: ImageConfig, user: User, around: Surro
         "args": arguments(config, image),
         "env": environment(config, image, around.hostname),
         "cwd": config.working_dir or image.working_dir or "/",
-        "capabilities": _capabilities(config, around.capabilities),
+        "capabilities": {"bounding": names, "effective": names, "permitted": names},
         "noNewPrivileges": security.no_new_privileges,
     }
     if config.resources.oom_score_adj >= around.least_oom_score_adj:
@@ -355,8 +356,8 @@ def build(config: ContainerConfig, image: ImageConfig, user: User, around: Surro
     if not security.privileged:
         linux["maskedPaths"] = list(MASKED_PATHS)
         linux["readonlyPaths"] = list(READONLY_PATHS)
-        if around.seccomp:
-            linux["seccomp"] = around.seccomp
+        if profile := seccomp.profile(security.seccomp, capabilities):
+            linux["seccomp"] = profile
     if security.sysctls:
         linux["sysctl"] = dict(security.sysctls)
     if any(mount.propagation != "private" for mount in config.mounts):

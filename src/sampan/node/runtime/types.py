@@ -112,6 +112,8 @@ class SecurityContext:
     no_new_privileges: bool = False
     add_capabilities: tuple[str, ...] = ()
     drop_capabilities: tuple[str, ...] = ()
+    seccomp: str = ""
+    """`Unconfined` (also where empty), `RuntimeDefault`, or `localhost/` and the profile file's absolute path."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
 
 

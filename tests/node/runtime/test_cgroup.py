@@ -1,0 +1,51 @@
+"""Both layouts of the cgroup filesystem, each on a hierarchy of this host."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from sampan.node.runtime.cgroup import Cgroups
+from sampan.node.runtime.syscalls import mount, unmount
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(params=[1, 2])
+def cgroups(request: pytest.FixtureRequest, rootfs: str) -> Iterator[Cgroups]:
+    host = Cgroups()
+    if host.version == request.param:
+        yield host
+    elif host.version == 1:
+        with tempfile.TemporaryDirectory(prefix="t-runtime-cgroup2-") as root:
+            mount("none", root, "cgroup2")
+            yield Cgroups(root)
+            unmount(root)
+    else:
+        pytest.skip("this host has version 2 only")
+
+
+def test_life(cgroups: Cgroups) -> None:
+    pod = f"/t-runtime-{secrets.token_hex(4)}/n1/pod1"
+    cgroups.create(pod)
+    cgroups.create(pod)
+    assert all(os.path.isdir(directory) for directory in cgroups.directories(pod))
+    assert cgroups.processes(pod) == []
+    sleeper = subprocess.Popen(["/bin/sleep", "1000"])
+    cgroups.add(pod, sleeper.pid)
+    assert cgroups.processes(pod) == [sleeper.pid]
+    cgroups.remove(pod)
+    assert cgroups.processes(pod) == [sleeper.pid], "what is in use stays"
+    assert not cgroups.out_of_memory(pod)
+    cgroups.kill(pod)
+    assert sleeper.wait(10) == -signal.SIGKILL
+    cgroups.remove(pod.rsplit("/", 2)[0])
+    assert not any(os.path.exists(directory) for directory in cgroups.directories(pod))
+    cgroups.kill(pod)
+    cgroups.remove(pod)
