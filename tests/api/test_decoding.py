@@ -210,3 +210,20 @@ spec:
     with pytest.raises(StatusError) as caught:
         decoding.check(POD, obj)
     assert 'write a space after "-"' in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a:\n  - name: x\n    mountPath:/ect/nginx.conf\n    subPath:nginx.conf\nb: 1\n",
+         'line 3: a blank after ":" is missing: write "mountPath: /ect/nginx.conf"'),
+        ("a:\n  - protocol: TCP\n\u3000\u3000   nodePort：37844\n    port: 8080\n", "line 3: it has a full-width colon"),
+        ("a:\n  - protocol: TCP\n\u3000\u3000   nodePort: 37844\n    port: 8080\n", "line 3: it has a wide blank"),
+        ("a:\n\tb: 1\n", "line 2: it is indented with a tab: write spaces"),
+    ],
+)  # fmt: skip
+def test_yaml_that_cannot_be_read_is_explained(text: str, hint: str) -> None:
+    with pytest.raises(StatusError) as caught:
+        decoding.parse(text.encode(), YAML)
+    assert caught.value.code == 400
+    assert hint in caught.value.message

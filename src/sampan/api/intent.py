@@ -97,6 +97,24 @@ def of_folded_text(text: str, siblings: Iterable[str]) -> str:
     return ""
 
 
+_UNSPACED = re.compile(r"\s*(?:- )?([A-Za-z][A-Za-z0-9]*):([^\s/:][^\s]*|/[^\s/][^\s]*)\s*(?:#.*)?")
+
+
+def of_yaml_line(line: str) -> str:
+    """What is wrong with a line near the place where a YAML document cannot be read, or ""."""
+    if any(c in line.partition("#")[0] for c in FULL_WIDTH_COLONS):
+        return "it has a full-width colon: write ':' and a blank after it"
+    if any(c in line.partition("#")[0] for c in WIDE_BLANKS):
+        return "it has a wide blank: YAML knows only ordinary spaces"
+    if line.lstrip() != line.lstrip(" "):
+        return "it is indented with a tab: write spaces"
+    matched = _UNSPACED.fullmatch(line)
+    if matched:
+        return f'a blank after ":" is missing: write "{matched[1]}: {matched[2]}"'
+    bare = re.fullmatch(r"\s*-([A-Za-z][A-Za-z0-9]*:.*)", line)
+    return f'write a space after "-": "- {bare[1]}"' if bare else ""
+
+
 def explain(node: Node, obj: Object, problems: list[FieldError]) -> list[FieldError]:
     """The problems of an object, with the likely intent added to those whose value swallowed its neighbours."""
     found = list(_folded(node, obj, ""))

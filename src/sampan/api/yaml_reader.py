@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from sampan.api import intent
+
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -111,5 +113,22 @@ def read(body: bytes) -> tuple[Any, dict[int, list[str]]]:
             return loader.get_single_data(), loader.doubled
         finally:
             loader.dispose()
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as problem:
-        raise YamlError(str(problem).replace("\n", " ")) from None
+    except yaml.YAMLError as problem:
+        raise YamlError(_explained(body, problem)) from None
+    except (UnicodeDecodeError, RecursionError, ValueError) as problem:
+        raise YamlError(str(problem)) from None
+
+
+def _explained(body: bytes, problem: yaml.YAMLError) -> str:
+    """What is wrong and where, with the likely intent of the lines around."""
+    said = str(getattr(problem, "problem", None) or problem).replace("\n", " ")
+    marks = [getattr(problem, name, None) for name in ("context_mark", "problem_mark")]
+    lines = [mark.line for mark in marks if mark is not None]
+    if not lines:
+        return said
+    text = body.decode(errors="replace").splitlines()
+    for number in range(max(min(lines) - 1, 0), min(max(lines) + 1, len(text))):
+        hint = intent.of_yaml_line(text[number])
+        if hint:
+            return f"line {lines[0] + 1}: {said} (line {number + 1}: {hint})"
+    return f"line {lines[0] + 1}: {said}"
