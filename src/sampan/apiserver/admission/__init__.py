@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sampan.apiserver import authorization
+from sampan.apiserver.admission.default_ingress_class import DefaultIngressClass
 from sampan.apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
 from sampan.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from sampan.apiserver.admission.node_restriction import NodeRestriction
 from sampan.apiserver.admission.plugin import Plugin
+from sampan.apiserver.admission.pod_security import PodSecurity
 from sampan.apiserver.admission.priority import Priority
 from sampan.apiserver.admission.privilege_escalation import PrivilegeEscalation
 from sampan.apiserver.admission.service_account import ServiceAccount
@@ -60,8 +62,10 @@ def build(
             ServiceAccount(cache),
             NodeRestriction(cache),
             TaintNodesByCondition(),
+            PodSecurity(cache),
             Priority(),
             DefaultTolerationSeconds(),
+            DefaultIngressClass(cache),
             PrivilegeEscalation(cache, authorizer),
         )
     )
