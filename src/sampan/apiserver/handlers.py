@@ -219,6 +219,7 @@ class Handlers:
         return _object(rendering, record, 201, writing.warnings)
 
     async def _update(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
+        rendering = _rendering(resource, request)
         view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
         writing = bodies.writing(request, user)
         face, duplicates = bodies.read(request, writing.field_validation != "Ignore")
@@ -227,9 +228,10 @@ class Handlers:
         record, created = await self._registry.update(resource, namespace, info.name, view, face, writing)
         if view.kind != resource.kind:
             return _plain(request, view.read(record.obj), 200, writing.warnings)
-        return _object(_rendering(resource, request), record, 201 if created else 200, writing.warnings)
+        return _object(rendering, record, 201 if created else 200, writing.warnings)
 
     async def _patch(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
+        rendering = _rendering(resource, request)
         view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
         writing = bodies.writing(request, user)
         patch, duplicates, media = bodies.read_patch(request)
@@ -250,9 +252,10 @@ class Handlers:
         )
         if view.kind != resource.kind:
             return _plain(request, view.read(record.obj), 200, writing.warnings)
-        return _object(_rendering(resource, request), record, 201 if created else 200, writing.warnings)
+        return _object(rendering, record, 201 if created else 200, writing.warnings)
 
     async def _delete(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
+        rendering = _rendering(resource, request)
         options = self._delete_options(request)
         writing = bodies.writing(request, user)
         namespace = info.namespace if resource.namespaced else ""
@@ -260,18 +263,18 @@ class Handlers:
         status = deletion.answer(resource, record, gone)
         if status is not None:
             return _plain(request, status, 200, writing.warnings)
-        return _object(_rendering(resource, request), record, 200, writing.warnings)
+        return _object(rendering, record, 200, writing.warnings)
 
     async def _delete_collection(
         self, request: Request, info: RequestInfo, resource: Resource, user: User
     ) -> Answer:
+        rendering = _rendering(resource, request)
         options = self._delete_options(request)
         writing = bodies.writing(request, user)
         selection = Selection(
             resource, info.namespace if resource.namespaced else "", info.label_selector, info.field_selector
         )
         gone = await self._deletion.delete_collection(resource, selection, options, writing)
-        rendering = _rendering(resource, request)
         return Response(
             200,
             rendering.list(gone, self._cache.revision),

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from sampan.api import errors, schema
 from sampan.api import patch as patches
 from sampan.api.errors import MODIFIED, Object, StatusError, bad_request, invalid_value
-from sampan.api.objects import deep_copy, generate_name
+from sampan.api.objects import deep_copy, generate_name, now
 from sampan.api.resources import (
     CLUSTERROLEBINDINGS,
     CLUSTERROLES,
@@ -366,10 +366,12 @@ class Registry:
         self._check_preconditions(row, record, config["metadata"], asked)
         live = view.read(record.obj)
         face = apply.apply(
-            resource if view.definition == resource.definition else None,
+            schema.node(view.definition),
             live,
             config,
-            writing.manager,
+            manager=writing.manager,
+            api_version=view.api_version,
+            time=now(),
             force=writing.force,
             subresource=view.name,
         )
@@ -387,7 +389,16 @@ class Registry:
         if config["metadata"].get("uid"):
             why = f"uid mismatch: the provided object specified uid {config['metadata']['uid']}, and no existing object was found"
             raise errors.conflict(resource.plural, name, why, resource.group)
-        obj = deep_copy(apply.apply(resource, None, config, writing.manager, force=writing.force))
+        made = apply.apply(
+            schema.node(resource.definition),
+            None,
+            config,
+            manager=writing.manager,
+            api_version=resource.api_version,
+            time=now(),
+            force=writing.force,
+        )
+        obj = deep_copy(made)
         return await self.create(resource, namespace, obj, writing, applied=True)
 
     def _check_applied(
