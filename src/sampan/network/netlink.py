@@ -27,6 +27,8 @@ F_DUMP = 0x300
 F_REPLACE, F_EXCL, F_CREATE, F_APPEND = 0x100, 0x200, 0x400, 0x800
 
 _ERROR, _DONE = 2, 3
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_SNDBUFFORCE = 32
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
@@ -123,6 +125,35 @@ class Netlink:
                         failure = problem
         if failure is not None:
             raise failure
+
+    def transaction(self, subsystem: int, messages: Sequence[Message]) -> None:
+        """Send nfnetlink messages as one batch that takes effect whole or not at all. Raises the NetlinkError of the
+        first message refused."""
+        frame = struct.pack("=BBH", 0, 0, socket.htons(subsystem))
+        with self._lock:
+            begin = self._sequence + 1
+            last = begin + len(messages)
+            self._sequence = last + 1
+            parts = [_HEADER.pack(20, _BATCH_BEGIN, F_REQUEST, begin, 0), frame]
+            for sequence, m in enumerate(messages, begin + 1):
+                # Errors are told in any case; one acknowledgement tells that the whole batch was taken.
+                flags = m.flags | F_REQUEST | (F_ACK if sequence == last else 0)
+                parts += [_HEADER.pack(16 + len(m.body), m.type, flags, sequence, 0), m.body]
+            parts += [_HEADER.pack(20, _BATCH_END, F_REQUEST, last + 1, 0), frame]
+            data = b"".join(parts)
+            if len(data) > 100_000:
+                self._socket.setsockopt(socket.SOL_SOCKET, _SNDBUFFORCE, 2 * len(data))
+            self._socket.send(data)
+            failure: NetlinkError | None = None
+            while True:
+                for kind, flags, sequence, body in self._receive():
+                    if kind != _ERROR or sequence < begin:
+                        continue
+                    failure = failure or _problem(body, flags, sequence - begin - 1)
+                    if sequence in (begin, last):
+                        if failure is not None:
+                            raise failure
+                        return
 
     def get(self, message: Message) -> bytes:
         """The body of the one message that answers. Raises NetlinkError."""

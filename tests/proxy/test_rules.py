@@ -1,0 +1,197 @@
+"""Services to elements, against the fake and against the kernel: both must end at the same content."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sampan.network.netlink import in_namespace
+from sampan.proxy.fake import FakeTable
+from sampan.proxy.nftables import NfTables
+from sampan.proxy.rules import Rules
+from sampan.proxy.services import targets
+from sampan.proxy.types import Layout, Operation, Table
+
+LAYOUT = Layout("172.29.0.2", "10.244.0.0/16", "10.96.0.0/16")
+
+
+class _Inside:
+    """A table whose every call runs in a network namespace of the test's."""
+
+    def __init__(self, netns: str) -> None:
+        self._netns = netns
+        self._table = in_namespace(netns, NfTables)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *a: in_namespace(self._netns, lambda: getattr(self._table, name)(*a))
+
+
+@pytest.fixture(params=["fake", pytest.param("kernel", marks=pytest.mark.root)])
+def table(request: pytest.FixtureRequest) -> Iterator[Table]:
+    if request.param == "fake":
+        yield FakeTable()
+        return
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    name = f"t-proxy-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    made = _Inside(f"/run/netns/{name}")
+    yield made
+    made._table.close()
+    subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def dump(table: Table) -> str:
+    fake = FakeTable()
+    fake.elements = table.read()
+    return fake.dump()
+
+
+def service(name: str, ip: str, **spec: Any) -> dict[str, Any]:
+    ports = spec.pop("ports", [{"port": 80, "protocol": "TCP"}])
+    return {
+        "metadata": {"namespace": "default", "name": name},
+        "spec": {"clusterIP": ip, "ports": ports, **spec},
+    }
+
+
+def slice_(*addresses: str, port: int = 8080, name: str = "", **conditions: bool) -> dict[str, Any]:
+    return {
+        "addressType": "IPv4",
+        "ports": [{"name": name, "port": port, "protocol": "TCP"}],
+        "endpoints": [
+            {"addresses": [a], "conditions": {"ready": True, **conditions}, "nodeName": "node-1"}
+            for a in addresses
+        ],
+    }
+
+
+def of(svc: dict[str, Any], *slices: dict[str, Any]) -> Any:
+    return targets(svc, slices, "node-1", LAYOUT.node_address)
+
+
+def test_a_service_comes_changes_and_goes(table: Table) -> None:
+    rules = Rules(table, LAYOUT)
+    rules.start({})
+    web = service(
+        "web", "10.96.0.7", type="NodePort", ports=[{"port": 80, "protocol": "TCP", "nodePort": 30080}]
+    )
+    rules.update({"default/web": of(web, slice_("10.244.0.2", "10.244.0.3"))})
+    assert dump(table) == "\n".join(
+        [
+            "endpoints 10.96.0.7:80/TCP 0 : 10.244.0.2:8080",
+            "endpoints 10.96.0.7:80/TCP 1 : 10.244.0.3:8080",
+            "endpoints 172.29.0.2:30080/TCP 0 : 10.244.0.2:8080",
+            "endpoints 172.29.0.2:30080/TCP 1 : 10.244.0.3:8080",
+            "hairpin 10.244.0.2",
+            "hairpin 10.244.0.3",
+            "services 10.96.0.7:80/TCP : 2 slots",
+            "services 172.29.0.2:30080/TCP : 2 slots",
+        ]
+    )
+    ended = rules.update({"default/web": of(web, slice_("10.244.0.3", "10.244.0.9"))})
+    assert {str(b) for _, b in ended} == {"10.244.0.2:8080"}
+    assert "10.96.0.7:80/TCP 0 : 10.244.0.9:8080" in dump(table)
+    assert "10.96.0.7:80/TCP 1 : 10.244.0.3:8080" in dump(table)
+    rules.update({"default/web": of(web)})
+    assert dump(table) == "", "without endpoints the address is refused by the fixed part"
+    rules.update({"default/web": {}})
+    assert dump(table) == ""
+
+
+def test_one_changed_endpoint_is_all_that_a_transaction_carries() -> None:
+    table = FakeTable()
+    rules = Rules(table, LAYOUT)
+    addresses = [f"10.244.0.{n}" for n in range(2, 22)]
+    rules.start(
+        {f"default/s{n}": of(service(f"s{n}", f"10.96.1.{n}"), slice_(*addresses)) for n in range(50)}
+    )
+    rules.update({"default/s7": of(service("s7", "10.96.1.7"), slice_(*addresses[1:], "10.244.9.9"))})
+    assert [(o.verb, o.set) for o in table.transactions[-1]] == [
+        ("delete", "endpoints"), ("add", "endpoints"), ("add", "hairpin"),
+    ]  # fmt: skip
+
+
+def test_an_address_passes_from_one_service_to_another_in_one_batch(table: Table) -> None:
+    rules = Rules(table, LAYOUT)
+    rules.start({"default/a": of(service("a", "10.96.0.7"), slice_("10.244.0.2"))})
+    rules.update({"default/b": of(service("b", "10.96.0.7"), slice_("10.244.0.3")), "default/a": {}})
+    assert "10.96.0.7:80/TCP 0 : 10.244.0.3:8080" in dump(table)
+
+
+def test_a_new_start_changes_only_what_differs(table: Table) -> None:
+    state = {
+        f"default/s{n}": of(service(f"s{n}", f"10.96.1.{n}"), slice_("10.244.0.2", "10.244.0.3"))
+        for n in range(20)
+    }
+    assert Rules(table, LAYOUT).start(state) == 20 * 3 + 2
+    before = dump(table)
+    assert Rules(table, LAYOUT).start(state) == 0
+    del state["default/s3"]
+    assert Rules(table, LAYOUT).start(state) == 3
+    assert len(before.splitlines()) - len(dump(table).splitlines()) == 3
+
+
+def test_what_somebody_else_changed_in_our_table_is_put_right(table: Table) -> None:
+    rules = Rules(table, LAYOUT)
+    web = service("web", "10.96.0.7")
+    rules.start({"default/web": of(web, slice_("10.244.0.2"))})
+    key = next(iter(table.read()["hairpin"]))
+    table.apply([Operation("delete", "hairpin", key)])
+    rules.update({"default/web": of(web, slice_("10.244.0.5"))})
+    fresh = FakeTable()
+    Rules(fresh, LAYOUT).start({"default/web": of(web, slice_("10.244.0.5"))})
+    assert dump(table) == fresh.dump()
+
+
+def test_affinity_and_local_policy_have_their_own_sets(table: Table) -> None:
+    rules = Rules(table, LAYOUT)
+    rules.start({})
+    web = service(
+        "web", "10.96.0.7", type="NodePort", sessionAffinity="ClientIP", externalTrafficPolicy="Local",
+        sessionAffinityConfig={"clientIP": {"timeoutSeconds": 77}},
+        ports=[{"port": 80, "protocol": "TCP", "nodePort": 30080}],
+    )  # fmt: skip
+    there = slice_("10.244.1.1")
+    there["endpoints"][0]["nodeName"] = "node-2"
+    rules.update({"default/web": of(web, slice_("10.244.0.2"), there)})
+    text = dump(table)
+    assert "affinity-services-77 10.96.0.7:80/TCP" in text
+    assert "keep-source 172.29.0.2:30080/TCP" in text
+    assert "services 172.29.0.2:30080/TCP : 1 slots" in text
+    assert "services 10.96.0.7:80/TCP : 2 slots" in text
+
+
+@pytest.mark.parametrize(
+    ("svc", "slices", "expected"),
+    [
+        (service("h", "None"), [slice_("10.244.0.2")], {}),
+        (service("e", "", type="ExternalName"), [], {}),
+        (service("n", "10.96.0.1"), [slice_("10.244.0.2", ready=False)], {"10.96.0.1:80/TCP": []}),
+        (
+            service("t", "10.96.0.1"),
+            [slice_("10.244.0.2", ready=False, serving=True, terminating=True)],
+            {"10.96.0.1:80/TCP": ["10.244.0.2:8080"]},
+        ),
+        (
+            service(
+                "p",
+                "10.96.0.1",
+                ports=[{"name": "a", "port": 1}, {"name": "b", "port": 2, "protocol": "UDP"}],
+            ),
+            [slice_("10.244.0.2", name="a", port=11), slice_("10.244.0.2", name="b", port=22)],
+            {"10.96.0.1:1/TCP": ["10.244.0.2:11"], "10.96.0.1:2/UDP": ["10.244.0.2:22"]},
+        ),
+        (
+            service("x", "10.96.0.1", externalIPs=["192.0.2.1"]),
+            [slice_("10.244.0.2")],
+            {"10.96.0.1:80/TCP": ["10.244.0.2:8080"], "192.0.2.1:80/TCP": ["10.244.0.2:8080"]},
+        ),
+    ],
+)
+def test_targets(svc: dict[str, Any], slices: list[dict[str, Any]], expected: dict[str, list[str]]) -> None:
+    assert {str(f): [str(b) for b in t.backends] for f, t in of(svc, *slices).items()} == expected
