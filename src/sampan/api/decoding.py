@@ -96,9 +96,9 @@ def _json(body: bytes, duplicates: bool) -> tuple[Object, list[str]]:
 
 
 def _said(body: bytes, problem: str) -> str:
-    if not body.strip():
+    if not body.strip() or "truncated" in problem:
         return "unexpected end of JSON input"
-    return "unexpected end of JSON input" if "truncated" in problem else problem[:1].lower() + problem[1:]
+    return problem.removeprefix("JSON is malformed: ")
 
 
 def _count(obj: Object) -> int:
@@ -405,7 +405,13 @@ class _Thorough:
 
 def _zero(node: Node) -> Any:
     """What a null in a list or map becomes: the zero value of its Go type."""
-    return {"object": {}, "map": {}, "array": [], "string": "", "boolean": False, "any": {}}.get(node.type, 0)
+    if node.type == "array":
+        return []
+    if node.type in ("object", "map", "any"):
+        return {}
+    if node.type == "string":
+        return "0" if node.format == "quantity" else ""
+    return False if node.type == "boolean" else 0
 
 
 def _json_kind(value: Any, node: Node | None = None) -> str:

@@ -108,14 +108,14 @@ def _changed(stem: str, new: Object, old: Object) -> bool:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values mean the same to upstream: absent and empty lists are equal."""
+    """Whether two values mean the same to upstream: absent and an empty list or text are equal."""
     if a == b:
         return True
     if isinstance(a, dict) and isinstance(b, dict):
         return all(same(a.get(k), b.get(k)) for k in a.keys() | b.keys())
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(same, a, b))
-    return (a is None and b == []) or (b is None and a == [])
+    return (a is None and b in ([], "")) or (b is None and a in ([], ""))
 
 
 def _only_ephemeral(new: Object, old: Object) -> None:
