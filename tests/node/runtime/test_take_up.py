@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,42 @@ async def test_an_interrupted_start_is_an_end(place: Place) -> None:
     status = await second.container_status(id)
     assert (status.state, status.exit_code) == (ContainerState.EXITED, 255)
     assert start_ticks(pid) == 0
+
+
+@pytest.mark.parametrize("step", ["sandbox", "create", "start", "running", "remove"])
+@pytest.mark.parametrize("after", [0, 0.001, 0.004, 0.01])
+async def test_killed_at_any_moment(place: Place, rootfs: str, step: str, after: float) -> None:
+    """What a killed process leaves is either whole or can be removed; the fixture sees that nothing stays."""
+    victim = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("victim.py")),
+        place.directory,
+        rootfs,
+        place.cgroup,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert victim.stdout
+    async with asyncio.timeout(20):
+        running, line = 0, ""
+        while running < 2 or line != step:
+            line = (await victim.stdout.readline()).decode().strip()
+            assert line, "the victim ended by itself"
+            running += line == "running"
+    await asyncio.sleep(after)  # not to wait for anything: the moment is the test's parameter
+    victim.kill()
+    await victim.wait()
+    runtime = await place.runtime()
+    sandboxes = {sandbox.id: sandbox.state for sandbox in await runtime.list_pod_sandboxes()}
+    containers = await runtime.list_containers()
+    assert len([one for one in containers if one.state is ContainerState.RUNNING]) >= 1
+    for one in containers:
+        assert one.sandbox_id in sandboxes
+        if one.state is ContainerState.RUNNING:
+            assert sandboxes[one.sandbox_id] is SandboxState.READY
+            assert (await runtime.exec_sync(one.id, ["echo", "alive"])).stdout == b"alive\n"
+    for id in sandboxes:
+        await runtime.remove_pod_sandbox(id)
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            assert place.directory.encode() not in process.read_bytes()

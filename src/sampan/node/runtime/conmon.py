@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sampan.node.runtime.process import Child, spawn
+from sampan.node.runtime.process import Child, descendants, spawn
 from sampan.node.runtime.streams import Sink, Source, pipe_reader
 from sampan.node.runtime.types import RuntimeFailure
 
@@ -106,6 +107,20 @@ async def create(launch: Launch) -> tuple[Child, int]:
         await child.wait()
         raise RuntimeFailure(str(answer.get("message", "")).strip(), "RunContainerError")
     return child, pid
+
+
+def kill(id: str) -> None:
+    """End a conmon of which only the container's id is known, and what it has started."""
+    for name in os.listdir("/proc"):
+        with suppress(OSError):
+            if name.isdigit():
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    if f"--cid\0{id}\0".encode() not in file.read():
+                        continue
+                # Held still, so that it starts nothing while we look.
+                os.kill(int(name), signal.SIGSTOP)
+                for pid in (*descendants(int(name)), int(name)):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def exit_code(exits: str, id: str) -> tuple[int, float] | None:

@@ -11,12 +11,12 @@ import socket
 import struct
 import tempfile
 import termios
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from sampan.node.runtime.messages import from_log
-from sampan.node.runtime.process import Child, spawn
+from sampan.node.runtime.process import Child, descendants, spawn
 from sampan.node.runtime.streams import Sink, Source, pipe_reader, pipe_writer
 from sampan.node.runtime.types import RuntimeFailure
 
@@ -163,20 +163,11 @@ class Execution:
             with open(f"{self._directory.name}/pid") as file:
                 pids = [int(file.read())]
         except (OSError, ValueError):
-            pids = [*_descendants(self._child.pid)]  # it has not come as far as the command
+            pids = [*descendants(self._child.pid)]  # it has not come as far as the command
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._child.send(signal.SIGKILL)
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    with suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children") as file:
-                for child in map(int, file.read().split()):
-                    yield from _descendants(child)
-                    yield child
 
 
 async def start(

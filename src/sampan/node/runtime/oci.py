@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -125,6 +126,8 @@ class OciRuntime:
             *(f"{self._run}/{name}" for name in ("exits", "netns", "shm", "exec")),
         ):
             os.makedirs(directory, mode=0o711, exist_ok=True)
+        for left in os.scandir(f"{self._run}/exec"):
+            shutil.rmtree(left.path, ignore_errors=True)
         for record in self._sandbox_shelf.read(SandboxRecord):
             self._sandboxes[record.id] = sandbox = _Sandbox(record)
             if record.ready:
@@ -144,8 +147,10 @@ class OciRuntime:
         elif record.state is ContainerState.EXITED:
             container.ended.set_result(record.exit_code)
         elif os.path.exists(f"{self._bundle(record.id)}/conmon.log"):
-            # Its start was interrupted: nobody knows how far it came.
+            # Its start was interrupted: nobody knows how far it came, and it may still go on.
+            conmon.kill(record.id)
             await self._delete(record.id)
+            self.cgroups.kill(record.cgroup)
             self._finish(container, LOST, "Unknown", "the start of the container was interrupted")
 
     async def close(self) -> None:
@@ -187,13 +192,13 @@ class OciRuntime:
                 )
             pid = await pause.start(config, self.programs.pause, record.netns)
             record.pause = ProcessId.of(pid)
-            record.ready = True
-            # Written before it has an address: should we die here, the one who takes up finds what to undo.
+            # Not ready before it has its address: should we die here, who takes up finds only what to undo.
             self._sandbox_shelf.write(record)
             self.cgroups.add(cgroup, pid)
             if config.network == "pod":
                 record.ips = (await self._network.attach(id, record.netns)).ips
-                self._sandbox_shelf.write(record)
+            record.ready = True
+            self._sandbox_shelf.write(record)
             self._watch_sandbox(sandbox)
         except (OSError, NetworkError, RuntimeFailure) as error:
             await self.remove_pod_sandbox(id)
