@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import struct
 import termios
@@ -87,18 +88,25 @@ class LocalProcess:
             *command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
         )
         os.close(theirs)
+        os.set_blocking(ours, False)
         self._terminal = ours
-        loop = asyncio.get_running_loop()
         self.stdout = asyncio.StreamReader()
-        await loop.connect_read_pipe(
-            lambda: _TerminalProtocol(self.stdout),
-            os.fdopen(os.dup(ours), "rb", 0),  # type: ignore[arg-type]
-        )
-        transport, protocol = await loop.connect_write_pipe(
-            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()),
-            os.fdopen(ours, "wb", 0, closefd=False),
-        )
-        self.stdin = asyncio.StreamWriter(transport, protocol, None, loop)
+        asyncio.get_running_loop().add_reader(ours, self._readable)
+        self.stdin = _Terminal(ours)  # type: ignore[assignment]
+
+    def _readable(self) -> None:
+        assert self.stdout is not None
+        try:
+            data = os.read(self._terminal, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # EIO: the last user of the terminal has gone.
+        if data:
+            self.stdout.feed_data(data)
+        else:
+            asyncio.get_running_loop().remove_reader(self._terminal)
+            self.stdout.feed_eof()
 
     async def wait(self) -> int:
         assert self._process is not None
@@ -113,13 +121,23 @@ class LocalProcess:
         if self._process is not None and self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
+        if self._terminal >= 0:
+            asyncio.get_running_loop().remove_reader(self._terminal)
+            os.close(self._terminal)
 
 
-class _TerminalProtocol(asyncio.StreamReaderProtocol):
-    """A terminal whose last user has gone reads as EIO: that is its end."""
+class _Terminal:
+    """The writing end of a terminal."""
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(None)
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, data: bytes) -> None:
+        os.write(self._descriptor, data)
+
+    async def drain(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass
@@ -150,6 +168,8 @@ class FakeNode:
     async def exec(
         self, container_id: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> remotecommand.Process:
+        if shutil.which(command[0]) is None:
+            raise FileNotFoundError(f'exec: "{command[0]}": executable file not found in $PATH')
         process = await LocalProcess.start(command, stdin=stdin, tty=tty)
         self.processes.append(process)
         return process

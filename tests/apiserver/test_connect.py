@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 
 from sampan.apiserver.connect import log_problems
 from sampan.apiserver.proxying import Target, _Links, dial_error, split_scheme_name_port
@@ -22,6 +23,11 @@ from sampan.transport.http import HttpServer
 from sampan.transport.tls import client_context
 from sampan.transport.types import Request, Response, StreamingResponse
 from tests.apiserver.node_fakes import Authority, Rig, pod, rig, server_context
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    return uvloop.EventLoopPolicy()
 
 
 class Site:

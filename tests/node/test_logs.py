@@ -7,10 +7,16 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sampan.node.logs import LogOptions, read_log
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    return uvloop.EventLoopPolicy()
 
 
 def line(text: str, second: int = 0, stream: str = "stdout", tag: str = "F") -> str:
@@ -79,7 +85,8 @@ async def test_a_log_larger_than_a_block(tmp_path: Path) -> None:
 
 
 @given(
-    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), max_size=20), max_size=30), st.integers(0, 40)
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), max_size=20), max_size=30),
+    st.integers(0, 40),
 )
 def test_tail_against_the_obvious(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], tail: int
