@@ -42,7 +42,10 @@ def members(prefix: str) -> list[int]:
             continue
         try:
             text = Path("/proc", entry.name, "cgroup").read_text()
+            state = Path("/proc", entry.name, "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
+            continue
+        if state == "Z":  # ended; only its parent has not looked yet
             continue
         if any(
             part.startswith(inside) or part == exact
