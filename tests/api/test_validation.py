@@ -164,6 +164,10 @@ POD_CASES: list[tuple[str, object, str]] = [
      "spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always"),
     ("spec/ephemeralContainers", [{"name": "e", "image": "i"}], "spec.ephemeralContainers: Forbidden: cannot be set on create"),
     ("spec/hostAliases", [{"ip": "x"}], "spec.hostAliases[0].ip: Invalid value"),
+    (C + "restartPolicy", "Often", PC + 'restartPolicy: Unsupported value: "Often": supported values: "Always", "Never", "OnFailure"'),
+    (C + "restartPolicyRules", [{"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}}],
+     PC + "restartPolicy: Required value: must specify restartPolicy when restart rules are used"),
+    ("metadata/annotations", {"controller.kubernetes.io/pod-deletion-cost": "1.5"}, 'Invalid value: "1.5": must be a 32bit integer'),
     ("spec/securityContext", {"runAsUser": -1}, "spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 4294967295, inclusive"),
     ("spec/securityContext", {"sysctls": [{"name": "A", "value": "1"}]}, "spec.securityContext.sysctls[0].name: Invalid value"),
 ]  # fmt: skip

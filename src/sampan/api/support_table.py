@@ -116,9 +116,7 @@ _CONTAINER: dict[str, Support] = {
     "resources.requests": WORKS,
     "resources.claims.*": _CLAIMS,
     "restartPolicy": WORKS,
-    "restartPolicyRules.*": _warned(
-        "restart rules of a single container are not implemented; the pod's policy holds"
-    ),
+    "restartPolicyRules.*": WORKS,
     "securityContext.allowPrivilegeEscalation": WORKS,
     "securityContext.appArmorProfile.type": _APPARMOR,
     "securityContext.appArmorProfile.localhostProfile": _APPARMOR,

@@ -12,6 +12,7 @@ from sampan.api.errors import (
     forbidden_field,
     invalid_value,
     required,
+    too_many,
 )
 from sampan.api.validation import formats, resources, security, volumes
 from sampan.api.validation.downward import field_reference, resource_reference
@@ -46,12 +47,36 @@ def regular(spec: Object, path: str) -> Problems:
         at = f"{path}[{i}]"
         out += _common(container, spec, at) + _own_name(container, at, seen)
         out += _lifecycle(container, spec, at) + _probes(container, spec, at)
-        if container.get("restartPolicy") is not None and container["restartPolicy"] not in _RESTARTS:
-            out += one_of(f"{at}.restartPolicy", container["restartPolicy"], _RESTARTS)
+        out += _restart(container, at)
     return out + _host_ports(given, path)
 
 
 _RESTARTS = ("Always", "Never", "OnFailure")
+_MAX_RULES = 20
+_MAX_EXIT_CODES = 255
+
+
+def _restart(container: Object, path: str) -> Problems:
+    """A container's own restart policy, and the rules that refine it."""
+    policy, rules = container.get("restartPolicy"), container.get("restartPolicyRules") or []
+    out = one_of(f"{path}.restartPolicy", policy, _RESTARTS, absent=True)
+    if rules and policy is None:
+        detail = "must specify restartPolicy when restart rules are used"
+        out.append(required(f"{path}.restartPolicy", detail))
+    if len(rules) > _MAX_RULES:
+        out.append(too_many(f"{path}.restartPolicyRules", len(rules), _MAX_RULES))
+    for i, rule in enumerate(rules):
+        at = f"{path}.restartPolicyRules[{i}]"
+        out += one_of(f"{at}.action", rule.get("action"), ("Restart",))
+        codes = rule.get("exitCodes")
+        if codes is None:
+            out.append(required(f"{at}.exitCodes", "must be specified"))
+            continue
+        values = codes.get("values") or []
+        out += one_of(f"{at}.exitCodes.operator", codes.get("operator"), ("In", "NotIn"))
+        if len(values) > _MAX_EXIT_CODES:
+            out.append(too_many(f"{at}.exitCodes.values", len(values), _MAX_EXIT_CODES))
+    return out
 
 
 def init(spec: Object, path: str) -> Problems:
@@ -61,8 +86,7 @@ def init(spec: Object, path: str) -> Problems:
     for i, container in enumerate(spec.get("initContainers") or ()):
         at = f"{path}[{i}]"
         out += _common(container, spec, at) + _own_name(container, at, seen)
-        out += one_of(f"{at}.restartPolicy", container.get("restartPolicy"), _RESTARTS, absent=True)
-        out += _host_ports([container], path)
+        out += _restart(container, at) + _host_ports([container], path)
         if container.get("restartPolicy") == "Always":
             out += _lifecycle(container, spec, at) + _probes(container, spec, at)
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ _UPDATABLE = (
     "(allow it to be set to 1 if it was previously negative)"
 )
 _MAX_INT32 = 0x7FFFFFFF
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _RESTART_POLICIES = ("Always", "OnFailure", "Never")
 
@@ -35,7 +37,7 @@ def create(obj: Object) -> Problems:
 def _whole(obj: Object) -> Problems:
     """What holds of a Pod at all times, and not of a template."""
     pod = obj.get("spec") or {}
-    out = spec(pod, "spec", is_pod=True)
+    out = spec(pod, "spec", is_pod=True) + _deletion_cost(obj.get("metadata") or {})
     if not pod.get("serviceAccountName"):
         for i, volume in enumerate(pod.get("volumes") or ()):
             for j, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
@@ -47,6 +49,17 @@ def _whole(obj: Object) -> Problems:
         for i, container in enumerate(pod.get(kind) or ()):
             out += containers.image_blanks(container, f"spec.{kind}[{i}]")
     return out
+
+
+def _deletion_cost(meta: Object) -> Problems:
+    """The annotation that ranks the pods of a ReplicaSet when it shrinks."""
+    cost = (meta.get("annotations") or {}).get(DELETION_COST)
+    if cost is None:
+        return []
+    path = f"metadata.annotations.{DELETION_COST}"
+    if not re.fullmatch(r"0|-?[1-9]\d{0,9}", cost) or not -_MAX_INT32 - 1 <= int(cost) <= _MAX_INT32:
+        return [invalid_value(path, cost, "must be a 32bit integer")]
+    return []
 
 
 def template(item: Object, path: str) -> Problems:
