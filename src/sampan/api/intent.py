@@ -7,7 +7,6 @@ Everything here is reached only after something was found wrong, so it may take 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -44,6 +43,9 @@ def of_unknown_field(name: str, node: Node, root: Node | None = None) -> str:
             inner = root.fields.get(part)
             if inner is not None and name in inner.fields:
                 return f'did you mean "{part}.{name}"? It is indented too little'
+    # Slow to import, and rarely needed.
+    import difflib
+
     close = difflib.get_close_matches(name, known, 1, 0.8)
     return f'did you mean "{close[0]}"?' if close else ""
 

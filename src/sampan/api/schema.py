@@ -11,11 +11,14 @@ there is no cache on disk; what only people read (descriptions) is left out of t
 from __future__ import annotations
 
 import importlib.util
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
+from sampan.api.resources import RESOURCES
 
 RELEASE = "1.36.0"
 """The Kubernetes release whose definitions are served."""
@@ -82,7 +85,7 @@ class _Schema(msgspec.Struct, rename={
 
 
 class _Document(msgspec.Struct, rename={"definitions": "$defs"}):
-    definitions: dict[str, _Schema]
+    definitions: dict[str, msgspec.Raw]
 
 
 _STRINGS = {QUANTITY: "quantity", TIME: "time", MICRO_TIME: "micro-time"}
@@ -92,8 +95,8 @@ _FREE = {
     "io.k8s.apimachinery.pkg.runtime.RawExtension",
 }
 
-_schemas: dict[str, _Schema] = {}
 _nodes: dict[str, Node] = {}
+_decode_schema = msgspec.json.Decoder(_Schema).decode
 
 
 def _read() -> bytes:
@@ -119,30 +122,62 @@ def definitions() -> dict[str, Any]:
 def node(definition: str) -> Node:
     """The compiled form of an OpenAPI definition (`io.k8s.api.core.v1.Pod`). Raises KeyError for an unknown name."""
     found = _nodes.get(definition)
-    if found is not None:
-        return found
-    if not _schemas:
-        _schemas.update(msgspec.json.decode(_read(), type=_Document).definitions)
-    return _definition(definition)
+    if found is None:
+        # The document is not kept: all that is served is compiled at once, so that it is rarely read again.
+        compiler = _Compiler(msgspec.json.decode(_read(), type=_Document).definitions)
+        found = compiler.definition(definition)
+        for resource in RESOURCES:
+            compiler.definition(resource.definition)
+    return found
 
 
-def _definition(name: str) -> Node:
-    found = _nodes.get(name)
-    if found is not None:
-        return found
-    schema = _schemas[name]
-    if name in _STRINGS:
-        made = Node("string", name, format=_STRINGS[name])
-    elif name == INT_OR_STRING:
-        made = Node("int-or-string", name)
-    elif name in _FREE or (schema.type is None and schema.properties is None):
-        made = Node("any", name)
-    else:
-        made = _shape(schema, name)
-    # Known before its parts are compiled: a type may contain itself (JSONSchemaProps).
-    _nodes[name] = made
-    _fill(made, schema)
-    return made
+class _Compiler:
+    """Makes nodes of the definitions of one document, and of all that they refer to."""
+
+    def __init__(self, document: dict[str, msgspec.Raw]) -> None:
+        self._document = document
+
+    def definition(self, name: str) -> Node:
+        found = _nodes.get(name)
+        if found is not None:
+            return found
+        schema = _decode_schema(self._document[name])
+        if name in _STRINGS:
+            made = Node("string", name, format=_STRINGS[name])
+        elif name == INT_OR_STRING:
+            made = Node("int-or-string", name)
+        elif name in _FREE or (schema.type is None and schema.properties is None):
+            made = Node("any", name)
+        else:
+            made = _shape(schema, name)
+        # Known before its parts are compiled: a type may contain itself (JSONSchemaProps).
+        _nodes[name] = made
+        self._fill(made, schema)
+        return made
+
+    def _fill(self, made: Node, schema: _Schema) -> None:
+        if made.type == "object":
+            for name, part in (schema.properties or {}).items():
+                made.fields[sys.intern(name)] = self._place(part)
+        elif made.type == "array" and schema.items is not None:
+            made.items = self._place(schema.items)
+        elif made.type == "map" and schema.additional is not None:
+            made.items = self._place(schema.additional)
+
+    def _place(self, schema: _Schema) -> Node:
+        """A property, an item or a map's value: shared with the definition it refers to if nothing is its own."""
+        if not schema.ref:
+            made = _shape(schema)
+            self._fill(made, schema)
+            return made
+        target = self.definition(schema.ref.rpartition("/")[2])
+        if schema.patch_strategy or schema.map_type:
+            own = _shape(schema)
+            # `fields` stays the same dict as the target's, which may still be being filled.
+            return replace(
+                target, patch_strategy=own.patch_strategy, map_type=own.map_type or target.map_type
+            )
+        return target
 
 
 def _shape(schema: _Schema, definition: str = "") -> Node:
@@ -167,27 +202,3 @@ def _shape(schema: _Schema, definition: str = "") -> Node:
         patch_strategy=tuple(s for s in schema.patch_strategy.split(",") if s),
         patch_merge_key=schema.patch_merge_key,
     )
-
-
-def _fill(made: Node, schema: _Schema) -> None:
-    if made.type == "object":
-        for name, part in (schema.properties or {}).items():
-            made.fields[name] = _place(part)
-    elif made.type == "array" and schema.items is not None:
-        made.items = _place(schema.items)
-    elif made.type == "map" and schema.additional is not None:
-        made.items = _place(schema.additional)
-
-
-def _place(schema: _Schema) -> Node:
-    """A property, an item or a map's value: shared with the definition that it refers to where nothing is its own."""
-    if not schema.ref:
-        made = _shape(schema)
-        _fill(made, schema)
-        return made
-    target = _definition(schema.ref.rpartition("/")[2])
-    if schema.patch_strategy or schema.map_type:
-        own = _shape(schema)
-        # `fields` stays the same dict as the target's, which may still be being filled.
-        return replace(target, patch_strategy=own.patch_strategy, map_type=own.map_type or target.map_type)
-    return target
