@@ -121,6 +121,13 @@ def test_unknown_fields_are_dropped_and_named() -> None:
     assert obj == pod(ports=[{"containerPort": 80}])
 
 
+def test_a_config_map_has_no_spec() -> None:
+    node = schema.node("io.k8s.api.core.v1.ConfigMap")
+    assert decoding.check(node, {"data": {}, "spec": {"volumes": []}}) == [
+        'unknown field "spec" (a ConfigMap has no spec; it has binaryData, data, immutable)'
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [

@@ -43,6 +43,9 @@ def of_unknown_field(name: str, node: Node, root: Node | None = None) -> str:
             inner = root.fields.get(part)
             if inner is not None and name in inner.fields:
                 return f'did you mean "{part}.{name}"? It is indented too little'
+        if name == "spec":
+            own = ", ".join(sorted(known.keys() - {"apiVersion", "kind", "metadata", "status"}))
+            return f"a {root.kind} has no spec; it has {own}"
     # Slow to import, and rarely needed.
     import difflib
 
