@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink, revive_command
 from sampan.cluster.owner import run_until_told, stop_event
+from sampan.cluster.publish import Publisher
 
 if TYPE_CHECKING:
     from sampan.apiserver.app import App
@@ -56,6 +57,7 @@ async def _serve(config: ClusterConfig) -> None:
         link = PartLink(config.run_directory, PART, revive_command(config.name))
         await run_until_told(
             {
+                "publish": Publisher(config.publish, config.node_address(config.nodes[0])).run(),
                 "link": link.run(),
                 "controllers": Manager(app.client(), cluster_ca=(pki / "ca.crt").read_text()).run(),
                 "scheduler": Scheduler(app.client()).run(),
