@@ -354,6 +354,8 @@ OTHER_CASES: list[tuple[Resource, Object, str, object, str]] = [
      "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"),
     (resources.DEPLOYMENTS, DEPLOYMENT, "spec/strategy", {"rollingUpdate": {"maxSurge": "x"}},
      'spec.strategy.rollingUpdate.maxSurge: Invalid value: "x": a valid percent string must be'),
+    (resources.DEPLOYMENTS, DEPLOYMENT, "spec/strategy", {"type": "Rolling"},
+     'spec.strategy.type: Unsupported value: "Rolling": supported values: "Recreate", "RollingUpdate"'),
     (resources.DEPLOYMENTS, DEPLOYMENT, "spec/progressDeadlineSeconds", 0,
      "spec.progressDeadlineSeconds: Invalid value: 0: must be greater than minReadySeconds"),
     (resources.REPLICASETS, DEPLOYMENT, "spec/template", "~", "spec.template: Required value"),

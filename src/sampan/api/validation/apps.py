@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.api import selectors
 from sampan.api.errors import FieldError, Object, forbidden_field, invalid_value, not_supported, required
 from sampan.api.validation import metadata, pods
-from sampan.api.validation.values import Problems, non_negative, positive_int_or_percent
+from sampan.api.validation.values import Problems, non_negative, one_of, positive_int_or_percent
 
 
 def deployment(obj: Object) -> Problems:
@@ -68,7 +68,7 @@ def _strategy(strategy: Object, path: str) -> Problems:
         detail = "may not be specified when strategy `type` is 'Recreate'"
         return [forbidden_field(f"{path}.rollingUpdate", detail)]
     if kind != "RollingUpdate":
-        return [not_supported(path, strategy, ("Recreate", "RollingUpdate"))]
+        return one_of(f"{path}.type", kind, ("Recreate", "RollingUpdate"))
     if rolling is None:
         return [required(f"{path}.rollingUpdate", "this should be defaulted and never be nil")]
     out: list[FieldError] = []
