@@ -151,7 +151,8 @@ def _of_container(container: Object, path: str) -> Iterator[str]:
         at = f"{path}.volumeMounts[{i}].mountPath"
         for wrong, right in _MISSPELT.items():
             if where.startswith(wrong):
-                yield f'{at}: did you mean "{right}{where.removeprefix(wrong)}"? "{where}" is mounted as given'
+                meant = right + where.removeprefix(wrong).split(" ")[0]
+                yield f'{at}: did you mean "{meant}"? "{where}" is mounted as given'
         hint = intent.of_folded_text(
             where, ("subPath", "name", "readOnly", "mountPropagation", "subPathExpr")
         )
