@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,13 @@ def test_life(cgroups: Cgroups) -> None:
     assert all(os.path.isdir(directory) for directory in cgroups.directories(pod))
     assert cgroups.processes(pod) == []
     sleeper = subprocess.Popen(["/bin/sleep", "1000"])
-    cgroups.add(pod, sleeper.pid)
+    below = f"{pod}/container"
+    if cgroups.version == 1:
+        cgroups.create(below)
+    for directory in cgroups.directories(pod):
+        # In version 2 only a cgroup that passes no controllers on may have processes: not one that `create` made.
+        os.makedirs(f"{directory}/container", exist_ok=True)
+        Path(directory, "container", "cgroup.procs").write_text(str(sleeper.pid))
     assert cgroups.processes(pod) == [sleeper.pid]
     cgroups.remove(pod)
     assert cgroups.processes(pod) == [sleeper.pid], "what is in use stays"

@@ -82,16 +82,6 @@ class Cgroups:
             with open(f"{directory}/{name}", "w") as file:
                 file.write(value)
 
-    def add(self, path: str, pid: int) -> None:
-        """Move a process into the cgroup (version 1; in version 2 into its child `pause`, as a cgroup that
-        has both processes and children with controllers is not allowed)."""
-        if self.version == 2:
-            os.makedirs(os.path.join(self.root, path.strip("/"), "pause"), exist_ok=True)
-            path = f"{path}/pause"
-        for directory in self.directories(path):
-            with open(f"{directory}/cgroup.procs", "w") as file:
-                file.write(str(pid))
-
     def remove(self, path: str) -> None:
         """Remove the cgroup and the empty ones below it; one that still has processes stays."""
         directories = list(self.directories(path))

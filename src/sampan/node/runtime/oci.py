@@ -194,7 +194,7 @@ class OciRuntime:
             record.pause = ProcessId.of(pid)
             # Not ready before it has its address: should we die here, who takes up finds only what to undo.
             self._sandbox_shelf.write(record)
-            self.cgroups.add(cgroup, pid)
+            # It is not moved into the pod's cgroup: it uses nothing, and a move waits for all processors (10 ms).
             if config.network == "pod":
                 record.ips = (await self._network.attach(id, record.netns)).ips
             record.ready = True
