@@ -377,6 +377,8 @@ OTHER_CASES: list[tuple[Resource, Object, str, object, str]] = [
     (resources.ENDPOINTSLICES, SLICE, "addressType", "IP", 'addressType: Unsupported value: "IP": supported values: "FQDN", "IPv4", "IPv6"'),
     (resources.ENDPOINTSLICES, SLICE, "endpoints/0/addresses", [], "endpoints[0].addresses: Required value: must contain at least 1 address"),
     (resources.ENDPOINTSLICES, SLICE, "endpoints/0/addresses", ["::1:1"], 'endpoints[0].addresses[0]: Invalid value: "::1:1": must be a valid IPv4 address'),
+    (resources.ENDPOINTSLICES, SLICE, "endpoints/0/addresses", [f"10.0.0.{i}" for i in range(1, 103)],
+     "endpoints[0].addresses: Too many: 102: must have at most 100 items"),
     (resources.INGRESSES, INGRESS, P + "pathType", "~", "spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"),
     (resources.INGRESSES, INGRESS, P + "path", "x", 'path: Invalid value: "x": must be an absolute path'),
     (resources.INGRESSES, INGRESS, P + "backend/service/port", {}, "backend: Required value: port name or number is required"),

@@ -49,7 +49,6 @@ _WITHOUT_VALUE = {
     ErrorType.REQUIRED,
     ErrorType.FORBIDDEN,
     ErrorType.TOO_LONG,
-    ErrorType.TOO_MANY,
     ErrorType.INTERNAL,
 }
 
