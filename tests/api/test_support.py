@@ -137,7 +137,10 @@ def test_templates_are_held_to_the_same() -> None:
         ({"type": "LoadBalancer"}, "spec.type: no load balancer runs here yet"),
         ({"type": "ExternalName", "externalName": "a.b"}, "spec.externalName: cluster DNS is not there yet"),
         ({"clusterIP": "None"}, "spec.clusterIP: cluster DNS is not there yet"),
-        ({"ports": [{"port": 1, "protocol": "SCTP"}]}, "spec.ports[0].protocol: SCTP is not implemented"),
+        (
+            {"trafficDistribution": "PreferClose"},
+            "spec.trafficDistribution: traffic distribution is not implemented",
+        ),
         (
             {"clusterIP": "None", "sessionAffinity": "ClientIP"},
             "spec.SessionAffinity is ignored for headless",
@@ -154,6 +157,5 @@ def test_other_warnings() -> None:
     assert support.unsupported(resources.INGRESSES, {})[0] == [
         "Ingress is stored, but no ingress controller runs here yet"
     ]
-    assert "EndpointSlice" in support.unsupported(resources.ENDPOINTS, {})[0][0]
     finalized = {"metadata": {"finalizers": ["mine"]}}
     assert "prefer a domain-qualified" in support.unsupported(resources.CONFIGMAPS, finalized)[0][0]

@@ -61,8 +61,6 @@ def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldE
     elif key == ("", "Service"):
         _hold(_SERVICE, obj, obj.get("spec") or {}, "", warnings, refusals)
         warnings += _of_service(obj.get("spec") or {})
-    elif key == ("", "Endpoints"):
-        warnings.append("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
     return list(dict.fromkeys(warnings)), refusals
 
 

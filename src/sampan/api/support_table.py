@@ -260,15 +260,11 @@ SERVICE: dict[str, Support] = {
         "cluster DNS is not there yet: the name of a headless Service does not resolve", _is("None")
     ),
     "spec.clusterIPs": WORKS,
-    "spec.externalIPs": _warned("external IPs are not implemented: they are stored, but not answered"),
+    "spec.externalIPs": WORKS,
     "spec.externalName": _warned("cluster DNS is not there yet: the name does not resolve"),
-    "spec.externalTrafficPolicy": _warned(
-        "the policy Local is not implemented: traffic goes to all endpoints", _is("Local")
-    ),
+    "spec.externalTrafficPolicy": WORKS,
     "spec.healthCheckNodePort": _warned("health check node ports are not implemented: nothing answers there"),
-    "spec.internalTrafficPolicy": _warned(
-        "the policy Local is not implemented: traffic goes to all endpoints", _is("Local")
-    ),
+    "spec.internalTrafficPolicy": WORKS,
     "spec.ipFamilies": _refused("this cluster has only IPv4", lambda value, _: "IPv6" in value),
     "spec.ipFamilyPolicy": _refused(
         "this cluster is not configured for dual-stack services", _is("RequireDualStack")
@@ -280,7 +276,7 @@ SERVICE: dict[str, Support] = {
     "spec.ports.name": WORKS,
     "spec.ports.nodePort": WORKS,
     "spec.ports.port": WORKS,
-    "spec.ports.protocol": _warned("SCTP is not implemented: nothing is forwarded", _is("SCTP")),
+    "spec.ports.protocol": WORKS,
     "spec.ports.targetPort": WORKS,
     "spec.publishNotReadyAddresses": WORKS,
     "spec.selector": WORKS,
