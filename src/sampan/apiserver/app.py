@@ -26,6 +26,7 @@ from sampan.apiserver.handlers import Handlers
 from sampan.apiserver.health import Health
 from sampan.apiserver.inprocess import InProcessClient
 from sampan.apiserver.listing import Lists
+from sampan.apiserver.patching import Patching
 from sampan.apiserver.registry import Registry
 from sampan.apiserver.subresources import Actions
 from sampan.apiserver.types import LOOPBACK, RequestInfo, User
@@ -47,6 +48,7 @@ class App:
         self._store = store
         self._connector: NodeConnector | None = None
         self._registry = Registry(store, self.cache)
+        self._patching = Patching(self._registry)
         self._deletion = Deletion(self._registry)
         self._lists = Lists(store, self.cache)
         self._actions = Actions(self._registry, self._deletion, config)
@@ -71,6 +73,7 @@ class App:
             config=self.config,
             cache=self.cache,
             registry=self._registry,
+            patching=self._patching,
             deletion=self._deletion,
             lists=self._lists,
             actions=self._actions,
@@ -97,6 +100,7 @@ class App:
             user,
             cache=self.cache,
             registry=self._registry,
+            patching=self._patching,
             deletion=self._deletion,
             lists=self._lists,
             actions=self._actions,

@@ -15,11 +15,11 @@ from sampan.api.errors import FieldError, Object, StatusError, bad_request, inva
 from sampan.api.objects import deep_copy, format_time, now, parse_time
 from sampan.api.resources import NAMESPACES, PODS, SERVICEACCOUNTS, SERVICES, Resource
 from sampan.apiserver import preparation, views
+from sampan.apiserver.events import Selection
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.records import Record
 from sampan.apiserver.registry import Conflict, Registry, modified
 from sampan.apiserver.types import Attributes
-from sampan.apiserver.watchcache import Selection
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"

@@ -14,14 +14,16 @@ from sampan.api.resources import BINDINGS, ENDPOINTS, Resource
 from sampan.apiserver import authorization, bodies, deletion, listing, negotiation, preparation, requestinfo
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
+from sampan.apiserver.events import Selection
 from sampan.apiserver.impersonation import impersonate
 from sampan.apiserver.listing import Listed, Lists
 from sampan.apiserver.negotiation import Rendering
+from sampan.apiserver.patching import Patching
 from sampan.apiserver.records import Record
 from sampan.apiserver.registry import Registry
 from sampan.apiserver.subresources import CONNECT, Actions, view_of
 from sampan.apiserver.types import Authenticator, Authorizer, Connector, RequestInfo, User
-from sampan.apiserver.watchcache import Selection, WatchCache
+from sampan.apiserver.watchcache import WatchCache
 from sampan.apiserver.watching import parse_revision, too_large, watch
 from sampan.client.types import APPLY_PATCH
 from sampan.transport.types import Answer, Request, Response
@@ -41,6 +43,7 @@ class Handlers:
         config: Config,
         cache: WatchCache,
         registry: Registry,
+        patching: Patching,
         deletion: Deletion,
         lists: Lists,
         actions: Actions,
@@ -53,6 +56,7 @@ class Handlers:
         self._config = config
         self._cache = cache
         self._registry = registry
+        self._patching = patching
         self._deletion = deletion
         self._lists = lists
         self._actions = actions
@@ -247,7 +251,7 @@ class Handlers:
         if duplicates and writing.field_validation == "Warn":
             writing.warnings += duplicates
         namespace = info.namespace if resource.namespaced else ""
-        record, created = await self._registry.patch(
+        record, created = await self._patching.patch(
             resource, namespace, info.name, view, patch, media, writing
         )
         if view.kind != resource.kind:

@@ -18,12 +18,14 @@ from sampan.api.objects import deep_copy
 from sampan.api.resources import BINDINGS, Resource
 from sampan.apiserver import deletion, views
 from sampan.apiserver.deletion import DeleteOptions, Deletion
+from sampan.apiserver.events import Change, ChangeType, Selection, bookmark_object, initial
 from sampan.apiserver.listing import Listed, ListOptions, Lists
+from sampan.apiserver.patching import Patching
 from sampan.apiserver.preparation import Writing, check_resource, check_type
 from sampan.apiserver.registry import Registry
 from sampan.apiserver.subresources import Actions, view_of
 from sampan.apiserver.types import User
-from sampan.apiserver.watchcache import Change, ChangeType, Selection, WatchCache, bookmark_object, initial
+from sampan.apiserver.watchcache import WatchCache
 from sampan.apiserver.watching import parse_revision, too_large
 from sampan.client.types import MERGE_PATCH, ObjectList, WatchEvent
 
@@ -42,6 +44,7 @@ class InProcessClient:
         *,
         cache: WatchCache,
         registry: Registry,
+        patching: Patching,
         deletion: Deletion,
         lists: Lists,
         actions: Actions,
@@ -51,6 +54,7 @@ class InProcessClient:
         self._user = user
         self._cache = cache
         self._registry = registry
+        self._patching = patching
         self._deletion = deletion
         self._lists = lists
         self._actions = actions
@@ -159,7 +163,7 @@ class InProcessClient:
         view = view_of(resource, _sub(resource, subresource))
         writing = self._writing(field_manager)
         writing.force = force
-        record, _ = await self._registry.patch(
+        record, _ = await self._patching.patch(
             resource, namespace, name, view, deep_copy(patch), content_type, writing
         )
         return view.read(record.obj)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from sampan.api import errors
 from sampan.api.errors import StatusError, bad_request, gone
+from sampan.apiserver.events import Selection
 from sampan.apiserver.records import ROOT, Record
-from sampan.apiserver.watchcache import Selection, WatchCache
+from sampan.apiserver.watchcache import WatchCache
 from sampan.apiserver.watching import parse_revision, too_large
 from sampan.store.types import Compacted, FutureRevision, Store
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
-from sampan.api import errors, schema
-from sampan.api import patch as patches
+from sampan.api import errors
 from sampan.api.errors import MODIFIED, Object, StatusError, bad_request, invalid_value
-from sampan.api.objects import deep_copy, generate_name, now
+from sampan.api.objects import deep_copy, generate_name
 from sampan.api.resources import (
     CLUSTERROLEBINDINGS,
     CLUSTERROLES,
@@ -30,8 +29,8 @@ from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.records import Record, encode, key_of, opening, splice
 from sampan.apiserver.types import Admission, Attributes
+from sampan.apiserver.views import View
 from sampan.apiserver.watchcache import WatchCache
-from sampan.client.types import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 from sampan.store import types as store_types
 from sampan.store.types import Store
 
@@ -43,38 +42,6 @@ _VERSION_NEEDED = {LEASES.key_stem}
 """Kinds whose update must say which version it replaces."""
 _NOTHING_ALLOCATED = contextlib.nullcontext()
 _NAME_ATTEMPTS = 8
-
-
-class View(Protocol):
-    """A subresource that is another face of the same object (the object itself, its status, its scale)."""
-
-    name: str
-    definition: str
-    api_version: str
-    kind: str
-
-    def read(self, obj: Object) -> Object:
-        """The face of a stored object; shares what it can."""
-
-    def write(self, obj: Object, face: Object) -> Object:
-        """The object with a changed face."""
-
-
-class ObjectView:
-    """The object itself, or a subresource of the same kind (`status`, `finalize`)."""
-
-    def __init__(self, resource: Resource, name: str = "") -> None:
-        self.resource = resource
-        self.name = name
-        self.definition = resource.definition
-        self.api_version = resource.api_version
-        self.kind = resource.kind
-
-    def read(self, obj: Object) -> Object:
-        return views.shown(self.resource, obj)
-
-    def write(self, obj: Object, face: Object) -> Object:
-        return views.kept(self.resource, face)
 
 
 class Conflict(Exception):
@@ -99,7 +66,7 @@ class Registry:
         """Store a new object; takes `obj` over. `applied`: its managedFields are server-side apply's and stand.
         Raises StatusError."""
         metadata = obj["metadata"]
-        _check_namespace(resource, namespace, metadata)
+        check_namespace(resource, namespace, metadata)
         if metadata.get("resourceVersion") not in (None, "", "0"):
             raise bad_request("resourceVersion should not be set on objects to be created")
         row = views.storage_resource(resource)
@@ -181,7 +148,7 @@ class Registry:
     ) -> tuple[Record, bool]:
         """Replace an object or one face of it; takes `face` over. The second value says whether it was created."""
         metadata = face["metadata"]
-        _check_namespace(resource, namespace, metadata)
+        check_namespace(resource, namespace, metadata)
         given = metadata.setdefault("name", name)
         if given != name:
             raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
@@ -191,7 +158,7 @@ class Registry:
             record = self.cache.record(row, namespace, name)
             if record is None:
                 return await self._update_missing(resource, namespace, name, view, face, asked, writing)
-            self._check_preconditions(row, record, metadata, asked)
+            self.check_preconditions(row, record, metadata, asked)
             if not asked and not view.name and row.key_stem in _VERSION_NEEDED:
                 problem = invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
                 raise errors.invalid(row.kind, name, [problem], row.group)
@@ -223,7 +190,7 @@ class Registry:
             raise errors.conflict(row.plural, name, why, row.group)
         return await self.create(resource, namespace, face, writing), True
 
-    def _check_preconditions(self, row: Resource, record: Record, metadata: Object, asked: str) -> None:
+    def check_preconditions(self, row: Resource, record: Record, metadata: Object, asked: str) -> None:
         uid = metadata.get("uid")
         present = record.obj["metadata"]["uid"]
         if uid and uid != present:
@@ -307,118 +274,6 @@ class Registry:
             return unstored(row, last, entry.revision)
         return record.at(entry.revision)
 
-    # -- patch
-
-    async def patch(
-        self,
-        resource: Resource,
-        namespace: str,
-        name: str,
-        view: View,
-        patch: Any,
-        content_type: str,
-        writing: Writing,
-    ) -> tuple[Record, bool]:
-        """Change an object by one of the four kinds of patch; the second value says whether it was created."""
-        apply_patch = _applier(view, patch, content_type)
-        row = views.storage_resource(resource)
-        while True:
-            record = self.cache.record(row, namespace, name)
-            if record is None:
-                if content_type != APPLY_PATCH or view.name:
-                    raise errors.not_found(row.plural, name, row.group)
-                return await self._apply_missing(resource, namespace, name, patch, writing), True
-            mark = len(writing.warnings)
-            try:
-                if content_type == APPLY_PATCH:
-                    return await self._apply(resource, record, view, patch, writing), False
-                face = deep_copy(apply_patch(view.read(record.obj)))
-                return await self._patched(resource, record, view, face, writing), False
-            except Conflict:
-                # Tried again on the newer object; a patch that names a version is found out by its preconditions.
-                del writing.warnings[mark:]
-
-    async def _patched(
-        self, resource: Resource, record: Record, view: View, face: Object, writing: Writing
-    ) -> Record:
-        row = views.storage_resource(resource)
-        preparation.check_type(view.definition, view.api_version, view.kind, face, writing)
-        metadata = face["metadata"]
-        if metadata.get("name") != record.name:
-            raise bad_request(
-                f"the name of the object ({metadata.get('name', '')}) does not match the name on the URL ({record.name})"
-            )
-        _check_namespace(resource, record.namespace, metadata)
-        self._check_preconditions(row, record, metadata, metadata.get("resourceVersion") or "")
-        return await self.replace(resource, record, view.write(record.obj, face), view.name, writing)
-
-    async def _apply(
-        self, resource: Resource, record: Record, view: View, config: Object, writing: Writing
-    ) -> Record:
-        from sampan.api import apply
-
-        row = views.storage_resource(resource)
-        if view.kind != resource.kind:
-            what = f"server-side apply of {resource.plural}/{view.name} is not supported by sampan"
-            raise StatusError(501, "NotImplemented", what)
-        self._check_applied(resource, record.namespace, record.name, view, config, writing)
-        asked = config["metadata"].get("resourceVersion") or ""
-        self._check_preconditions(row, record, config["metadata"], asked)
-        live = view.read(record.obj)
-        face = apply.apply(
-            schema.node(view.definition),
-            live,
-            config,
-            manager=writing.manager,
-            api_version=view.api_version,
-            time=now(),
-            force=writing.force,
-            subresource=view.name,
-        )
-        new = view.write(record.obj, deep_copy(face))
-        preparation.begin_update(row, new, record.obj, view.name)
-        return await self.finish_update(resource, record, new, view.name, writing)
-
-    async def _apply_missing(
-        self, resource: Resource, namespace: str, name: str, config: Object, writing: Writing
-    ) -> Record:
-        from sampan.api import apply
-
-        view = ObjectView(resource)
-        self._check_applied(resource, namespace, name, view, config, writing)
-        if config["metadata"].get("uid"):
-            why = f"uid mismatch: the provided object specified uid {config['metadata']['uid']}, and no existing object was found"
-            raise errors.conflict(resource.plural, name, why, resource.group)
-        made = apply.apply(
-            schema.node(resource.definition),
-            None,
-            config,
-            manager=writing.manager,
-            api_version=resource.api_version,
-            time=now(),
-            force=writing.force,
-        )
-        obj = deep_copy(made)
-        return await self.create(resource, namespace, obj, writing, applied=True)
-
-    def _check_applied(
-        self, resource: Resource, namespace: str, name: str, view: View, config: Any, writing: Writing
-    ) -> None:
-        if not isinstance(config, dict):
-            raise bad_request("an applied configuration is an object")
-        for needed in ("apiVersion", "kind"):
-            if not config.get(needed):
-                raise bad_request(f"invalid object type: {needed} must be set in an applied configuration")
-        preparation.check_type(view.definition, view.api_version, view.kind, config, writing)
-        metadata = config["metadata"]
-        if metadata.get("managedFields"):
-            raise bad_request("metadata.managedFields must be nil")
-        _check_namespace(resource, namespace, metadata)
-        if metadata.setdefault("name", name) != name:
-            raise bad_request(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
-            )
-
     # -- changes of our own
 
     async def modify(
@@ -442,23 +297,7 @@ class Registry:
                 continue
 
 
-def _applier(view: View, patch: Any, content_type: str) -> Callable[[Object], Object]:
-    if content_type == JSON_PATCH:
-        return lambda doc: patches.json_patch(deep_copy(doc), patch)
-    if content_type == MERGE_PATCH:
-        return lambda doc: patches.merge_patch(doc, patch)
-    if content_type == STRATEGIC_MERGE_PATCH:
-        node = schema.node(view.definition)
-        return lambda doc: patches.strategic_merge(node, doc, patch)
-    if content_type == APPLY_PATCH:
-        return lambda doc: doc
-    raise errors.unsupported_media_type(
-        "the body of the request was in an unknown format - accepted media types include: "
-        f"{JSON_PATCH}, {MERGE_PATCH}, {APPLY_PATCH}"
-    )
-
-
-def _check_namespace(resource: Resource, namespace: str, metadata: Object) -> None:
+def check_namespace(resource: Resource, namespace: str, metadata: Object) -> None:
     """Fill in the namespace of the URL; refuse another one."""
     if not resource.namespaced:
         if metadata.get("namespace"):

@@ -13,8 +13,9 @@ from sampan.api.resources import PODS, SERVICEACCOUNTS, Resource, Subresource
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import DeleteOptions, Deletion, options_from
 from sampan.apiserver.preparation import Writing, check_type
-from sampan.apiserver.registry import ObjectView, Registry, View
+from sampan.apiserver.registry import Registry
 from sampan.apiserver.types import Attributes
+from sampan.apiserver.views import ObjectView, View
 
 SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 CONNECT = frozenset({"log", "exec", "attach", "portforward", "proxy"})

@@ -1,9 +1,11 @@
-"""One stored object under two names: Events as core/v1 keeps them and as events.k8s.io/v1 shows them.
+"""The faces of a stored object: its subresources, and Events under their two names.
 
-The stored form is core/v1's. Upstream: `pkg/apis/events/v1/conversion.go`.
+Events are stored as core/v1 has them and shown by events.k8s.io/v1 too. Upstream: `pkg/apis/events/v1/conversion.go`.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 from sampan.api.errors import Object
 from sampan.api.resources import EVENTS, EVENTS_V1, Resource
@@ -45,3 +47,35 @@ def _renamed(obj: Object, resource: Resource, names: tuple[tuple[str, str], ...]
     if resource is EVENTS:
         out.setdefault("involvedObject", {})
     return out
+
+
+class View(Protocol):
+    """A subresource that is another face of the same object (the object itself, its status, its scale)."""
+
+    name: str
+    definition: str
+    api_version: str
+    kind: str
+
+    def read(self, obj: Object) -> Object:
+        """The face of a stored object; shares what it can."""
+
+    def write(self, obj: Object, face: Object) -> Object:
+        """The object with a changed face."""
+
+
+class ObjectView:
+    """The object itself, or a subresource of the same kind (`status`, `finalize`)."""
+
+    def __init__(self, resource: Resource, name: str = "") -> None:
+        self.resource = resource
+        self.name = name
+        self.definition = resource.definition
+        self.api_version = resource.api_version
+        self.kind = resource.kind
+
+    def read(self, obj: Object) -> Object:
+        return shown(self.resource, obj)
+
+    def write(self, obj: Object, face: Object) -> Object:
+        return kept(self.resource, face)

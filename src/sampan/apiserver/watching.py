@@ -12,18 +12,18 @@ import random
 from collections.abc import Callable, Sequence
 
 from sampan.api.errors import StatusError, bad_request, invalid_value
-from sampan.apiserver.negotiation import Rendering, not_acceptable
-from sampan.apiserver.records import to_json
-from sampan.apiserver.requestinfo import truthy
-from sampan.apiserver.watchcache import (
+from sampan.apiserver.events import (
     Change,
     ChangeType,
     Selection,
-    WatchCache,
     bookmark_object,
     framed_event,
     initial,
 )
+from sampan.apiserver.negotiation import Rendering, not_acceptable
+from sampan.apiserver.records import to_json
+from sampan.apiserver.requestinfo import truthy
+from sampan.apiserver.watchcache import WatchCache
 from sampan.transport.types import Request, Stream, StreamingResponse
 
 MOST_BUFFERED = 32 * 2**20
