@@ -1,0 +1,96 @@
+"""What every controller is: a queue of keys, handlers that fill it, and the work that one key asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sampan.api.errors import Object
+from sampan.api.resources import Resource
+from sampan.client.events import Recorder
+from sampan.client.informer import Informer, key_of
+from sampan.client.types import Client
+from sampan.client.workqueue import WorkQueue
+from sampan.controllers.informers import Informers
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the manager gives to each controller."""
+
+    client: Client
+    informers: Informers
+    recorder: Callable[[str], Recorder]
+    """Makes (and runs) the recorder of one component's events."""
+    cluster_ca: str
+    """The certificates that clients of this cluster trust, PEM."""
+
+
+class Controller:
+    """A controller registers its handlers when it is made; `run` starts once all informers are complete."""
+
+    name = ""
+    workers = 1
+
+    def __init__(self) -> None:
+        self.queue = WorkQueue(self.name)
+
+    async def sync(self, key: str) -> None:
+        """Bring what belongs to `key` to where it should be. What raises is tried again after a pause."""
+        raise NotImplementedError
+
+    async def run(self) -> None:
+        await self.queue.run(self.sync, self.workers)
+
+    def enqueue(self, obj: Object) -> None:
+        self.queue.add(key_of(obj))
+
+    def enqueue_either(self, old: Object | None, new: Object | None) -> None:
+        """A handler that has the object itself looked at."""
+        obj = new if new is not None else old
+        assert obj is not None
+        self.queue.add(key_of(obj))
+
+
+class OwnWrites:
+    """Which of our own writes the informer's copy does not show yet, a key at a time.
+
+    A decision made on a copy that lacks our last write would repeat it (two pods for one); the change that
+    brings the copy up to date wakes the key again. Revisions of one store are comparable numbers.
+    """
+
+    def __init__(self, informer: Informer) -> None:
+        self._informer = informer
+        self._newest: dict[str, int] = {}
+
+    def note(self, key: str, written: Object) -> None:
+        revision = int(written["metadata"]["resourceVersion"])
+        if revision > self._newest.get(key, 0):
+            self._newest[key] = revision
+
+    def unseen(self, key: str) -> bool:
+        newest = self._newest.get(key)
+        if newest is None:
+            return False
+        if int(self._informer.resource_version or 0) >= newest:
+            del self._newest[key]
+            return False
+        return True
+
+    def forget(self, key: str) -> None:
+        self._newest.pop(key, None)
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Namespace ("" for none) and name of an informer's key."""
+    namespace, _, name = key.rpartition("/")
+    return namespace, name
+
+
+def deleting(obj: Object) -> bool:
+    return bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def stored_kind(resource: Resource) -> str:
+    """How a resource's kind is written in an owner reference: `apps/v1/Deployment`."""
+    return f"{resource.api_version}/{resource.kind}"

@@ -1,0 +1,143 @@
+"""What a Service's endpoints are, computed from its pods. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+
+from sampan.api.errors import Object
+from sampan.api.objects import condition_true
+from sampan.controllers import pods as facts
+from sampan.controllers.controller import deleting
+
+ZONE_LABEL = "topology.kubernetes.io/zone"
+FAMILIES = ("IPv4", "IPv6")
+
+
+def wanted(
+    service: Object, pods: Iterable[Object], node_of: Callable[[str], Object | None]
+) -> dict[tuple[str, str], tuple[list[Object], list[Object]]]:
+    """Ports and endpoints for each (address type, ports written as a text).
+
+    Pods whose named target ports have different numbers fall into different groups. A pod on a node that is not
+    known is left out, unless the Service wants addresses that are not ready.
+    """
+    found: dict[tuple[str, str], tuple[list[Object], list[Object]]] = {}
+    for pod in pods:
+        if not _has_endpoint(pod):
+            continue
+        node = node_of(pod["spec"].get("nodeName") or "")
+        if node is None and not service["spec"].get("publishNotReadyAddresses"):
+            continue
+        ports = ports_of(service, pod)
+        shape = shape_of(ports)
+        for family in address_types(service):
+            address = _address(pod, family)
+            if address:
+                group = found.setdefault((family, shape), (ports, []))
+                group[1].append(_endpoint(service, pod, node, address))
+    return found
+
+
+def address_types(service: Object) -> list[str]:
+    """The families that the Service has endpoints of; a headless one without families has those of its pods."""
+    families = service["spec"].get("ipFamilies")
+    return list(families) if families else ["IPv4"]
+
+
+def shape_of(ports: Iterable[Object]) -> str:
+    """Ports as a text that is equal for equal ports, in whatever order they were given."""
+    return json.dumps(sorted(json.dumps(p, sort_keys=True) for p in ports))
+
+
+def _has_endpoint(pod: Object) -> bool:
+    return not facts.finished(pod) and bool(_addresses(pod))
+
+
+def _addresses(pod: Object) -> list[str]:
+    status = pod.get("status") or {}
+    several = [a["ip"] for a in status.get("podIPs") or () if a.get("ip")]
+    return several or ([status["podIP"]] if status.get("podIP") else [])
+
+
+def _address(pod: Object, family: str) -> str:
+    return next((a for a in _addresses(pod) if (":" in a) == (family == "IPv6")), "")
+
+
+def ports_of(service: Object, pod: Object) -> list[Object]:
+    """The Service's ports as this pod has them; one that the pod does not name is left out."""
+    ports: list[Object] = []
+    for port in service["spec"].get("ports") or ():
+        number = target_port(pod, port)
+        if number is None:
+            continue
+        made: Object = {
+            "name": port.get("name") or "",
+            "protocol": port.get("protocol") or "TCP",
+            "port": number,
+        }
+        if port.get("appProtocol"):
+            made["appProtocol"] = port["appProtocol"]
+        ports.append(made)
+    return ports
+
+
+def target_port(pod: Object, service_port: Object) -> int | None:
+    """The number of a Service port's target in a pod; None if the pod names no such port."""
+    target = service_port.get("targetPort")
+    if target is None or target == 0 or target == "":
+        return int(service_port["port"])
+    if isinstance(target, int):
+        return target
+    protocol = service_port.get("protocol") or "TCP"
+    spec = pod["spec"]
+    sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    for container in [*(spec.get("containers") or ()), *sidecars]:
+        for port in container.get("ports") or ():
+            if port.get("name") == target and (port.get("protocol") or "TCP") == protocol:
+                return int(port["containerPort"])
+    return None
+
+
+def _endpoint(service: Object, pod: Object, node: Object | None, address: str) -> Object:
+    meta, spec = pod["metadata"], pod["spec"]
+    serving, terminating = condition_true(pod, "Ready"), deleting(pod)
+    publish = bool(service["spec"].get("publishNotReadyAddresses"))
+    made: Object = {
+        "addresses": [address],
+        "conditions": {
+            "ready": publish or (serving and not terminating),
+            "serving": serving,
+            "terminating": terminating,
+        },
+        "targetRef": {
+            "kind": "Pod",
+            "namespace": meta["namespace"],
+            "name": meta["name"],
+            "uid": meta["uid"],
+        },
+    }
+    if spec.get("nodeName"):
+        made["nodeName"] = spec["nodeName"]
+    if spec.get("hostname") and spec.get("subdomain") == service["metadata"]["name"]:
+        made["hostname"] = spec["hostname"]
+    zone = (node["metadata"].get("labels") or {}).get(ZONE_LABEL) if node is not None else None
+    if zone:
+        made["zone"] = zone
+    hints = _hints(service, made)
+    if hints:
+        made["hints"] = hints
+    return made
+
+
+def _hints(service: Object, endpoint: Object) -> Object:
+    """For whom an endpoint is near, where the Service prefers near ones."""
+    preference = service["spec"].get("trafficDistribution")
+    hints: Object = {}
+    if preference not in ("PreferClose", "PreferSameZone", "PreferSameNode"):
+        return hints
+    if endpoint.get("zone"):
+        hints["forZones"] = [{"name": endpoint["zone"]}]
+    if preference == "PreferSameNode" and endpoint.get("nodeName"):
+        hints["forNodes"] = [{"name": endpoint["nodeName"]}]
+    return hints

@@ -1,0 +1,49 @@
+"""The controller manager: one set of informers, and every controller on it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sampan.client.events import Recorder
+from sampan.client.types import Client
+from sampan.controllers.controller import Context, Controller
+from sampan.controllers.deployment import DeploymentController
+from sampan.controllers.endpointslice import EndpointSliceController
+from sampan.controllers.informers import Informers
+from sampan.controllers.replicaset import ReplicaSetController
+from sampan.controllers.root_ca import RootCaController
+from sampan.controllers.serviceaccount import ServiceAccountController
+
+CONTROLLERS: tuple[type[Controller], ...] = (
+    ServiceAccountController,
+    RootCaController,
+    DeploymentController,
+    ReplicaSetController,
+    EndpointSliceController,
+)
+
+
+class Manager:
+    """Runs every controller against `client`. `cluster_ca` (PEM) is published in every namespace."""
+
+    def __init__(self, client: Client, cluster_ca: str) -> None:
+        self._client = client
+        self._cluster_ca = cluster_ca
+
+    async def run(self) -> None:
+        """Control until cancelled. A controller's failure to do one thing is logged and tried again, never raised."""
+        informers = Informers(self._client)
+        recorders: dict[str, Recorder] = {}
+
+        def recorder(component: str) -> Recorder:
+            return recorders.setdefault(component, Recorder(self._client, component))
+
+        context = Context(self._client, informers, recorder, self._cluster_ca)
+        controllers = [make(context) for make in CONTROLLERS]  # type: ignore[call-arg]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(informers.run(), name="informers")
+            await informers.synced()
+            for controller in controllers:
+                group.create_task(controller.run(), name=f"controller {controller.name}")
+            for component, made in recorders.items():
+                group.create_task(made.run(), name=f"events of {component}")
