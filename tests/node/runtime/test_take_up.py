@@ -48,7 +48,6 @@ async def test_what_ended_meanwhile_is_told(place: Place) -> None:
     pidfd = os.pidfd_open(first._containers[id].record.conmon.pid)
     for runtime in place.runtimes:
         await runtime.close()
-    first._containers[id].record.state = ContainerState.EXITED  # it sees nothing more
     assert process.stdin
     process.stdin.write(b"\n")
     loop = asyncio.get_running_loop()
@@ -117,7 +116,6 @@ async def test_an_interrupted_start_is_an_end(place: Place) -> None:
     record = Path(place.directory, "state/containers", id, "record.json")
     record.write_text(record.read_text().replace('"CONTAINER_RUNNING"', '"CONTAINER_CREATED"'))
     await runtime.close()
-    runtime._containers[id].record.state = ContainerState.EXITED  # it sees nothing more
     second = await place.runtime()
     status = await second.container_status(id)
     assert (status.state, status.exit_code) == (ContainerState.EXITED, 255)

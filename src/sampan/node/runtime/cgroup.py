@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Literal
@@ -81,6 +82,26 @@ class Cgroups:
                 value = file.read()
             with open(f"{directory}/{name}", "w") as file:
                 file.write(value)
+
+    def expect_moves(self) -> None:
+        """Make the kernel ready for processes to be moved soon; returns at once.
+
+        The first move after a while waits for all processors (an RCU grace period, 10-20 ms), others soon after it
+        do not. So a thread moves us to where we are already while the container is still being prepared.
+        """
+        threading.Thread(target=self._move_nowhere, name="cgroup", daemon=True).start()
+
+    def _move_nowhere(self) -> None:
+        with suppress(OSError), open("/proc/self/cgroup") as file:
+            for line in file:
+                number, controllers, path = line.rstrip("\n").split(":", 2)
+                hierarchy = "" if self.version == 2 else controllers.removeprefix("name=")
+                if (number == "0") is (self.version == 2) and (
+                    not hierarchy or hierarchy in self.hierarchies
+                ):
+                    with open(f"{self.directory(path, hierarchy)}/cgroup.procs", "w") as procs:
+                        procs.write("0")
+                    return
 
     def remove(self, path: str) -> None:
         """Remove the cgroup and the empty ones below it; one that still has processes stays."""

@@ -25,7 +25,7 @@ from sampan.node.runtime.cgroup import Cgroups
 from sampan.node.runtime.check import Programs, find_programs
 from sampan.node.runtime.messages import from_log
 from sampan.node.runtime.port import connect
-from sampan.node.runtime.process import ProcessId, Watch, run
+from sampan.node.runtime.process import Child, ProcessId, Watch, run
 from sampan.node.runtime.records import ContainerRecord, SandboxRecord, Shelf
 from sampan.node.runtime.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, unmount
 from sampan.node.runtime.types import (
@@ -68,7 +68,8 @@ class _Container:
     def __init__(self, record: ContainerRecord) -> None:
         self.record = record
         self.lock = asyncio.Lock()
-        self.watch: Watch | None = None
+        self.watch: Watch | Child | None = None
+        """Of its conmon."""
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
 
@@ -154,7 +155,7 @@ class OciRuntime:
             self._finish(container, LOST, "Unknown", "the start of the container was interrupted")
 
     async def close(self) -> None:
-        watches = [sandbox.watch for sandbox in self._sandboxes.values()]
+        watches: list[Watch | Child | None] = [sandbox.watch for sandbox in self._sandboxes.values()]
         watches += [container.watch for container in self._containers.values()]
         for watch in watches:
             if watch:
@@ -281,6 +282,7 @@ class OciRuntime:
         if image is None:
             raise RuntimeFailure(f'image "{config.image}": not found', "CreateContainerError")
         check_non_root(config, image.config, sandbox.config)
+        self.cgroups.expect_moves()
         id = secrets.token_hex(32)
         record = ContainerRecord(
             id=id,
@@ -377,6 +379,7 @@ class OciRuntime:
                 raise RuntimeFailure(message, "RunContainerError")
             record.state = ContainerState.RUNNING
             self._container_shelf.write(record)
+            container.watch = child
             child.done.add_done_callback(lambda _: self._conmon_ended(container))
 
     def _program(self, record: ContainerRecord) -> str:

@@ -161,6 +161,10 @@ class Child:
     async def wait(self) -> int:
         return await asyncio.shield(self.done)
 
+    def close(self) -> None:
+        """Watch it no longer; it goes on, and `done` stays as it is."""
+        self._watch.close()
+
     def send(self, number: int) -> None:
         if not self.done.done():
             os.kill(self.pid, number)
