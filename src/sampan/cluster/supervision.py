@@ -72,6 +72,8 @@ def start(config: ClusterConfig) -> None:
         os.setsid()
         if os.fork():
             os._exit(0)
+        # Nothing of the caller's: above all not its lock, nor a pipe that somebody waits for the end of.
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.chdir("/")
         os.umask(0o022)
         supervise(config)

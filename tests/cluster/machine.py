@@ -1,0 +1,74 @@
+"""The machine as a cluster may change it: what is compared before and after."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A picture of everything that a cluster makes on its host."""
+
+    processes: frozenset[str]
+    namespaces: frozenset[str]
+    links: frozenset[str]
+    routes: frozenset[str]
+    rules: str
+    mounts: frozenset[str]
+    cgroups: frozenset[str]
+    files: frozenset[str]
+    sysctls: str
+
+
+def picture(name: str) -> Machine:
+    """The machine now, as far as the cluster `name` (or anything that all clusters share) can show in it."""
+    return Machine(
+        frozenset(_processes(name)),
+        frozenset(p.name for p in Path("/run/netns").glob(f"sampan-{name}-*")),
+        frozenset(_links()),
+        frozenset(_run("ip", "route", "show", "table", "all").splitlines()),
+        _tables(name),
+        frozenset(
+            line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"/{name}" in line
+        ),
+        frozenset(str(p) for p in Path("/sys/fs/cgroup").glob(f"**/sampan/{name}")),
+        frozenset(
+            str(p) for root in ("/var/lib/sampan", "/run/sampan") for p in Path(root, name).glob("**/*")
+        ),
+        _run(
+            "sysctl",
+            "-n",
+            "net.ipv4.ip_forward",
+            "net.ipv4.conf.all.rp_filter",
+            "net.ipv4.conf.all.send_redirects",
+        ),
+    )
+
+
+def _processes(name: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cgroup"):
+        try:
+            if f"/sampan/{name}/" in path.read_text():
+                found.append(f"{path.parent.name} {(path.parent / 'comm').read_text().strip()}")
+        except OSError:
+            continue
+    return found
+
+
+def _links() -> list[str]:
+    shown = json.loads(_run("ip", "-j", "link"))
+    return [link["ifname"] for link in shown if link["ifname"].startswith("sampan")]
+
+
+def _tables(name: str) -> str:
+    return "\n".join(
+        line for line in _run("nft", "list", "tables").splitlines() if line.endswith(f" sampan-{name}")
+    )
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
