@@ -21,6 +21,7 @@ from sampan.api.errors import Object, not_found, page_not_found
 from sampan.api.resources import Resource
 from sampan.apiserver.config import Config
 from sampan.apiserver.connect import NodeConnector
+from sampan.apiserver.proxying import streams_body
 from sampan.apiserver.requestinfo import parse
 from sampan.apiserver.types import User
 from sampan.node.server import API_SERVER, NodeServer
@@ -259,7 +260,7 @@ async def rig(directory: Path) -> AsyncIterator[Rig]:
             return connector.connect(request, info, ADMIN)
         return _read(cache, info.plural, info.namespace, info.name, request.path)
 
-    api = HttpServer(handle, name="api")
+    api = HttpServer(handle, stream_body=streams_body, name="api")
     host, api_port = await api.listen("127.0.0.1")
     try:
         yield Rig(cache, node, f"http://{host}:{api_port}", connector, requests)

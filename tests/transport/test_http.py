@@ -530,3 +530,88 @@ async def test_client_certificates_and_renewal(tmp_path: Path) -> None:
         assert (await ask(connect, anonymous))[1] == "server"  # The key is still the old one.
         renewed[1].replace(key)
         assert await ask(connect, known) == (b"alice ('devs', 'ops')", "renewed")
+
+
+def early(method: str, target: str) -> bool:
+    return target.startswith("/early")
+
+
+async def test_a_body_of_any_size_is_streamed_to_who_asked_for_it() -> None:
+    async def count(request: Request) -> Answer:
+        assert request.body == b""
+        assert request.body_stream is not None
+        size = 0
+        while data := await request.body_stream.read(100_000):
+            size += len(data)
+        return Response(200, b"%d" % size)
+
+    def handler(request: Request) -> Any:
+        return count(request) if request.path == "/early" else echo(request)
+
+    async with serving(handler, max_body=1000, stream_body=early) as connect:
+        reader, writer = await connect()
+        big = b"x" * 5_000_000
+        writer.write(
+            b"PUT /early HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n" + big + get("/next")
+        )
+        assert (await read_answer(reader))[2] == b"5000000"
+        assert json.loads((await read_answer(reader))[2])["target"] == "/next"
+        writer.write(b"PUT /early HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + frame(big))
+        writer.write(b"0\r\n\r\n" + get("/next"))
+        assert (await read_answer(reader))[2] == b"5000000"
+        assert json.loads((await read_answer(reader))[2])["target"] == "/next"
+
+
+async def test_a_streamed_body_holds_back_its_sender() -> None:
+    taken: asyncio.Queue[Request] = asyncio.Queue()
+    gate = asyncio.Event()
+
+    async def hold(request: Request) -> Answer:
+        taken.put_nowait(request)
+        await gate.wait()
+        return Response(200)
+
+    async with serving(hold, stream_body=early) as connect:
+        _, writer = await connect()
+        writer.write(b"PUT /early HTTP/1.1\r\nHost: x\r\nContent-Length: 99000000\r\n\r\n")
+        await taken.get()
+        writer.write(b"x" * 20_000_000)
+        drain = asyncio.ensure_future(writer.drain())
+        await asyncio.sleep(0.1)
+        assert not drain.done()
+        drain.cancel()
+        gate.set()
+
+
+async def test_a_streamed_body_that_breaks_off_is_an_error_for_its_reader() -> None:
+    failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    async def take(request: Request) -> Answer:
+        assert request.body_stream is not None
+        try:
+            while await request.body_stream.read(1000):
+                pass
+        except ConnectionError as failure:
+            failed.set_result(failure)
+        return Response(200)
+
+    async with serving(take, stream_body=early) as connect:
+        _, writer = await connect()
+        writer.write(b"PUT /early HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+        writer.write_eof()
+        assert isinstance(await asyncio.wait_for(failed, 5), ConnectionResetError)
+
+
+@pytest.mark.parametrize("target", ["/early", "/limited"])
+async def test_a_refused_upload_gets_to_read_why(target: str) -> None:
+    def handler(request: Request) -> Answer:
+        raise not_found("pods", "a")
+
+    async with serving(handler, max_body=1000, stream_body=early) as connect:
+        reader, writer = await connect()
+        writer.write(f"PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n".encode())
+        writer.write(b"x" * 9_000_000)
+        await writer.drain()
+        status, headers, _ = await read_answer(reader)
+        assert (status, headers["connection"]) == (404 if target == "/early" else 413, "close")
+        assert await reader.read() == b""

@@ -12,7 +12,7 @@ import errno
 import re
 import ssl
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,11 @@ class Proxy:
             await self._session.close()
 
     async def request(
-        self, target: Target, method: str, headers: Mapping[str, str], body: bytes = b""
+        self,
+        target: Target,
+        method: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes] = b"",
     ) -> aiohttp.ClientResponse:
         """Send a request; its answer with the body still to be read. Raises ConnectionError with Go's words."""
         import aiohttp
@@ -147,7 +151,7 @@ class Proxy:
         headers["Accept-Encoding"] = request.headers.get("accept-encoding", "identity")
         _mark(request, target, headers)
         try:
-            answer = await self.request(target, request.method, headers, request.body)
+            answer = await self.request(target, request.method, headers, _body(request, headers))
         except ConnectionError as failure:
             raise unavailable(f"error trying to reach service: {failure}") from failure
         return _returned(request, target, answer)
@@ -247,6 +251,28 @@ def _sent(request: Request) -> dict[str, str]:
         for name, value in request.headers.items()
         if name not in _NOT_SENT and name not in named and not name.startswith("impersonate-")
     }
+
+
+def _body(request: Request, headers: dict[str, str]) -> bytes | AsyncIterator[bytes]:
+    """The body to send on, as it comes where the server hands it over so."""
+    stream = request.body_stream
+    if stream is None:
+        return request.body
+    if length := request.headers.get("content-length"):
+        headers["Content-Length"] = length
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while data := await stream.read(CHUNK):
+            yield data
+
+    return pieces()
+
+
+def streams_body(method: str, target: str) -> bool:
+    """Whether a request's body is passed on as it comes (`HttpServer`'s `stream_body`): those to a proxy subresource."""
+    return "/proxy/" in target and (
+        target.startswith(("/api/v1/namespaces/", "/api/v1/nodes/", "/api/v1/proxy/"))
+    )
 
 
 def _mark(request: Request, target: Target, headers: dict[str, str]) -> None:

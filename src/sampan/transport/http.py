@@ -43,6 +43,8 @@ GZIP_FROM = 128 * 1024
 """Answers larger than this are compressed for clients that accept it."""
 _MAX_QUEUED = 16
 """Requests parsed ahead on one connection before it is no longer read from."""
+_LINGER = 1.0
+"""Seconds for which a refused request is still read and thrown away, so that its sender gets to read why."""
 _MAX_AHEAD = 1024 * 1024
 """Bytes kept unparsed behind a request that wants to upgrade."""
 
@@ -54,7 +56,8 @@ class HttpServer:
 
     `max_body` bounds a request's body after decompression; `head_timeout` and `body_timeout` (seconds) bound how long a
     request may take to arrive, `idle_timeout` how long a connection may lie unused, `write_timeout` how long a peer may
-    go without taking any of an answer that waits for it.
+    go without taking any of an answer that waits for it. `stream_body` tells by method and target which requests are
+    handed over before their bodies (of any size) have come: see `Request.body_stream`.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class HttpServer:
         body_timeout: float = 60.0,
         idle_timeout: float = 90.0,
         write_timeout: float = 60.0,
+        stream_body: Callable[[str, str], bool] | None = None,
         name: str = "http",
     ) -> None:
         self.handler = handler
@@ -77,6 +81,7 @@ class HttpServer:
         self.body_timeout = body_timeout
         self.idle_timeout = idle_timeout
         self.write_timeout = write_timeout
+        self.stream_body = stream_body
         self.name = name
         self.closing = False
         self._ssl_context = ssl_context
@@ -160,6 +165,12 @@ class _Incoming:
         self.upgrade = False
         self.accepts_gzip = "gzip" in request.headers.get("accept-encoding", "")
 
+    @property
+    def unread(self) -> bool:
+        """Whether some of a streamed body is still to come, or was left lying: the connection cannot go on."""
+        body = self.request.body_stream
+        return body is not None and not body.at_eof()
+
 
 class _Connection(asyncio.Protocol):
     """One connection. `_current` is the request being answered; `_queue` those that wait behind it."""
@@ -175,6 +186,7 @@ class _Connection(asyncio.Protocol):
         self._current: _Incoming | None = None
         self._task: asyncio.Task[None] | None = None
         self._stream: ConnectionStream | None = None
+        self._tls = False
         self._hijacked = False
         self._reader: asyncio.StreamReader | None = None  # Of a hijacked connection.
         self._lost = False
@@ -189,6 +201,8 @@ class _Connection(asyncio.Protocol):
         self._idle_since = 0.0
         self._stall_timer: asyncio.TimerHandle | None = None
         self._stall_size = 0
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._receiving: asyncio.StreamReader | None = None  # Of the request whose body is being streamed.
         self._reset()
 
     # The transport's side.
@@ -198,6 +212,7 @@ class _Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else ""
         if (tls := transport.get_extra_info("ssl_object")) is not None:
+            self._tls = True
             self.certificate = peer_certificate(tls)
         self.server._opened(self)
         self._idle_since = self.loop.time()
@@ -208,10 +223,12 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self.server._closed(self)
-        for timer in (self._arrival_timer, self._idle_timer, self._stall_timer):
+        for timer in (self._arrival_timer, self._idle_timer, self._stall_timer, self._linger_timer):
             if timer is not None:
                 timer.cancel()
         self._queue.clear()
+        if self._receiving is not None:
+            self._receiving.set_exception(ConnectionResetError("the peer has gone"))
         if self._stream is not None:
             self._stream.lost()
         if self._task is not None:
@@ -247,7 +264,7 @@ class _Connection(asyncio.Protocol):
                 if self._head_size > self.server.max_head:
                     self._refuse(_head_too_large(self.server.max_head))
                     return
-            if self._arrival_timer is None and not self._end:
+            if self._arrival_timer is None and not self._end and self._receiving is None:
                 self._arrival_timer = self.loop.call_later(self.server.head_timeout, self._late, False)
         elif self._arrival_timer is not None:
             self._arrival_timer.cancel()
@@ -261,7 +278,9 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
             return False
         self._end = True
-        return True
+        if self._receiving is not None:
+            self._receiving.set_exception(ConnectionResetError("the request's body ended early"))
+        return not self._tls  # TLS knows no half-closed connections.
 
     def pause_writing(self) -> None:
         self._paused_writing = True
@@ -314,9 +333,16 @@ class _Connection(asyncio.Protocol):
             raise _Failed(_head_too_large(limit))
         if "host" not in headers and self._parser.get_http_version() == "1.1":
             raise _Failed(StatusError(400, "BadRequest", "missing required Host header"))
-        if (length := headers.get("content-length")) and int(length) > self.server.max_body:
+        length = headers.get("content-length")
+        has_body = bool(length) or "transfer-encoding" in headers
+        if has_body and length != "0" and "upgrade" not in headers and self.server.stream_body is not None:
+            request = self._request(b"")
+            if self.server.stream_body(request.method, request.target):
+                self._hand_over_early(request)
+                return
+        if length and int(length) > self.server.max_body:
             raise _Failed(_body_too_large(self.server.max_body))
-        if length or "transfer-encoding" in headers:
+        if has_body:
             if self._arrival_timer is not None:
                 self._arrival_timer.cancel()
             self._arrival_timer = self.loop.call_later(self.server.body_timeout, self._late, True)
@@ -324,7 +350,22 @@ class _Connection(asyncio.Protocol):
                 self._continue = True
                 self._send_continue()
 
+    def _hand_over_early(self, request: Request) -> None:
+        """Have a request answered while its body comes; reading pauses while nobody takes the body."""
+        if self._arrival_timer is not None:
+            self._arrival_timer.cancel()
+            self._arrival_timer = None
+        body = request.body_stream = self._receiving = asyncio.StreamReader(loop=self.loop)
+        body.set_transport(self.transport)
+        self._continue = self._headers.get("expect", "").lower() == "100-continue"
+        self._send_continue()
+        self._take(request)
+
     def on_body(self, body: bytes) -> None:
+        if self._receiving is not None:
+            if not self._end:
+                self._receiving.feed_data(body)
+            return
         self._body_size += len(body)
         if self._body_size > self.server.max_body:
             raise _Failed(_body_too_large(self.server.max_body))
@@ -333,30 +374,35 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._end:
             return
+        if self._receiving is not None:
+            self._receiving.feed_eof()
+            self._receiving = None
+            self._reset()
+            return
         if self._arrival_timer is not None:
             self._arrival_timer.cancel()
             self._arrival_timer = None
-        parser = self._parser
-        http10 = parser.get_http_version() == "1.0"
         body = self._body
+        request = self._request(b"" if not body else body[0] if len(body) == 1 else b"".join(body))
+        self._reset()
+        self._take(request)
+
+    def _request(self, body: bytes) -> Request:
         target = self._target.decode("latin-1")
         if not target.startswith("/"):
             target = _origin_form(target)
-        request = Request(
-            parser.get_method().decode(),
-            target,
-            self._headers,
-            b"" if not body else body[0] if len(body) == 1 else b"".join(body),
-            self.peer,
-            self.certificate,
-        )
-        incoming = _Incoming(request, parser.should_keep_alive(), http10)
-        if encoding := self._headers.get("content-encoding"):
-            incoming.error = _decode_body(request, encoding, self.server.max_body)
+        method = self._parser.get_method().decode()
+        return Request(method, target, self._headers, body, self.peer, self.certificate)
+
+    def _take(self, request: Request) -> None:
+        """Answer a request, or have it wait for its turn."""
+        parser = self._parser
+        incoming = _Incoming(request, parser.should_keep_alive(), parser.get_http_version() == "1.0")
         incoming.upgrade = parser.should_upgrade()
         if request.method == "CONNECT":
             incoming.error = StatusError(405, "MethodNotAllowed", "CONNECT is not supported")
-        self._reset()
+        elif (encoding := request.headers.get("content-encoding")) and request.body_stream is None:
+            incoming.error = _decode_body(request, encoding, self.server.max_body)
         if self._current is None and not self._queue and not self._paused_writing:
             self._answer(incoming)
         else:
@@ -466,7 +512,7 @@ class _Connection(asyncio.Protocol):
     def _write_response(self, incoming: _Incoming, response: Response, body: bytes) -> None:
         status = response.status
         bare = status in (204, 304) or status < 200
-        close = not incoming.keep_alive or self.server.closing
+        close = not incoming.keep_alive or self.server.closing or incoming.unread
         connection = head.CLOSE if close else head.KEEP_ALIVE if incoming.http10 else b""
         try:
             start = head.render(
@@ -484,9 +530,13 @@ class _Connection(asyncio.Protocol):
         self._current = None
         self._idle_since = self.loop.time()
         if close:
+            refused = self._end or self._receiving is not None
             self._end = True
             self._queue.clear()
-            self.transport.close()
+            if refused and not self._eof:
+                self._linger()
+            else:
+                self.transport.close()
         elif self._queue or self._end or self._paused_reading or self._continue or self._ahead is not None:
             self._next()
 
@@ -510,7 +560,7 @@ class _Connection(asyncio.Protocol):
     def _start_stream(self, answer: StreamingResponse) -> None:
         incoming = self._current
         assert incoming is not None
-        close = not incoming.keep_alive or incoming.http10 or self.server.closing
+        close = not incoming.keep_alive or incoming.http10 or self.server.closing or incoming.unread
         chunked = not incoming.http10 and not any(n.lower() == "content-length" for n, _ in answer.headers)
         headers = (*answer.headers, ("Transfer-Encoding", "chunked")) if chunked else answer.headers
         try:
@@ -628,6 +678,15 @@ class _Connection(asyncio.Protocol):
         if self._task is not None:
             self._task.cancel()
         self.transport.abort()
+
+    def _linger(self) -> None:
+        """Close once the peer has (or a moment later): closing on what it still sends would reset the connection, and
+        it would never see the answer."""
+        if not self._tls:
+            self.transport.write_eof()
+        self._linger_timer = self.loop.call_later(_LINGER, self.transport.close)
+        with suppress(RuntimeError):
+            self.transport.resume_reading()
 
     def _pause_reading(self) -> None:
         if not self._paused_reading:

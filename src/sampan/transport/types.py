@@ -36,6 +36,9 @@ class Request:
     """The whole body (de-chunked, un-gzipped); larger ones than the server's limit never reach a handler (413)."""
     peer_address: str = ""
     certificate: PeerCertificate | None = None
+    body_stream: asyncio.StreamReader | None = None
+    """The body as it comes, raw, of those requests that the server was told to hand over early (`body` is empty then);
+    what a handler leaves unread costs the connection."""
     _params: dict[str, list[str]] | None = field(default=None, repr=False)
 
     @property
