@@ -447,3 +447,17 @@ def test_dial_errors_read_like_go_s() -> None:
     target = Target("::1", 80, "/")
     assert dial_error(target, TimeoutError()) == "dial tcp [::1]:80: i/o timeout"
     assert dial_error(target, OSError(113, "x")) == "dial tcp [::1]:80: connect: no route to host"
+
+
+async def test_an_upload_larger_than_any_api_object(
+    cluster: Rig, site: Site, service: str, http: aiohttp.ClientSession
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield b"x" * 100_000
+
+    site.server.max_body = 10_000_000
+    for body in (b"x" * 5_000_000, pieces()):
+        async with http.put(f"{cluster.api}{service}/upload", data=body) as answer:
+            assert answer.status == 200
+        assert len(site.requests[-1].body) == 5_000_000
