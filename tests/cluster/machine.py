@@ -52,7 +52,8 @@ def _processes(name: str) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cgroup"):
         try:
-            if f"/sampan/{name}/" in path.read_text():
+            state = (path.parent / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "Z" and f"/sampan/{name}/" in path.read_text():
                 found.append(f"{path.parent.name} {(path.parent / 'comm').read_text().strip()}")
         except OSError:
             continue

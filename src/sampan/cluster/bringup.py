@@ -78,9 +78,9 @@ class Bringup:
 
     def wait_until_ready(self) -> None:
         """Raises ClusterError with a part's own words if it keeps failing."""
-        supervision_socket = self.config.run_directory / "supervisor.sock"
-        supervision.await_path(supervision_socket, 30.0)
+        socket = self.config.run_directory / "supervisor.sock"
         try:
+            supervision.await_change(socket.parent, socket.exists, 30.0)
             for status in link.follow(self.config.run_directory, READY_TIMEOUT):
                 for part in status["parts"]:
                     if not part["ready"] and part["restarts"] >= _MOST_FAILURES and part["problem"]:

@@ -38,6 +38,7 @@ def run(config: ClusterConfig) -> None:
 
 async def _serve(config: ClusterConfig) -> None:
     from sampan.apiserver.app import App
+    from sampan.apiserver.proxying import streams_body
     from sampan.controllers.manager import Manager
     from sampan.scheduler.scheduler import Scheduler
     from sampan.store.sqlite import open_store
@@ -49,7 +50,7 @@ async def _serve(config: ClusterConfig) -> None:
     app = App(store, _api_config(config))
     pki = config.directory / "pki"
     context = server_context(pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt")
-    server = HttpServer(app.handle, ssl_context=context, name="api")
+    server = HttpServer(app.handle, ssl_context=context, stream_body=streams_body, name="api")
     try:
         await app.start()
         for address in listen_addresses(config):

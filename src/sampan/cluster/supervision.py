@@ -9,6 +9,7 @@ import os
 import select
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sampan.cluster import config as configuration
@@ -27,6 +28,7 @@ def supervise(config: ClusterConfig) -> None:
     processes.join(f"sampan/{config.name}/control")
     logs = config.directory / "logs"
     redirect(logs / "supervisor.log")
+    Path("/proc/self/comm").write_text("sampan-superv")
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True
     )
@@ -84,19 +86,20 @@ def start(config: ClusterConfig) -> None:
         os._exit(status)
 
 
-def await_path(path: Path, timeout: float) -> None:
-    """Wait until a file is there, by inotify. Raises TimeoutError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def await_change(directory: Path, condition: Callable[[], bool], timeout: float) -> None:
+    """Wait until `condition` holds; it is looked at whenever a file appears in `directory` or was written. Raises
+    TimeoutError."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     libc = ctypes.CDLL(None, use_errno=True)
-    moved_to, created, cloexec = 0x80, 0x100, 0o2000000
+    written, moved_to, created, cloexec = 0x8, 0x80, 0x100, 0o2000000
     fd = libc.inotify_init1(cloexec)
     try:
-        libc.inotify_add_watch(fd, str(path.parent).encode(), moved_to | created)
+        libc.inotify_add_watch(fd, str(directory).encode(), written | moved_to | created)
         deadline = time.monotonic() + timeout
-        while not path.exists():
+        while not condition():
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([fd], [], [], left)[0]:
-                raise TimeoutError(f"{path} did not appear within {timeout:.0f} s")
+                raise TimeoutError(f"nothing of the kind happened in {directory} within {timeout:.0f} s")
             os.read(fd, 4096)
     finally:
         os.close(fd)
