@@ -78,9 +78,10 @@ class Bringup:
 
     def wait_until_ready(self) -> None:
         """Raises ClusterError with a part's own words if it keeps failing."""
-        socket = self.config.run_directory / "supervisor.sock"
+        directory = self.config.run_directory
         try:
-            supervision.await_change(socket.parent, socket.exists, 30.0)
+            # The socket's file alone says nothing: it outlives a supervisor that was killed.
+            supervision.await_change(directory, lambda: link.answers(directory), 30.0)
             for status in link.follow(self.config.run_directory, READY_TIMEOUT):
                 for part in status["parts"]:
                     if not part["ready"] and part["restarts"] >= _MOST_FAILURES and part["problem"]:

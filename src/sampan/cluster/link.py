@@ -84,6 +84,15 @@ def _connect(run_directory: Path) -> socket.socket:
     return sock
 
 
+def answers(run_directory: Path) -> bool:
+    """Whether a supervisor listens."""
+    try:
+        _connect(run_directory).close()
+    except NotRunning:
+        return False
+    return True
+
+
 def ask(run_directory: Path, operation: str) -> dict[str, Any]:
     """One answer: `status` or `stop`. Raises NotRunning."""
     with _connect(run_directory) as sock:
