@@ -79,9 +79,10 @@ class Registration:
     async def run(self) -> None:
         """Register, then renew the lease and update the status until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_lease())
             await self._until_done(self._register)
             self.ready.set()
+            # After the Node, so that the lease is the Node's from the start and goes with it.
+            group.create_task(self._keep_lease())
             while True:
                 self._changed.clear()
                 try:
