@@ -10,9 +10,11 @@ from sampan.controllers.controller import Context, Controller
 from sampan.controllers.deployment import DeploymentController
 from sampan.controllers.endpointslice import EndpointSliceController
 from sampan.controllers.informers import Informers
+from sampan.controllers.node_lifecycle import NodeLifecycleController
 from sampan.controllers.replicaset import ReplicaSetController
 from sampan.controllers.root_ca import RootCaController
 from sampan.controllers.serviceaccount import ServiceAccountController
+from sampan.controllers.taint_eviction import TaintEvictionController
 
 CONTROLLERS: tuple[type[Controller], ...] = (
     ServiceAccountController,
@@ -20,6 +22,8 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     DeploymentController,
     ReplicaSetController,
     EndpointSliceController,
+    NodeLifecycleController,
+    TaintEvictionController,
 )
 
 
