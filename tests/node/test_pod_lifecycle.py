@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 
-from sampan.api.resources import CONFIGMAPS, PODS
-from sampan.node.runtime.types import ContainerState, RuntimeFailure
+from sampan.api.resources import CONFIGMAPS, PODS, SECRETS
+from sampan.node.images.types import Credentials
+from sampan.node.runtime.types import ContainerState, RuntimeFailure, SecurityContext
+from tests.node.fakes import fake_image
 from tests.node.harness import Node
 
 
@@ -320,3 +324,144 @@ async def test_a_burst_of_pods(node: Node) -> None:
         node.add(f"p{n}")
     for n in range(20):
         await node.until_ready(f"p{n}")
+
+
+async def test_an_ephemeral_container_joins_and_is_not_restarted(node: Node) -> None:
+    node.add()
+    await node.until_ready()
+    pod = dict(node.pod() or {})
+    debug = {"name": "debug", "image": "busybox", "command": ["true"]}
+    node.client.put(PODS, {**pod, "spec": {**pod["spec"], "ephemeralContainers": [debug]}})
+    (status,) = await node.until(
+        lambda: [s for s in node.status().get("ephemeralContainerStatuses", []) if "terminated" in s["state"]]
+    )
+    assert (status["name"], status["restartCount"]) == ("debug", 0)
+    assert node.condition("Ready")["status"] == "True"
+    assert node.status()["phase"] == "Running"
+
+
+async def test_less_grace_hurries_a_pod_that_is_ending(node: Node) -> None:
+    stopping, release = asyncio.Event(), asyncio.Event()
+    stop = node.runtime.stop_container
+    times: list[float] = []
+
+    async def slow(container_id: str, timeout: float) -> None:
+        times.append(timeout)
+        stopping.set()
+        if timeout > 5:
+            await release.wait()
+        await stop(container_id, timeout)
+        release.set()
+
+    node.runtime.stop_container = slow  # type: ignore[method-assign]
+    node.add()
+    await node.until_ready()
+    node.client.graceful_delete("default", "web", 30)
+    await stopping.wait()
+    assert 29 < times[0] <= 30
+    node.client.graceful_delete("default", "web", 1)
+    await node.until(lambda: node.pod() is None)
+    assert times[1] == 1
+
+
+async def test_a_finished_pod_that_the_runtime_forgot_stays_as_it_was(node: Node) -> None:
+    node.add(restartPolicy="Never", containers=[{"name": "c", "image": "busybox", "command": ["true"]}])
+    await node.until(lambda: node.status().get("phase") == "Succeeded")
+    before = node.container()
+    await node.stop()
+    for sandbox in await node.runtime.list_pod_sandboxes():
+        await node.runtime.remove_pod_sandbox(sandbox.id)
+    await node.start()
+    node.client.graceful_delete("default", "web")
+    await node.until(lambda: node.pod() is None)
+    told = [w[3]["status"]["containerStatuses"] for w in node.client.writes if w[:2] == ("patch", "pods")]
+    assert all(t[0]["state"] == before["state"] for t in told if "terminated" in t[0]["state"])
+
+
+async def test_pull_secrets_reach_the_registry(node: Node) -> None:
+    auths = {"auths": {"registry.example": {"auth": base64.b64encode(b"me:pw").decode()}}}
+    data = {".dockerconfigjson": base64.b64encode(json.dumps(auths).encode()).decode()}
+    meta = {"name": "pull", "namespace": "default"}
+    node.client.put(SECRETS, {"metadata": meta, "type": "kubernetes.io/dockerconfigjson", "data": data})
+    node.images.remote["registry.example/app"] = fake_image("app")
+    node.add(
+        imagePullSecrets=[{"name": "pull"}, {"name": "absent"}],
+        containers=[{"name": "c", "image": "registry.example/app", "imagePullPolicy": "Always"}],
+    )
+    await node.until_ready()
+    assert node.images.pulls == [("registry.example/app", [Credentials("registry.example", "me", "pw")])]
+    events = await node.events()
+    assert any(e[1] == "FailedToRetrieveImagePullSecret" and "absent" in e[2] for e in events)
+    pulled = next(e[2] for e in events if e[1] == "Pulled")
+    assert pulled.startswith('Successfully pulled image "registry.example/app" in ')
+    assert pulled.endswith(" including waiting). Image size: 1234 bytes.")
+
+
+async def test_what_a_container_runs_as(node: Node) -> None:
+    node.add(
+        securityContext={
+            "runAsUser": 1000,
+            "fsGroup": 2000,
+            "supplementalGroups": [3000],
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        containers=[
+            {
+                "name": "c",
+                "image": "nginx",
+                "resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "64Mi"}},
+                "securityContext": {
+                    "runAsGroup": 1001,
+                    "readOnlyRootFilesystem": True,
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"add": ["CAP_NET_ADMIN"], "drop": ["ALL"]},
+                },
+            }
+        ],
+    )
+    await node.until_ready()
+    config = node.runtime.config((await node.running()).id)
+    assert config.security == SecurityContext(
+        user=1000,
+        group=1001,
+        supplemental_groups=(3000, 2000),
+        readonly_rootfs=True,
+        no_new_privileges=True,
+        add_capabilities=("NET_ADMIN",),
+        drop_capabilities=("ALL",),
+        seccomp="RuntimeDefault",
+    )
+    assert (config.resources.cpu_shares, config.resources.memory_bytes) == (256, 64 << 20)
+    assert node.status()["qosClass"] == "Burstable"
+
+
+async def test_root_is_refused_where_it_must_not_be(node: Node) -> None:
+    node.add(securityContext={"runAsNonRoot": True})
+    waiting = await node.until_waiting("CreateContainerConfigError")
+    assert waiting["message"].startswith("container has runAsNonRoot and image will run as root (pod: ")
+
+
+async def test_a_pod_in_the_nodes_network(node: Node) -> None:
+    node.add(hostNetwork=True)
+    await node.until_ready()
+    assert node.status()["podIP"] == "172.30.0.2"
+    (sandbox,) = node.runtime.pod_configs.values()
+    assert sandbox.network == "node"
+
+
+async def test_streams(node: Node) -> None:
+    node.add()
+    await node.until_ready()
+    streams = node.agent.streams
+    record = await node.running()
+    assert [p["metadata"]["name"] for p in streams.pods()] == ["web"]
+    assert (streams.pod("default", "web") or {})["status"]["phase"] == "Running"
+    assert streams.pod("default", "none") is None
+    uid = (node.pod() or {})["metadata"]["uid"]
+    assert await streams.log_path(record.id) == node.root / f"logs/pods/default_web_{uid}/c/0.log"
+    waiting = asyncio.create_task(streams.wait_ended(record.id))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    node.runtime.finish(record.id)
+    await waiting
+    await streams.wait_ended(record.id)

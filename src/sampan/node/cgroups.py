@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 
+from sampan.api import qos
 from sampan.api.errors import Object
 from sampan.api.quantity import milli as millicores_of
 from sampan.api.quantity import value as bytes_of
@@ -22,24 +23,8 @@ MIN_SHARES, MIN_QUOTA = 2, 1000
 
 
 def qos_class(pod: Object) -> str:
-    """`Guaranteed`, `Burstable` or `BestEffort`, as upstream's `qos.ComputePodQOS` for pods without pod-level
-    resources; the status' own value wins, for the API server may have set it."""
-    known = (pod.get("status") or {}).get("qosClass")
-    if known:
-        return str(known)
-    any_set, guaranteed = False, True
-    for c in [*pods.init_containers(pod), *pods.containers(pod)]:
-        resources = c.get("resources") or {}
-        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        for name in ("cpu", "memory"):
-            amount = millicores_of if name == "cpu" else bytes_of
-            limit = amount(limits.get(name, 0))
-            request = amount(requests.get(name, limits.get(name, 0)))
-            any_set = any_set or limit > 0 or request > 0
-            guaranteed = guaranteed and limit > 0 and request == limit
-    if not any_set:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
+    """`Guaranteed`, `Burstable` or `BestEffort`; what the status says already stays."""
+    return str((pod.get("status") or {}).get("qosClass") or qos.of(pod))
 
 
 def _shares(millicores: int) -> int:

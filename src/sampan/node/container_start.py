@@ -47,7 +47,7 @@ async def container_config(
     async def lookup(resource: Resource, object_name: str) -> Object | None:
         return await node.objects.get(pods.uid(pod), resource, pod["metadata"]["namespace"], object_name)
 
-    security = security_context(pod, container, image)
+    security = security_context(pod, container, image, node.config.root / "seccomp")
     try:
         environment = await container_environment(
             pod,

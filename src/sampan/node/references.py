@@ -37,6 +37,7 @@ class _Followed:
     def __init__(self, informer: Informer) -> None:
         self.informer = informer
         self.owners: set[str] = set()
+        self.waited_in_vain = False
         self.task: asyncio.Task[None] | None = None
 
 
@@ -64,6 +65,7 @@ class ReferencedObjects:
                 async with asyncio.timeout(SYNC_SECONDS):
                     await followed.informer.synced.wait()
             except TimeoutError:
+                followed.waited_in_vain = True
                 raise CacheTimeout(
                     f"failed to sync {resource.singular} cache: timed out waiting for the condition"
                 ) from None
@@ -94,5 +96,8 @@ class ReferencedObjects:
 
     def _tell(self, key: _Key) -> None:
         followed = self._followed.get(key)
-        for owner in list(followed.owners) if followed else ():
+        # Whoever waits for the first list sees it anyway.
+        if followed is None or not (followed.informer.synced.is_set() or followed.waited_in_vain):
+            return
+        for owner in list(followed.owners):
             self._changed(owner)

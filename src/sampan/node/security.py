@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sampan.api.errors import Object
@@ -11,8 +12,9 @@ from sampan.node.images.types import Image
 from sampan.node.runtime.types import SecurityContext
 
 
-def security_context(pod: Object, container: Object, image: Image) -> SecurityContext:
-    """Raises StartFailure where the container would run as root and must not."""
+def security_context(pod: Object, container: Object, image: Image, profiles: Path) -> SecurityContext:
+    """`profiles` is the directory of seccomp profiles of type Localhost. Raises StartFailure where the container
+    would run as root and must not, or names a profile outside of `profiles`."""
     of_pod = pods.security(pod)
     own: dict[str, Any] = container.get("securityContext") or {}
     user = own.get("runAsUser", of_pod.get("runAsUser"))
@@ -34,7 +36,17 @@ def security_context(pod: Object, container: Object, image: Image) -> SecurityCo
         no_new_privileges=own.get("allowPrivilegeEscalation") is False,
         add_capabilities=tuple(_capability(c) for c in capabilities.get("add") or ()),
         drop_capabilities=tuple(_capability(c) for c in capabilities.get("drop") or ()),
+        seccomp=_seccomp(own.get("seccompProfile") or of_pod.get("seccompProfile") or {}, profiles),
     )
+
+
+def _seccomp(profile: dict[str, Any], profiles: Path) -> str:
+    if profile.get("type") != "Localhost":
+        return str(profile.get("type") or "")
+    name = profile.get("localhostProfile") or ""
+    if not name or name.startswith("/") or ".." in name.split("/"):
+        raise StartFailure("CreateContainerConfigError", f"invalid seccomp profile {name!r}")
+    return f"localhost/{profiles / name}"
 
 
 def _capability(name: str) -> str:

@@ -105,6 +105,10 @@ def _container_status(pod: Object, container: Object, view: PodView, *, init: bo
     name = container["name"]
     records = view.containers.get(name) or ()
     newest = records[0] if records else None
+    if newest is None and view.terminated:
+        told = _ended_before(pod, name)
+        if told is not None:
+            return told
     waiting = view.waiting.get(name)
     out: dict[str, Any] = {
         "name": name,
@@ -147,6 +151,16 @@ def _container_status(pod: Object, container: Object, view: PodView, *, init: bo
     if container.get("resources") and newest is not None:
         out["resources"] = container["resources"]
     return out
+
+
+def _ended_before(pod: Object, name: str) -> Object | None:
+    """What the status says of a container that has ended and that the runtime has forgotten since."""
+    status = pod.get("status") or {}
+    for group in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
+        for told in status.get(group) or ():
+            if told["name"] == name and "terminated" in (told.get("state") or {}):
+                return told  # type: ignore[no-any-return]
+    return None
 
 
 def _message(record: ContainerStatus, view: PodView) -> str:

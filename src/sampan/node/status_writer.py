@@ -110,9 +110,9 @@ class StatusWriter:
                 subresource="status",
             )
         except StatusError as e:
-            if e.code in (404, 409, 422, 403) and e.code != 403:
+            if e.code in (404, 409, 422):
                 # Gone, another pod of that name, or refused for good: nobody is left to be told.
-                log.info("status of pod %s/%s is not written: %s", self._namespace, self._name, e.message)
+                log.warning("status of pod %s/%s is not written: %s", self._namespace, self._name, e.message)
                 self._gone = e.code in (404, 409)
                 return
             raise

@@ -30,7 +30,9 @@ class AgentStreams:
         try:
             status = await self._node.runtime.container_status(container_id)
         except NotFound:
-            raise StatusError(404, "NotFound", f"unable to retrieve container logs for {container_id}") from None
+            raise StatusError(
+                404, "NotFound", f"unable to retrieve container logs for {container_id}"
+            ) from None
         for worker in self._workers:
             if worker.owns(status.sandbox_id):
                 return self._node.config.log_directory(worker.pod) / status.log_path
