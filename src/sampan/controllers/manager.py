@@ -8,10 +8,16 @@ from sampan.client.events import Recorder
 from sampan.client.types import Client
 from sampan.controllers.controller import Context, Controller
 from sampan.controllers.deployment import DeploymentController
+from sampan.controllers.endpoints import EndpointsController
 from sampan.controllers.endpointslice import EndpointSliceController
+from sampan.controllers.endpointslice.mirroring import EndpointSliceMirroringController
+from sampan.controllers.garbage_collector import GarbageCollector
 from sampan.controllers.informers import Informers
+from sampan.controllers.namespace import NamespaceController
 from sampan.controllers.node_lifecycle import NodeLifecycleController
+from sampan.controllers.pod_gc import PodGarbageController
 from sampan.controllers.replicaset import ReplicaSetController
+from sampan.controllers.role_aggregation import ClusterRoleAggregationController
 from sampan.controllers.root_ca import RootCaController
 from sampan.controllers.serviceaccount import ServiceAccountController
 from sampan.controllers.taint_eviction import TaintEvictionController
@@ -24,6 +30,12 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     EndpointSliceController,
     NodeLifecycleController,
     TaintEvictionController,
+    GarbageCollector,
+    NamespaceController,
+    PodGarbageController,
+    EndpointsController,
+    EndpointSliceMirroringController,
+    ClusterRoleAggregationController,
 )
 
 

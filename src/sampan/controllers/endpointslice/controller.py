@@ -73,7 +73,7 @@ class EndpointSliceController(Controller):
     # ---- what wakes us
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        if old is not None and new is not None and not _matters(old, new):
+        if old is not None and new is not None and not matters(old, new):
             return
         for service in services_of(self._services, old, new):
             self.enqueue(service)
@@ -221,7 +221,7 @@ def services_of(services: Informer, *pods: Object | None) -> Iterator[Object]:
                 yield service
 
 
-def _matters(old: Object, new: Object) -> bool:
+def matters(old: Object, new: Object) -> bool:
     """Whether a pod's change can change an endpoint."""
     a, b = old["metadata"], new["metadata"]
     if a.get("labels") != b.get("labels") or deleting(old) != deleting(new):

@@ -32,7 +32,7 @@ def wanted(
         ports = ports_of(service, pod)
         shape = shape_of(ports)
         for family in address_types(service):
-            address = _address(pod, family)
+            address = address_of(pod, family)
             if address:
                 group = found.setdefault((family, shape), (ports, []))
                 group[1].append(_endpoint(service, pod, node, address))
@@ -60,7 +60,8 @@ def _addresses(pod: Object) -> list[str]:
     return several or ([status["podIP"]] if status.get("podIP") else [])
 
 
-def _address(pod: Object, family: str) -> str:
+def address_of(pod: Object, family: str) -> str:
+    """The pod's address of a family, or ""."""
     return next((a for a in _addresses(pod) if (":" in a) == (family == "IPv6")), "")
 
 
