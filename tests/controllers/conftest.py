@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sampan.api.errors import Object
+from sampan.api.errors import Object, StatusError
 from sampan.api.objects import deep_copy, now
 from sampan.api.resources import DEPLOYMENTS, EVENTS, NODES, PODS, SERVICES, Resource
 from sampan.apiserver.app import App
@@ -112,7 +112,29 @@ class Cluster:
             subresource="status",
         )
 
-    async def node(self, name: str = "n1", *, ready: str = "True", labels: dict[str, str] | None = None) -> Object:
+    async def kubelet(self) -> None:
+        """A node that runs every pod and lets every pod go, until cancelled."""
+        found = await self.client.list(PODS)
+        for pod in found.items:
+            await self._tend(pod)
+        async for event in self.client.watch(PODS, resource_version=found.resource_version):
+            if event.type in ("ADDED", "MODIFIED"):
+                await self._tend(event.object)
+
+    async def _tend(self, pod: Object) -> None:
+        meta = pod["metadata"]
+        try:
+            if meta.get("deletionTimestamp"):
+                await self.client.delete(PODS, meta["namespace"], meta["name"], grace_period_seconds=0)
+            elif not pod["spec"].get("nodeName"):
+                await self.run(pod)
+        except StatusError as e:
+            if e.code not in (404, 409):
+                raise
+
+    async def node(
+        self, name: str = "n1", *, ready: str = "True", labels: dict[str, str] | None = None
+    ) -> Object:
         node = {
             "apiVersion": "v1",
             "kind": "Node",
@@ -140,8 +162,8 @@ class Cluster:
             change(fresh)
             try:
                 return await self.client.update(resource, fresh)
-            except Exception as e:
-                if getattr(e, "code", 0) != 409:
+            except StatusError as e:
+                if e.code != 409:
                     raise
 
 
@@ -166,7 +188,9 @@ def deployment(replicas: int = 3, image: str = "nginx:1", **spec: Any) -> Object
     }
 
 
-def pod(name: str, labels: dict[str, str] | None = None, owners: list[Object] | None = None, **spec: Any) -> Object:
+def pod(
+    name: str, labels: dict[str, str] | None = None, owners: list[Object] | None = None, **spec: Any
+) -> Object:
     made: Object = {"name": name, "namespace": "default", "labels": labels or {}}
     if owners:
         made["ownerReferences"] = owners

@@ -11,7 +11,7 @@ from sampan.api.errors import Object
 from sampan.api.objects import condition
 from sampan.api.resources import DEPLOYMENTS, PODS, REPLICASETS
 from sampan.controllers.deployment import facts, scaling
-from tests.controllers.conftest import Cluster, deployment, pod
+from tests.controllers.conftest import Cluster, deployment, pod, running
 
 
 def reason(obj: Object, type_: str) -> str:
@@ -45,9 +45,7 @@ async def test_pods_are_made_and_told_of(cluster: Cluster) -> None:
     for p in pods:
         await cluster.run(p)
     present = await settled(cluster, readyReplicas=2, availableReplicas=2, observedGeneration=1)
-    await cluster.until(
-        DEPLOYMENTS, lambda all_: reason(all_[0], "Progressing") == "NewReplicaSetAvailable"
-    )
+    await cluster.until(DEPLOYMENTS, lambda all_: reason(all_[0], "Progressing") == "NewReplicaSetAvailable")
     [present] = await cluster.all(DEPLOYMENTS)
     assert reason(present, "Available") == "MinimumReplicasAvailable"
     done = condition(present, "Progressing")
@@ -60,7 +58,10 @@ async def test_a_deleted_pod_is_replaced_once(cluster: Cluster) -> None:
     pods = await cluster.pods(3)
     await cluster.client.delete(PODS, "default", pods[0]["metadata"]["name"])
     await cluster.until(
-        PODS, lambda all_: len(all_) == 3 and pods[0]["metadata"]["uid"] not in {p["metadata"]["uid"] for p in all_}
+        PODS,
+        lambda all_: (
+            len(all_) == 3 and pods[0]["metadata"]["uid"] not in {p["metadata"]["uid"] for p in all_}
+        ),
     )
     await settled(cluster, replicas=3)
     assert len(await cluster.all(PODS)) == 3
@@ -100,12 +101,18 @@ async def test_rolling_update_keeps_enough_and_not_too_many(cluster: Cluster) ->
     await cluster.change(DEPLOYMENTS, made, lambda d: image(d, "nginx:2"))
 
     def counts(pods: list[Object]) -> Counter[str]:
-        return Counter(p["spec"]["containers"][0]["image"] for p in pods if not p["metadata"].get("deletionTimestamp"))
+        return Counter(
+            p["spec"]["containers"][0]["image"] for p in pods if not p["metadata"].get("deletionTimestamp")
+        )
 
     for step in range(1, 4):
-        pods = await cluster.until(PODS, lambda all_, n=step: counts(all_) == {"nginx:1": 4 - n, "nginx:2": n})
+        pods = await cluster.until(
+            PODS, lambda all_, n=step: counts(all_) == {"nginx:1": 4 - n, "nginx:2": n}
+        )
         fresh = [
-            p for p in pods if p["spec"]["containers"][0]["image"] == "nginx:2" and not p["spec"].get("nodeName")
+            p
+            for p in pods
+            if p["spec"]["containers"][0]["image"] == "nginx:2" and not p["spec"].get("nodeName")
         ]
         assert len(fresh) == 1
         await cluster.run(fresh[0])
@@ -153,7 +160,9 @@ async def test_recreate_waits_for_the_old_pods(cluster: Cluster) -> None:
 async def test_a_paused_deployment_scales_but_does_not_roll(cluster: Cluster) -> None:
     made = await cluster.client.create(DEPLOYMENTS, deployment(1))
     await cluster.pods(1)
-    await cluster.change(DEPLOYMENTS, made, lambda d: (d["spec"].update(paused=True, replicas=2), image(d, "nginx:2")))
+    await cluster.change(
+        DEPLOYMENTS, made, lambda d: (d["spec"].update(paused=True, replicas=2), image(d, "nginx:2"))
+    )
     pods = await cluster.pods(2)
     assert {p["spec"]["containers"][0]["image"] for p in pods} == {"nginx:1"}
     await cluster.until(DEPLOYMENTS, lambda all_: reason(all_[0], "Progressing") == "DeploymentPaused")
@@ -162,35 +171,18 @@ async def test_a_paused_deployment_scales_but_does_not_roll(cluster: Cluster) ->
 
 
 async def test_history_is_cut(cluster: Cluster) -> None:
-    made = await cluster.client.create(DEPLOYMENTS, deployment(1, revisionHistoryLimit=1))
-    for n in range(2, 5):
-        await cluster.until(
-            PODS,
-            lambda all_, n=n: any(p["spec"]["containers"][0]["image"] == f"nginx:{n - 1}" for p in all_),
-        )
-        for p in await cluster.all(PODS):
-            if not p["spec"].get("nodeName"):
-                await cluster.run(p)
-        await cluster.change(DEPLOYMENTS, made, lambda d, n=n: image(d, f"nginx:{n}"))
-    newest = await cluster.until(
-        PODS, lambda all_: [p for p in all_ if p["spec"]["containers"][0]["image"] == "nginx:4"]
-    )
-    for p in newest:
-        if not p["spec"].get("nodeName"):
-            await cluster.run(p)
-    gone: set[str] = set()
-    while True:  # nodes finish what is on its way out
-        going = [p for p in await cluster.all(PODS) if p["metadata"].get("deletionTimestamp")]
-        for p in going:
-            gone.add(p["metadata"]["name"])
-            await cluster.client.delete(PODS, "default", p["metadata"]["name"], grace_period_seconds=0)
-        if not going and len(await cluster.all(REPLICASETS)) == 2:
-            break
-        await cluster.until(
-            REPLICASETS,
-            lambda all_: len(all_) == 2 or any((s.get("status") or {}).get("terminatingReplicas") for s in all_),
-        )
-    assert sorted(facts.revision(s) for s in await cluster.all(REPLICASETS)) == [3, 4]
+    async with running(cluster.kubelet()):
+        made = await cluster.client.create(DEPLOYMENTS, deployment(1, revisionHistoryLimit=1))
+        for n in range(1, 5):
+            await cluster.change(DEPLOYMENTS, made, lambda d, n=n: image(d, f"nginx:{n}"))
+            await cluster.until(
+                DEPLOYMENTS,
+                lambda all_, n=n: (
+                    facts.revision(all_[0]) == n
+                    and reason(all_[0], "Progressing") == "NewReplicaSetAvailable"
+                ),
+            )
+        await cluster.until(REPLICASETS, lambda all_: sorted(map(facts.revision, all_)) == [3, 4])
 
 
 async def test_missing_progress_is_told_at_its_deadline(cluster: Cluster) -> None:
@@ -252,7 +244,9 @@ async def test_orphans_are_adopted_and_strangers_released(cluster: Cluster) -> N
     mine = next(p for p in pods if p["metadata"]["name"] == "mine")
     await cluster.until(
         PODS,
-        lambda all_: not next(p for p in all_ if p["metadata"]["name"] == "mine")["metadata"].get("ownerReferences"),
+        lambda all_: (
+            not next(p for p in all_ if p["metadata"]["name"] == "mine")["metadata"].get("ownerReferences")
+        ),
     )
 
 
@@ -270,7 +264,9 @@ async def test_what_is_worth_least_goes_first(cluster: Cluster) -> None:
 # ---- arithmetic
 
 
-def sized(name: str, replicas: int, maximum: int, available: int = 0, created: str = "2026-01-01T00:00:00Z") -> Object:
+def sized(
+    name: str, replicas: int, maximum: int, available: int = 0, created: str = "2026-01-01T00:00:00Z"
+) -> Object:
     return {
         "metadata": {
             "name": name,
@@ -301,7 +297,13 @@ def test_proportional_scaling() -> None:
 
 @pytest.mark.parametrize(
     ("replicas", "surge", "unavailable", "expected"),
-    [(10, "25%", "25%", (3, 2)), (1, "25%", "25%", (1, 0)), (3, 0, "1%", (0, 1)), (4, 2, 9, (2, 4)), (0, 1, 1, (1, 0))],
+    [
+        (10, "25%", "25%", (3, 2)),
+        (1, "25%", "25%", (1, 0)),
+        (3, 0, "1%", (0, 1)),
+        (4, 2, 9, (2, 4)),
+        (0, 1, 1, (1, 0)),
+    ],
 )
 def test_bounds(replicas: int, surge: Any, unavailable: Any, expected: tuple[int, int]) -> None:
     d = asked(replicas, surge, unavailable)
@@ -311,7 +313,9 @@ def test_bounds(replicas: int, surge: Any, unavailable: Any, expected: tuple[int
 def test_hash_is_stable_and_looks_like_upstreams() -> None:
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
     name = facts.template_hash(template, None)
-    assert name == facts.template_hash({**template, "metadata": {"labels": {"a": "b", facts.HASH_LABEL: "x"}}}, None)
+    assert name == facts.template_hash(
+        {**template, "metadata": {"labels": {"a": "b", facts.HASH_LABEL: "x"}}}, None
+    )
     assert name != facts.template_hash(template, 1)
     assert set(name) <= set("bcdfghjklmnpqrstvwxz2456789")
     assert 1 <= len(name) <= 10

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sampan.api.errors import Object
-from sampan.api.resources import Resource
 from sampan.client.events import Recorder
 from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client
@@ -64,7 +63,7 @@ class OwnWrites:
         self._newest: dict[str, int] = {}
 
     def note(self, key: str, written: Object) -> None:
-        revision = int(written["metadata"]["resourceVersion"])
+        revision = int((written.get("metadata") or {}).get("resourceVersion") or 0)
         if revision > self._newest.get(key, 0):
             self._newest[key] = revision
 
@@ -89,8 +88,3 @@ def split_key(key: str) -> tuple[str, str]:
 
 def deleting(obj: Object) -> bool:
     return bool(obj["metadata"].get("deletionTimestamp"))
-
-
-def stored_kind(resource: Resource) -> str:
-    """How a resource's kind is written in an owner reference: `apps/v1/Deployment`."""
-    return f"{resource.api_version}/{resource.kind}"

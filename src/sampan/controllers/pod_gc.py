@@ -22,10 +22,10 @@ _NODE, _POD = "node ", "pod "
 class PodGarbageController(Controller):
     name = "pod-gc"
 
-    def __init__(self, context: Context, quarantine: float = QUARANTINE_SECONDS) -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__()
         self._client = context.client
-        self._quarantine = quarantine
+        self._quarantine = QUARANTINE_SECONDS
         self._nodes = context.informers.of(NODES)
         self._pods = context.informers.of(PODS)
         self._nodes.add_handler(self._node_changed)
