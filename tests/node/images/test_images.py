@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.node.images.archives import docker_archive, layer
 
 from sampan.node.images.service import LocalImages
 from sampan.node.images.store import ImageStore
 from sampan.node.images.types import ImageError
+from tests.node.images.archives import docker_archive, layer
 
 pytestmark = [
     pytest.mark.root,
