@@ -72,20 +72,23 @@ class NodeLifecycleController(Controller):
         node = new if new is not None else old
         assert node is not None
         name = node["metadata"]["name"]
-        some = bool(self._ready)
         if new is None:
             self._told(node, "RemovingNode", f"Node {name} event: Removing Node {name} from Controller")
             heard = self._heard.pop(name, None)
             if heard is not None and heard.timer is not None:
                 heard.timer.cancel()
-            self._ready.discard(name)
+            self._set_ready(name, False)
         else:
             if old is None:
                 self._told(node, "RegisteredNode", f"Node {name} event: Registered Node {name} in Controller")
-            if old is None or _heartbeats(old) != _heartbeats(new):
+            if old is None or _spoke(old, new):
                 self._hear(name)
-            (self._ready.add if _ready_status(new) == "True" else self._ready.discard)(name)
+            self._set_ready(name, _ready_status(new) == "True")
             self.queue.add(name)
+
+    def _set_ready(self, name: str, ready: bool) -> None:
+        some = bool(self._ready)
+        (self._ready.add if ready else self._ready.discard)(name)
         if bool(self._ready) != some:
             # Whether anybody may be evicted depends on whether any node is well.
             for other in self._heard:
@@ -139,6 +142,7 @@ class NodeLifecycleController(Controller):
             return
         if self._silent(key) and any(_status_of(node, c) != "Unknown" for c in _TOLD):
             node = await self._client.update(NODES, _fallen_silent(node), subresource="status")
+            self._set_ready(key, False)
         await self._taint(node)
         await self._tell_pods(key, node)
 
@@ -212,10 +216,14 @@ def _status_of(node: Object, type_: str) -> str:
     return str(found.get("status") or "") if found is not None else ""
 
 
-def _heartbeats(node: Object) -> list[tuple[str, str]]:
-    # Only what the node itself writes: a status that we made Unknown is no sign of life.
-    conditions: Iterable[Object] = (node.get("status") or {}).get("conditions") or ()
-    return [(c["type"], c.get("lastHeartbeatTime") or "") for c in conditions]
+def _spoke(old: Object, new: Object) -> bool:
+    """Whether the node itself wrote its conditions: what became Unknown is our own doing, and no sign of life."""
+    before: Iterable[Object] = (old.get("status") or {}).get("conditions") or ()
+    after: Iterable[Object] = (new.get("status") or {}).get("conditions") or ()
+    if before is after:
+        return False
+    known = {c["type"]: c for c in before}
+    return any(c.get("status") != "Unknown" and c != known.get(c["type"]) for c in after)
 
 
 def _fallen_silent(node: Object) -> Object:
