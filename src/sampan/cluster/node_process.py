@@ -30,6 +30,7 @@ async def _serve(config: ClusterConfig, node: str) -> None:
     from sampan.client.access import Access
     from sampan.client.https import HttpsClient
     from sampan.network.pods import RoutedPodNetwork
+    from sampan.network.routes import NodeRoutes
     from sampan.node.agent import NodeAgent
     from sampan.node.config import NodeConfig
     from sampan.node.images.service import LocalImages
@@ -87,7 +88,15 @@ async def _serve(config: ClusterConfig, node: str) -> None:
     try:
         await server.start(address)
         link.ready(True)
-        await run_until_told({"link": link.run(), "agent": agent.run(), "proxy": proxy.run()}, stop)
+        await run_until_told(
+            {
+                "link": link.run(),
+                "agent": agent.run(),
+                "proxy": proxy.run(),
+                "routes": NodeRoutes(client, node).run(),
+            },
+            stop,
+        )
     finally:
         await server.close()
         await client.close()
