@@ -1,0 +1,57 @@
+"""Fixtures for tests on a whole, real cluster; see tests/real_cluster.py for what they return.
+
+`cluster` is one for the whole run (starting it is a second, loading the images some five more). A test that needs a cluster
+of its own, or changes nodes for good, starts it by `tests.real_cluster.started` instead.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests import real_cluster
+from tests.real_cluster import Cluster, Kubectl
+
+_number = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Ready cluster of one node with the images of images/. Skips where no cluster can run."""
+    reason = real_cluster.missing()
+    if reason:
+        pytest.skip(reason)
+    with real_cluster.started(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own, with its default ServiceAccount; at the end all in it is gone, NodePorts included."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
+    name = f"{words[:40].strip('-')}-{next(_number)}"
+    kubectl = cluster.kubectl(name)
+    kubectl("create", "namespace", name)
+    try:
+        kubectl.wait("serviceaccount/default", "create")
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
+        kubectl("delete", "pods", "--all", "--grace-period=1")
+        kubectl("wait", "--for=delete", f"namespace/{name}", "--timeout=60s")
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster, namespace: str) -> Kubectl:
+    """kubectl in the test's namespace."""
+    return cluster.kubectl(namespace)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.root)
+            item.add_marker(pytest.mark.cluster)
