@@ -109,8 +109,6 @@ class EndpointSliceController(Controller):
         if service is None or not manages(service):
             self._writes.forget(key)
             self._times.forget(key)
-            if service is not None:
-                await self._drop(key)
             return
         if self._writes.unseen(key):
             self._waiting.add(key)
@@ -139,12 +137,6 @@ class EndpointSliceController(Controller):
                 )
             if isinstance(failure, BaseException):
                 raise failure
-
-    async def _drop(self, key: str) -> None:
-        """A Service that lost its selector keeps what its user makes by hand; ours go."""
-        for one in self._slices.by_index(SERVICE, key):
-            if _ours(one) and not deleting(one):
-                await self._delete(key, one)
 
     async def _create(
         self, key: str, service: Object, content: Object, labels: dict[str, str], trigger: str
