@@ -92,6 +92,13 @@ def test_v3_of_pods() -> None:
     assert {p["name"] for p in exec_["parameters"]} == {"namespace", "name"}
 
 
+def test_v3_of_deployments() -> None:
+    schemas = _v3("apis/apps/v1")["components"]["schemas"]
+    replicas = schemas["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["replicas"]
+    assert (replicas["type"], replicas["format"]) == ("integer", "int32")
+    assert schemas["io.k8s.apimachinery.pkg.util.intstr.IntOrString"]["format"] == "int-or-string"
+
+
 def test_v2() -> None:
     document = json.loads(openapi.v2())
     assert document["swagger"] == "2.0"
@@ -104,4 +111,11 @@ def test_v2() -> None:
             "kind": resource.kind,
         } in definition["x-kubernetes-group-version-kind"]
     assert document["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"] == {"type": "string"}
+    identities = [
+        operation["operationId"]
+        for path in document["paths"].values()
+        for operation in path.values()
+        if isinstance(operation, dict)
+    ]
+    assert len(identities) == len(set(identities))
     assert len(document["definitions"]) < len(schema.definitions())

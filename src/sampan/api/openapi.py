@@ -286,12 +286,22 @@ def v3_paths() -> tuple[str, ...]:
 def document_hash(path: str) -> str:
     """What changes when the document does. `v2` is the path of the document of version 2."""
     body = v2() if path == "v2" else v3(path)
-    return hashlib.sha256(body or b"").hexdigest()[:32].upper()
+    return _hash(body or b"")
 
 
 def etag(path: str) -> str:
     """The entity tag of a document, quoted as the header wants it."""
     return f'"{document_hash(path)}"'
+
+
+@functools.cache
+def index_etag() -> str:
+    """The entity tag of the list of documents."""
+    return f'"{_hash(v3_index())}"'
+
+
+def _hash(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:32].upper()
 
 
 @functools.cache
