@@ -123,6 +123,9 @@ def test_openapi_v2() -> None:
     assert document["swagger"] == "2.0"
     tag = dict(answer("/openapi/v2").headers)["ETag"]
     assert answer("/openapi/v2", if_none_match=tag).status == 304
+    protobuf = answer("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
+    assert protobuf.content_type == "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+    assert dict(protobuf.headers)["ETag"] != tag
     with pytest.raises(StatusError) as e:
-        answer("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
+        answer("/openapi/v2", "application/xml")
     assert e.value.code == 406

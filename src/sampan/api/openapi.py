@@ -394,6 +394,18 @@ def _v3_operation(operation: _Operation, definitions: _Definitions) -> dict[str,
 @functools.lru_cache(1)
 def v2() -> bytes:
     """The Swagger 2.0 document of everything served, as JSON."""
+    return msgspec.json.encode(_v2_document())
+
+
+@functools.lru_cache(1)
+def v2_protobuf() -> bytes:
+    """The Swagger 2.0 document of everything served, as gnostic's `openapi.v2.Document`."""
+    from sampan.api import openapi_protobuf
+
+    return openapi_protobuf.encode(_v2_document())
+
+
+def _v2_document() -> dict[str, Any]:
     definitions = _Definitions(
         "#/definitions/", {r.group for r in resources.RESOURCES} | {"policy", "autoscaling"}, v3=False
     )
@@ -403,14 +415,12 @@ def v2() -> bytes:
             _add(paths, operation, "parameters", _v2_parameter)[operation.method] = _v2_operation(
                 operation, definitions
             )
-    return msgspec.json.encode(
-        {
-            "swagger": "2.0",
-            "info": {"title": "Kubernetes", "version": f"v{schema.RELEASE}"},
-            "paths": paths,
-            "definitions": dict(sorted(definitions.used.items())),
-        }
-    )
+    return {
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": f"v{schema.RELEASE}"},
+        "paths": paths,
+        "definitions": dict(sorted(definitions.used.items())),
+    }
 
 
 def _v2_parameter(parameter: _Parameter) -> dict[str, Any]:

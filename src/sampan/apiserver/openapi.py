@@ -13,6 +13,11 @@ from sampan.apiserver import discovery
 from sampan.transport.types import Request, Response
 
 _JSON = "application/json"
+_PROTOBUF = (
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+)
+"""The name that clients ask for, and the one that is answered: `@` has no place in a media type."""
 _V3 = "/openapi/v3"
 _FOR_EVER = (("Cache-Control", "public, immutable, max-age=31536000"),)
 
@@ -22,8 +27,7 @@ def handle(request: Request) -> Response | None:
     the client accepts no form that the document has."""
     path = request.raw_path.rstrip("/")
     if path == "/openapi/v2":
-        _check_accepts(request)
-        return _answer(request, openapi.v2(), openapi.etag("v2"))
+        return _version_2(request)
     if path == _V3:
         _check_accepts(request)
         return _answer(request, openapi.v3_index(), openapi.index_etag())
@@ -37,13 +41,35 @@ def handle(request: Request) -> Response | None:
     return _answer(request, openapi.v3(name) or b"", openapi.etag(name), _FOR_EVER if given else ())
 
 
+def _version_2(request: Request) -> Response:
+    for media_type in discovery.accepted(request):
+        if discovery.is_json(media_type):
+            return _answer(request, openapi.v2(), openapi.etag("v2"))
+        if media_type in _PROTOBUF:
+            tag = f'{openapi.etag("v2")[:-1]}-protobuf"'
+            return _answer(request, openapi.v2_protobuf(), tag, content_type=_PROTOBUF[1])
+    raise _not_acceptable(_JSON, *_PROTOBUF)
+
+
 def _check_accepts(request: Request) -> None:
     if not any(discovery.is_json(t) for t in discovery.accepted(request)):
-        raise StatusError(406, "NotAcceptable", f"only the following media types are accepted: {_JSON}")
+        raise _not_acceptable(_JSON)
 
 
-def _answer(request: Request, body: bytes, tag: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+def _not_acceptable(*types: str) -> StatusError:
+    return StatusError(
+        406, "NotAcceptable", f"only the following media types are accepted: {', '.join(types)}"
+    )
+
+
+def _answer(
+    request: Request,
+    body: bytes,
+    tag: str,
+    headers: tuple[tuple[str, str], ...] = (),
+    content_type: str = _JSON,
+) -> Response:
     headers = (("ETag", tag), ("Vary", "Accept"), *headers)
     if tag in request.headers.get("if-none-match", ""):
-        return Response(304, b"", _JSON, headers)
-    return Response(200, body, _JSON, headers)
+        return Response(304, b"", content_type, headers)
+    return Response(200, body, content_type, headers)
