@@ -54,6 +54,22 @@ def pod(spec: Object | None = None, **container: object) -> Object:
     return obj
 
 
+def test_what_the_scheduler_reads_gives_no_warning() -> None:
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"a": "b"}}}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+    spread = {**term, "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
+    obj = pod(
+        {
+            "affinity": {"podAffinity": required, "podAntiAffinity": required},
+            "topologySpreadConstraints": [spread],
+            "schedulingGates": [{"name": "example.com/wait"}],
+            "preemptionPolicy": "Never",
+            "priorityClassName": "system-node-critical",
+        }
+    )
+    assert support.unsupported(resources.PODS, obj) == ([], [])
+
+
 def test_an_ordinary_pod_and_service_give_no_warning() -> None:
     obj = pod(
         {"volumes": [{"name": "v", "emptyDir": {}}], "securityContext": {"runAsUser": 1, "fsGroup": 2}},
@@ -76,7 +92,7 @@ def test_an_ordinary_pod_and_service_give_no_warning() -> None:
         (pod(volumeMounts=[{"name": "v", "mountPath": "/etc/nginx.conf subPath:nginx.conf"}]),
          'a blank after ":" is missing in "subPath:nginx.conf"'),
         (pod(ports=[{"containerPort": 80, "hostPort": 80}]), "spec.containers[0].ports[0].hostPort: host ports are not"),
-        (pod({"affinity": {"podAffinity": {}}}), "spec.affinity.podAffinity: affinity between pods is not implemented"),
+        (pod({"priorityClassName": "mine"}), "spec.priorityClassName: PriorityClasses are not implemented"),
         (pod({"nodeSelector": {"beta.kubernetes.io/os": "linux"}}),
          'spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use "kubernetes.io/os" instead'),
         (pod(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),

@@ -24,7 +24,8 @@ def test_an_assumed_pod_takes_its_place_once() -> None:
     assert state.nodes["n1"].requested == {"cpu": 1000}
     assert not state.forget(incoming)
     state.remove_pod(incoming.key)
-    assert state.nodes["n1"].requested == state.nodes["n1"].compared == state.nodes["n1"].ports == {}
+    assert state.nodes["n1"].requested == state.nodes["n1"].compared == {}
+    assert not state.nodes["n1"].ports
 
 
 def test_a_forgotten_pod_gives_its_place_back() -> None:

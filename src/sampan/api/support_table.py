@@ -180,12 +180,8 @@ _POD_SPEC: dict[str, Support] = {
     **{f"volumes.{path}": support for path, support in _VOLUME.items()},
     "activeDeadlineSeconds": WORKS,
     "affinity.nodeAffinity.*": WORKS,
-    "affinity.podAffinity.*": _warned(
-        "affinity between pods is not implemented: the scheduler does not look at it"
-    ),
-    "affinity.podAntiAffinity.*": _warned(
-        "affinity between pods is not implemented: the scheduler does not look at it"
-    ),
+    "affinity.podAffinity.*": WORKS,
+    "affinity.podAntiAffinity.*": WORKS,
     "automountServiceAccountToken": WORKS,
     "dnsConfig.*": WORKS,
     "dnsPolicy": WORKS,
@@ -201,13 +197,13 @@ _POD_SPEC: dict[str, Support] = {
     "nodeName": WORKS,
     "nodeSelector": WORKS,
     "os.name": _warned("only Linux nodes exist: the pod cannot run", _is_not("linux")),
-    "overhead": _warned("RuntimeClasses are not implemented: the overhead is not reserved"),
-    "preemptionPolicy": _warned(
-        "preemption is not implemented: no pod is evicted for another", _is_not("PreemptLowerPriority")
+    "overhead": _warned(
+        "RuntimeClasses are not implemented: the scheduler counts the overhead, the node does not"
     ),
+    "preemptionPolicy": WORKS,
     "priority": WORKS,
     "priorityClassName": _warned(
-        "PriorityClasses are not implemented: the pod is scheduled in turn and preempts no other",
+        "PriorityClasses are not implemented: a pod can have none but the two of the system",
         _is_not("system-cluster-critical", "system-node-critical"),
     ),
     "readinessGates.*": WORKS,
@@ -244,9 +240,7 @@ _POD_SPEC: dict[str, Support] = {
     "subdomain": _warned("cluster DNS is not there yet: the pod's own name does not resolve in other pods"),
     "terminationGracePeriodSeconds": WORKS,
     "tolerations.*": WORKS,
-    "topologySpreadConstraints.*": _warned(
-        "spreading by topology is not implemented: the scheduler does not look at it; it prefers nodes with fewer pods"
-    ),
+    "topologySpreadConstraints.*": WORKS,
 }
 
 _OBJECT: dict[str, Support] = {"apiVersion": WORKS, "kind": WORKS, "metadata.*": WORKS, "status.*": WORKS}

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from sampan.api.errors import Object, StatusError
 from sampan.api.objects import parse_time
 from sampan.api.resources import NODES, PODS
+from sampan.api.taints import tolerates
 from sampan.controllers import pods as facts
 from sampan.controllers.controller import Context, Controller, deleting, split_key
 from sampan.controllers.informers import NODE
@@ -124,14 +125,3 @@ def _evicting(node: Object | None) -> list[Object]:
 
 def _identity(taint: Object) -> tuple[str, str]:
     return taint.get("key", ""), taint.get("value") or ""
-
-
-def tolerates(toleration: Object, taint: Object) -> bool:
-    """Whether a toleration is about a taint."""
-    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-        return False
-    if toleration.get("key") and toleration["key"] != taint.get("key"):
-        return False
-    if toleration.get("operator") == "Exists":
-        return True
-    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
