@@ -310,4 +310,3 @@ async def test_placing_a_pod_is_quick_on_a_full_node(api: Api) -> None:
                 break
         took.append(time.perf_counter() - began)
     assert sorted(took)[len(took) // 2] < 0.02, took
-    print(sorted(took))

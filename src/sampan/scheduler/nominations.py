@@ -30,7 +30,7 @@ class Nominations:
 
     def on(self, node: NodeInfo, pod: PodInfo) -> NodeInfo | None:
         """The node as it is for `pod` once those who were promised room there, and do not give way to it, have come;
-        None where there are none."""
+        None where there are none. It is about room only: whom they like for company counts when they are there."""
         coming = [
             p
             for p in self._by_node.get(node.name, {}).values()

@@ -110,8 +110,8 @@ class Scheduler:
                 possible.append(node)
             else:
                 diagnosis.rejections[node.name] = rejection
-        if not possible:
-            return None
+        if len(possible) < 2:
+            return possible[0] if possible else None
         return scores.best(
             pod, possible, nodes, self._cache.with_terms, self._namespace_labels, self._alike(pod)
         )

@@ -141,8 +141,6 @@ def best(
     alike: Alike,
 ) -> NodeInfo:
     """The best of `nodes` (one at least); of several equally good ones any."""
-    if len(nodes) == 1:
-        return nodes[0]
     if any(not s.required for s in pod.spreads):
         spreading = spread(pod, nodes, all_nodes)
     elif pod.spreads:
