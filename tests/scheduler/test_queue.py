@@ -110,6 +110,17 @@ async def test_after_an_error_the_pause_is_kept(queue: SchedulingQueue, clock: C
     assert ready(queue) is pod
 
 
+async def test_a_pod_that_failed_waits_only_once(queue: SchedulingQueue, clock: Clock) -> None:
+    queue.add(info("a"))
+    pod = await queue.pop()
+    queue.add(info("a"))  # an event came in between
+    queue.add_failed(pod)
+    assert ready(queue) is None
+    clock.now += 1
+    assert ready(queue) is pod
+    assert ready(queue) is None
+
+
 async def test_gated_pods_wait_for_their_gates_to_go(queue: SchedulingQueue) -> None:
     gated = info("a", schedulingGates=[{"name": "x"}])
     queue.add(gated)

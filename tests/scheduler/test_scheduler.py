@@ -14,6 +14,8 @@ from sampan.api.objects import condition
 from sampan.api.resources import NODES, PODS, SERVICEACCOUNTS
 from sampan.apiserver.app import App
 from sampan.client.types import STRATEGIC_MERGE_PATCH
+from sampan.scheduler.cache import NodeInfo
+from sampan.scheduler.filters import Filters
 from sampan.scheduler.scheduler import Scheduler
 from sampan.store.memory import MemoryStore
 from tests.apiserver.conftest import config
@@ -276,6 +278,26 @@ async def test_a_binding_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPat
         assert await api.bound("a") == "n1"
         assert (await api.event("FailedScheduling"))["message"] == "no binding today"
     await app.close()
+
+
+async def test_one_pod_that_cannot_be_read_stops_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = Filters.check
+
+    def broken(self: Filters, node: NodeInfo) -> Any:
+        if self.pod.key == "default/bad":
+            raise ValueError("what is this?")
+        return check(self, node)
+
+    monkeypatch.setattr(Filters, "check", broken)
+    await api.add_node()
+    await api.add_pod("bad")
+    await api.add_pod("good")
+    assert await api.bound("good") == "n1"
+    assert (await api.event("FailedScheduling"))["message"] == "what is this?"
+    failed = await api.pod("bad", lambda p: condition(p, "PodScheduled"))
+    found = condition(failed, "PodScheduled")
+    assert found is not None
+    assert found["reason"] == "SchedulerError"
 
 
 async def test_restarted_with_pods_in_place() -> None:

@@ -88,11 +88,13 @@ class SchedulingQueue:
 
     def add_unschedulable(self, pod: QueuedPod, plugins: frozenset[str]) -> None:
         """The popped pod found no node: it sleeps until a change that concerns one of `plugins` (none: any change)."""
+        self.remove(pod.info.key)
         pod.plugins, pod.failed, pod.tried = plugins, False, self._clock()
         self._asleep[pod.info.key] = pod
 
     def add_failed(self, pod: QueuedPod) -> None:
         """The popped pod could not be placed by an error: it is tried again after its pause."""
+        self.remove(pod.info.key)
         pod.plugins, pod.failed, pod.tried = frozenset(), True, self._clock()
         self._pause(pod)
 
