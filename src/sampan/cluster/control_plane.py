@@ -60,8 +60,10 @@ async def _serve(config: ClusterConfig) -> None:
             {
                 "publish": Publisher(config.publish, config.node_address(config.nodes[0])).run(),
                 "link": link.run(),
-                "controllers": Manager(app.client(), cluster_ca=(pki / "ca.crt").read_text()).run(),
-                "scheduler": Scheduler(app.client()).run(),
+                "controllers": Manager(
+                    app.client(manager="kube-controller-manager"), cluster_ca=(pki / "ca.crt").read_text()
+                ).run(),
+                "scheduler": Scheduler(app.client(manager="kube-scheduler")).run(),
                 "readiness": _tell_readiness(config, app, link),
                 "certificates": _renew(config),
             },
