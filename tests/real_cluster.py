@@ -92,7 +92,9 @@ class Kubectl:
         self._environment = {"KUBECONFIG": str(kubeconfig)}
 
     def _command(self, arguments: Sequence[str | Path]) -> list[str]:
-        return ["kubectl", "--namespace", self.namespace, *(str(a) for a in arguments)]
+        """The namespace comes after the verb: kubectl takes a verb that it does not know for a plugin's name."""
+        verb, *rest = (str(a) for a in arguments)
+        return ["kubectl", verb, f"--namespace={self.namespace}", *rest]
 
     def run(self, *arguments: str | Path, stdin: str | None = None) -> Result:
         return run(self._command(arguments), stdin=stdin, env=self._environment)
@@ -142,16 +144,16 @@ class Kubectl:
         """Wait until the Service has exactly `count` ready endpoints."""
         self.watch(
             f"endpointslices -l kubernetes.io/service-name={service}",
-            '{range .object.endpoints[?(@.conditions.ready==true)]}{.addresses[0]}{" "}{end}',
+            "{{range .object.endpoints}}{{if .conditions.ready}}{{index .addresses 0}} {{end}}{{end}}",
             lambda addresses: len(addresses.split()) == count,
         )
 
-    def watch(self, resources: str, path: str, enough: Callable[[str], bool]) -> str:
-        """Watch until the value at `path` (of `.type` and `.object`) of one event is `enough`; returns that value."""
+    def watch(self, resources: str, template: str, enough: Callable[[str], bool]) -> str:
+        """Watch until what a Go template makes of one event (`.type`, `.object`) is `enough`; returns that text."""
         seen = []
         with self.start(
             "get", *resources.split(" "), "--watch", "--output-watch-events", "--request-timeout=60s",
-            "-o", f'jsonpath={path}{{"\\n"}}',
+            "-o", f'go-template={template}{{{{"\\n"}}}}',
         ) as lines:  # fmt: skip
             for line in lines:
                 seen.append(line.rstrip("\n"))

@@ -32,7 +32,7 @@ def assert_not_scheduled(kubectl: Kubectl, pod: str, why: str) -> None:
     assert kubectl("get", "pod", pod, "--no-headers").split()[2] == "Pending"
     seen = kubectl.watch(
         f"events --field-selector involvedObject.name={pod},reason=FailedScheduling",
-        "{.object.message}",
+        "{{.object.message}}",
         bool,
     )
     assert seen.startswith(f"0/1 nodes are available: {why}.")
