@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,15 +76,15 @@ async def measure(
             for name in names:
                 await api.delete(f"{services}/{name}")
                 await api.delete(f"{slices}/{name}-bench")
+            listener.shutdown(socket.SHUT_RDWR)  # `close` alone would not wake the thread that accepts
             listener.close()
     return Programming(others, quantile(took, 0.5), max(took), last_other)
 
 
 def _inside(netns: Path, work: Callable[[], _T]) -> _T:
     """Do `work` on a thread that has entered a network namespace; the thread ends with it."""
-    results: list[_T] = []
 
-    def enter_and_work() -> None:
+    def enter_and_work() -> _T:
         libc = ctypes.CDLL(None, use_errno=True)
         fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -91,12 +92,10 @@ def _inside(netns: Path, work: Callable[[], _T]) -> _T:
                 raise OSError(ctypes.get_errno(), f"cannot enter {netns}")
         finally:
             os.close(fd)
-        results.append(work())
+        return work()
 
-    thread = threading.Thread(target=enter_and_work)
-    thread.start()
-    thread.join()
-    return results[0]
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(enter_and_work).result()
 
 
 def _listener(address: str) -> socket.socket:
