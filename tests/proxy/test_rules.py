@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -134,6 +135,31 @@ def test_a_new_start_changes_only_what_differs(table: Table) -> None:
     del state["default/s3"]
     assert Rules(table, LAYOUT).start(state) == 3
     assert len(before.splitlines()) - len(dump(table).splitlines()) == 3
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_the_fixed_part_is_made_anew_not_twice() -> None:
+    name = f"t-proxy-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    table = _Inside(f"/run/netns/{name}")
+
+    def listed() -> str:
+        command = ["ip", "netns", "exec", name, "nft", "-s", "list", "ruleset"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    try:
+        table.prepare(LAYOUT)
+        once = listed()
+        table.prepare(LAYOUT)
+        assert listed() == once
+        table.prepare(dataclasses.replace(LAYOUT, affinities=(10800,)))
+        assert "remembered-10800" in listed()
+        table.prepare(LAYOUT)
+        assert "chain remembered-10800" not in listed()
+    finally:
+        table._table.close()
+        subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 def test_what_somebody_else_changed_in_our_table_is_put_right(table: Table) -> None:

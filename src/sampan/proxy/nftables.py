@@ -78,8 +78,10 @@ class NfTables:
 
     def _chains(self) -> set[str]:
         done = subprocess.run(
-            ["nft", "list", "table", "ip", skeleton.TABLE, "-t"], text=True, capture_output=True, check=False
+            ["nft", "-t", "list", "table", "ip", skeleton.TABLE], text=True, capture_output=True, check=False
         )
+        if done.returncode and "No such file or directory" not in done.stderr:
+            raise OSError(0, f"nft list table failed: {done.stderr.strip()}")
         lines = (line.split() for line in done.stdout.splitlines())
         return {words[1] for words in lines if len(words) == 3 and words[0] == "chain"}
 
