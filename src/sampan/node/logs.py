@@ -142,7 +142,7 @@ class _Text:
                     continue
                 self._since = None  # Later lines are younger.
             if self._timestamps and self._new_line:
-                out.append(stamp + b" ")
+                out.append(stamp.replace(b"+00:00", b"Z") + b" ")
             out.append(parts[3] if len(parts) == 4 else b"")
             self._new_line = not tags.startswith(b"P")
             if self._new_line:

@@ -144,7 +144,7 @@ class NodeServer:
         async def start() -> remotecommand.Process:
             return await self._streams.attach(container_id)
 
-        return remotecommand.upgrade(request, options, start)
+        return remotecommand.upgrade(request, options, start, outcome=remotecommand.attached)
 
     def _port_forward(self, request: Request, pod: Object) -> Answer:
         meta = pod["metadata"]

@@ -83,19 +83,40 @@ def is_spdy(request: Request) -> bool:
     return request.headers.get("upgrade", "").lower() == "spdy/3.1"
 
 
-def upgrade(request: Request, options: Options, start: Start) -> Upgrade:
-    """The answer that serves a process on the connection of `request`. Raises StatusError where the client asks for no
-    upgrade, or speaks none of our protocols."""
+def exit_status(code: int) -> Object:
+    """The Status of a command that has ended."""
+    if code == 0:
+        return {"metadata": {}, "status": "Success"}
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": f"command terminated with non-zero exit code: command terminated with exit code {code}",
+        "reason": "NonZeroExitCode",
+        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
+    }
+
+
+def attached(code: int) -> Object:
+    """The Status of an attachment that has ended: how the container ended is told by the Pod's status alone."""
+    return exit_status(0)
+
+
+def upgrade(
+    request: Request, options: Options, start: Start, *, outcome: Callable[[int], Object] = exit_status
+) -> Upgrade:
+    """The answer that serves a process on the connection of `request`; `outcome` makes the last word of its exit code.
+    Raises StatusError where the client asks for no upgrade, or speaks none of our protocols."""
     if websocket.is_websocket(request):
 
         async def run(socket: websocket.WebSocket) -> None:
-            await _serve(_WebSocketChannels(socket, options), options, start)
+            await _serve(_WebSocketChannels(socket, options), options, start, outcome)
 
         return websocket.upgrade(request, WEBSOCKET_PROTOCOLS, run)
     protocol = spdy_protocol(request, SPDY_PROTOCOLS)
 
     async def run_spdy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _serve(_SpdyChannels(SocketStream(reader, writer), options, protocol), options, start)
+        channels = _SpdyChannels(SocketStream(reader, writer), options, protocol)
+        await _serve(channels, options, start, outcome)
 
     return Upgrade(run_spdy, spdy_headers(protocol))
 
@@ -140,9 +161,11 @@ class _Channels(Protocol):
         """Send the outcome; returns when the client has taken it, or has gone."""
 
 
-async def _serve(channels: _Channels, options: Options, start: Start) -> None:
+async def _serve(
+    channels: _Channels, options: Options, start: Start, outcome: Callable[[int], Object]
+) -> None:
     peer = asyncio.create_task(channels.run())
-    work = asyncio.create_task(_outcome(channels, options, start))
+    work = asyncio.create_task(_outcome(channels, options, start, outcome))
     try:
         await asyncio.wait((peer, work), return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -157,32 +180,22 @@ async def _serve(channels: _Channels, options: Options, start: Start) -> None:
                 log.info("remote command ended: %s", result)
 
 
-async def _outcome(channels: _Channels, options: Options, start: Start) -> Object:
+async def _outcome(
+    channels: _Channels, options: Options, start: Start, outcome: Callable[[int], Object]
+) -> Object:
     """Run the process to its end; the Status that tells of it."""
     try:
         await channels.ready()
         process = await start()
+        try:
+            # A command that is not there is found out here only: the runtime starts it and fails.
+            return outcome(await _attend(process, channels, options))
+        finally:
+            await process.close()
     except StatusError as failure:
         return failure.status()
     except Exception as failure:
         return internal(f"error executing command in container: {failure}").status()
-    try:
-        return exit_status(await _attend(process, channels, options))
-    finally:
-        await process.close()
-
-
-def exit_status(code: int) -> Object:
-    """The Status of a command that has ended."""
-    if code == 0:
-        return {"metadata": {}, "status": "Success"}
-    return {
-        "metadata": {},
-        "status": "Failure",
-        "message": f"command terminated with non-zero exit code: command terminated with exit code {code}",
-        "reason": "NonZeroExitCode",
-        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
-    }
 
 
 async def _attend(process: Process, channels: _Channels, options: Options) -> int:

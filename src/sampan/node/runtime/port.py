@@ -21,7 +21,7 @@ def _socket(netns: str, family: socket.AddressFamily) -> socket.socket:
 
 async def connect(netns: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to localhost:`port` of the namespace at `netns`, or of our own where that is empty: IPv4 first,
-    then IPv6. Raises OSError as connecting does."""
+    then IPv6. Raises OSError that says why neither took it."""
     loop = asyncio.get_running_loop()
     refused: OSError | None = None
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
@@ -38,4 +38,5 @@ async def connect(netns: str, port: int) -> tuple[asyncio.StreamReader, asyncio.
             continue
         return await asyncio.open_connection(sock=connection)
     assert refused
-    raise refused
+    why = os.strerror(refused.errno or 0).lower()
+    raise type(refused)(f"failed to connect to localhost:{port} inside the pod: {why}")
