@@ -286,6 +286,22 @@ async def test_large_answers_are_gzipped_for_those_who_accept_it() -> None:
         assert body == big + big
 
 
+@pytest.mark.parametrize("count", [1, 7, 20_000])
+async def test_a_large_body_in_parts_and_the_next_request_on_the_connection(count: int) -> None:
+    parts = [b"%d," % i + b"x" * (8_000_000 // count) for i in range(count)]
+
+    def answer(request: Request) -> Response:
+        return Response(200, parts if request.path == "/parts" else b"next")
+
+    async with serving(answer) as connect:
+        reader, writer = await connect()
+        writer.write(get("/parts") + get("/") + get("/parts", "Connection: close\r\n"))
+        assert (await read_answer(reader))[2] == b"".join(parts)
+        assert (await read_answer(reader))[2] == b"next"
+        assert (await read_answer(reader))[2] == b"".join(parts)
+        assert await reader.read() == b""
+
+
 async def test_a_stream_without_a_task_and_the_next_request_on_the_connection() -> None:
     streams: list[Stream] = []
     ended: list[int] = []
@@ -418,8 +434,9 @@ async def test_idle_connections_are_closed_and_used_ones_are_not() -> None:
         assert await asyncio.wait_for(reader.read(), 5) == b""
 
 
-async def test_a_peer_that_never_reads_its_answer_is_cut() -> None:
-    big = b"x" * 20_000_000
+@pytest.mark.parametrize("parts", [1, 1000])
+async def test_a_peer_that_never_reads_its_answer_is_cut(parts: int) -> None:
+    big = b"x" * 20_000_000 if parts == 1 else [b"x" * 20_000] * parts
     async with serving(lambda r: Response(200, big), write_timeout=0.1) as connect:
         _, writer = await connect(limit=1024)
         writer.transport.pause_reading()

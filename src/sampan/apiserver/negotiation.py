@@ -67,8 +67,8 @@ class Rendering:
 
     def list(
         self, records: Sequence[Record], revision: int, continue_: str = "", remaining: int | None = None
-    ) -> bytes:
-        """A list of objects as the whole answer."""
+    ) -> bytes | Sequence[bytes]:
+        """A list of objects as the whole answer; in parts where it is made of the stored bytes."""
         metadata: Object = {"resourceVersion": str(revision)}
         if continue_:
             metadata["continue"] = continue_
@@ -82,11 +82,13 @@ class Rendering:
                     "metadata": metadata,
                 }
             )
-            parts = [r.data for r in records] or [b""]
-            # Head and tail ride on the first and last item, so that everything is copied once.
-            parts[0] = head[:-1] + b',"items":[' + parts[0]
-            parts[-1] += b"]}\n"
-            return b",".join(parts)
+            start, end = head[:-1] + b',"items":[', b"]}\n"
+            if not records:
+                return start + end
+            parts = [b","] * (2 * len(records) + 1)
+            parts[1::2] = [r.data for r in records]
+            parts[0], parts[-1] = start, end
+            return parts
         out = self._value([r.obj for r in records], str(revision), single=False)
         out["metadata"] = metadata
         return self.write(out)

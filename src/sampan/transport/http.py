@@ -14,7 +14,7 @@ import socket
 import ssl
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -41,6 +41,8 @@ MAX_BODY = 3 * 1024 * 1024
 MAX_HEAD = 128 * 1024
 GZIP_FROM = 128 * 1024
 """Answers larger than this are compressed for clients that accept it."""
+_SLICE = 128 * 1024
+"""About how many bytes of a body in parts are written at once."""
 _MAX_QUEUED = 16
 """Requests parsed ahead on one connection before it is no longer read from."""
 _LINGER = 1.0
@@ -490,16 +492,45 @@ class _Connection(asyncio.Protocol):
         """Write a complete answer and go on to the next request."""
         incoming = self._current
         assert incoming is not None
-        body = response.body if isinstance(response.body, bytes) else b"".join(response.body)
-        if (
-            len(body) > GZIP_FROM
+        body = response.body
+        size = len(body) if isinstance(body, bytes) else sum(map(len, body))
+        gzipped = (
+            size > GZIP_FROM
             and incoming.accepts_gzip
             and incoming.request.method != "HEAD"
             and not any(name.lower() == "content-encoding" for name, _ in response.headers)
-        ):
+        )
+        if not isinstance(body, bytes):
+            if size > _SLICE and not gzipped and incoming.request.method != "HEAD":
+                self._task = self.loop.create_task(self._finish_in_slices(incoming, response, body, size))
+                return
+            body = b"".join(body)
+        if gzipped:
             self._task = self.loop.create_task(self._finish_gzipped(incoming, response, body))
+        else:
+            self._write_response(incoming, response, body)
+
+    async def _finish_in_slices(
+        self, incoming: _Incoming, response: Response, parts: Sequence[bytes], size: int
+    ) -> None:
+        """Write a large body as fast as the peer takes it, never copied as a whole: each slice uses the same memory
+        again, where whole copies for joining, encrypting and sending made the kernel clear fresh pages every time."""
+        step = max(1, len(parts) * _SLICE // size)
+        try:
+            start, close = self._head(incoming, response, size)
+        except ValueError as failure:
+            self._task = None
+            self._finish(self._failure(failure))
             return
-        self._write_response(incoming, response, body)
+        try:
+            self.transport.write(start)
+            for i in range(0, len(parts), step):
+                await self.drained()
+                self.transport.write(b"".join(parts[i : i + step]))
+        except ConnectionError:
+            return
+        self._task = None
+        self._answered(close)
 
     async def _finish_gzipped(self, incoming: _Incoming, response: Response, body: bytes) -> None:
         packed = await self.loop.run_in_executor(None, _gzip, body)
@@ -510,21 +541,23 @@ class _Connection(asyncio.Protocol):
             self._write_response(incoming, shrunk, packed)
 
     def _write_response(self, incoming: _Incoming, response: Response, body: bytes) -> None:
-        status = response.status
-        bare = status in (204, 304) or status < 200
-        close = not incoming.keep_alive or self.server.closing or incoming.unread
-        connection = head.CLOSE if close else head.KEEP_ALIVE if incoming.http10 else b""
+        bare = response.status in (204, 304) or response.status < 200
         try:
-            start = head.render(
-                status, response.content_type, response.headers, connection, None if bare else len(body)
-            )
+            start, close = self._head(incoming, response, None if bare else len(body))
         except ValueError as failure:
             response = self._failure(failure)
             body = cast(bytes, response.body)
-            start = head.render(response.status, response.content_type, (), connection, len(body))
+            start, close = self._head(incoming, response, len(body))
             bare = False
         self.transport.write(start if bare or incoming.request.method == "HEAD" else start + body)
         self._answered(close)
+
+    def _head(self, incoming: _Incoming, response: Response, length: int | None) -> tuple[bytes, bool]:
+        """The first lines of an answer, and whether the connection ends with it. Raises ValueError."""
+        close = not incoming.keep_alive or self.server.closing or incoming.unread
+        connection = head.CLOSE if close else head.KEEP_ALIVE if incoming.http10 else b""
+        start = head.render(response.status, response.content_type, response.headers, connection, length)
+        return start, close
 
     def _answered(self, close: bool) -> None:
         self._current = None
