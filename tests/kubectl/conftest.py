@@ -1,0 +1,49 @@
+"""Fixtures for the tests of kubectl's commands; the cluster is the one of tests/conftest.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.kubectl.commands import IMAGE
+from tests.kubectl.terminal import Terminal
+from tests.real_cluster import Cluster, Kubectl
+
+_TWO = f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: two, labels: {{app: two}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  initContainers:
+  - {{name: before, image: "{IMAGE}", command: [echo, from before]}}
+  containers:
+  - name: reader
+    image: "{IMAGE}"
+    stdin: true
+    command: [sh, -c, 'echo one; echo two >&2; while read line; do echo "got $line"; done']
+  - name: web
+    image: "{IMAGE}"
+    ports: [{{name: http, containerPort: 8080}}]
+    command: [sh, -c, "echo serving; mkdir /www; echo hello > /www/index.html; exec httpd -f -p 8080 -h /www"]
+"""
+
+
+@pytest.fixture
+def two(kubectl: Kubectl) -> str:
+    """A ready pod: `before` ran first, `reader` reads lines and says them again, `web` serves hello on 8080."""
+    kubectl("apply", "-f", "-", stdin=_TWO)
+    kubectl.wait_ready("two")
+    return "two"
+
+
+@pytest.fixture
+def on_terminal(cluster: Cluster, namespace: str) -> Callable[..., Terminal]:
+    """kubectl as typed at a terminal, in the test's namespace."""
+
+    def start(*arguments: str, columns: int = 80, rows: int = 24) -> Terminal:
+        command = ["kubectl", "--kubeconfig", str(cluster.kubeconfig), "--namespace", namespace, *arguments]
+        return Terminal(command, columns=columns, rows=rows)
+
+    return start
