@@ -7,15 +7,17 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from sampan.cluster.errors import ClusterError
 
-_PACKAGES = {"conmon": "conmon", "catatonit": "catatonit", "nft": "nftables"}
-_SEARCH = (
-    os.environ.get("PATH", "")
-    + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin:/usr/libexec/podman:/usr/lib/podman"
-)
+_PACKAGES = {"conmon": "conmon", "catatonit": "catatonit", "nft": "nftables", "skopeo": "skopeo"}
+_MORE = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+SEARCH = os.environ.get("SAMPAN_PROGRAMS") or f"{os.environ.get('PATH', '')}:{_MORE}"
+"""Where programs are looked for; a root shell made by `su` has no sbin in its PATH."""
+FILESYSTEMS = Path("/proc/filesystems")
 
 
 def check() -> None:
@@ -43,8 +45,8 @@ def _kernel() -> list[str]:
 
 
 def _programs() -> list[str]:
-    missing = [package for program, package in _PACKAGES.items() if not shutil.which(program, path=_SEARCH)]
-    if not (shutil.which("crun", path=_SEARCH) or shutil.which("runc", path=_SEARCH)):
+    missing = [package for program, package in _PACKAGES.items() if not shutil.which(program, path=SEARCH)]
+    if not (shutil.which("crun", path=SEARCH) or shutil.which("runc", path=SEARCH)):
         missing.append("crun")
     return [f"programs are missing: apt-get install {_listed(missing)}"] if missing else []
 
@@ -57,9 +59,14 @@ def _overlay() -> list[str]:
     with open("/proc/filesystems") as f:
         if any(line.split()[-1] == "overlay" for line in f):
             return []
-    if shutil.which("modprobe", path=_SEARCH) and os.system("modprobe -q overlay") == 0:
+    if shutil.which("modprobe", path=SEARCH) and os.system("modprobe -q overlay") == 0:
         return []
     return ["the kernel has no overlay filesystem: load the module `overlay`"]
+
+
+def _load_module(name: str) -> bool:
+    modprobe = shutil.which("modprobe", path=SEARCH)
+    return modprobe is not None and subprocess.run([modprobe, "-q", name], check=False).returncode == 0
 
 
 def _nftables() -> list[str]:
