@@ -39,13 +39,13 @@ async def measure(
         for i in range(one_by_one):
             name = f"single-{tag}-{i}"
             began = time.perf_counter()
-            await api.create(path, _pod(name, image))
+            await api.create(path, pod(name, image))
             took.append(await ready.wait(name) - began)
             await _delete(api, f"{path}/{name}")
             await gone.wait(name)
         names = [f"burst-{tag}-{i}" for i in range(burst)]
         began = time.perf_counter()
-        await asyncio.gather(*(api.create(path, _pod(name, image)) for name in names))
+        await asyncio.gather(*(api.create(path, pod(name, image)) for name in names))
         burst_ready = await ready.wait(*names) - began
         began = time.perf_counter()
         await asyncio.gather(*(_delete(api, f"{path}/{name}") for name in names))
@@ -69,7 +69,7 @@ async def _delete(api: Api, path: str) -> None:
     await api.delete(path, gracePeriodSeconds=0)
 
 
-def _pod(name: str, image: str) -> dict[str, Any]:
+def pod(name: str, image: str) -> dict[str, Any]:
     container = {
         "name": "c",
         "image": image,
