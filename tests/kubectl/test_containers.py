@@ -38,11 +38,25 @@ def test_logs(kubectl: Kubectl, two: str) -> None:
     )
 
 
-def test_logs_of_the_life_before(kubectl: Kubectl, two: str) -> None:
-    said(kubectl, "exec", two, "-c", "web", "--", "sh", "-c", "echo last words > /proc/1/fd/1; kill 1")
-    kubectl.wait_container(two, "web", "restartCount", "1")
-    kubectl.wait_ready(two)
-    assert said(kubectl, "logs", two, "-c", "web", "-p") == "serving\nlast words\n"
+def test_logs_of_the_life_before(kubectl: Kubectl) -> None:
+    pod = f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: twice}}
+spec:
+  volumes: [{{name: d, emptyDir: {{}}}}]
+  containers:
+  - name: c
+    image: "{IMAGE}"
+    volumeMounts: [{{name: d, mountPath: /d}}]
+    command: [sh, -c, "if [ -e /d/again ]; then echo second; exec sleep 1000; fi; touch /d/again; echo first; exit 1"]
+"""
+    said(kubectl, "apply", "-f", "-", stdin=pod)
+    kubectl.wait_container("twice", "c", "restartCount", "1")
+    kubectl.wait_ready("twice")
+    assert said(kubectl, "logs", "twice", "--previous") == "first\n"
+    with kubectl.start("logs", "-f", "twice") as lines:
+        assert next(lines) == "second\n"
 
 
 def test_logs_follow(kubectl: Kubectl, two: str) -> None:

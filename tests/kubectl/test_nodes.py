@@ -1,0 +1,83 @@
+"""cordon, uncordon, taint and drain: a node and the pods that may be on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kubectl.commands import IMAGE, refused, said
+from tests.kubectl.test_workloads import deployment, rolled_out
+from tests.real_cluster import Kubectl
+
+NODE = "node-1"
+
+
+@pytest.fixture(autouse=True)
+def node_as_before(kubectl: Kubectl) -> Iterator[None]:
+    yield
+    kubectl("uncordon", NODE)
+    kubectl.run("taint", "node", NODE, "tested-")
+
+
+def unschedulable(kubectl: Kubectl, pod: str) -> str:
+    """Wait until the scheduler has given `pod` up for now; what it says."""
+    why = 'jsonpath={.status.conditions[?(@.type=="PodScheduled")].reason}=Unschedulable'
+    kubectl.wait(f"pod/{pod}", why)
+    return kubectl.value(f"pod/{pod}", '.status.conditions[?(@.type=="PodScheduled")].message')
+
+
+def test_cordon(kubectl: Kubectl) -> None:
+    assert said(kubectl, "cordon", NODE) == "node/node-1 cordoned\n"
+    assert said(kubectl, "cordon", NODE) == "node/node-1 already cordoned\n"
+    assert "Ready,SchedulingDisabled" in said(kubectl, "get", "nodes")
+    said(kubectl, "run", "p", f"--image={IMAGE}", "--", "sleep", "1000")
+    assert "1 node(s) were unschedulable" in unschedulable(kubectl, "p")
+    assert said(kubectl, "uncordon", NODE) == "node/node-1 uncordoned\n"
+    kubectl.wait_ready("p")
+
+
+def test_taint(kubectl: Kubectl) -> None:
+    assert said(kubectl, "taint", "nodes", NODE, "tested=a:NoSchedule") == "node/node-1 tainted\n"
+    assert "already has a taint(s)" in refused(kubectl, "taint", "nodes", NODE, "tested=a:NoSchedule")
+    said(kubectl, "run", "p", f"--image={IMAGE}", "--", "sleep", "1000")
+    assert "1 node(s) had untolerated taint(s)" in unschedulable(kubectl, "p")
+    assert (
+        said(kubectl, "taint", "nodes", NODE, "tested=b:NoSchedule", "--overwrite")
+        == "node/node-1 modified\n"
+    )
+    assert said(kubectl, "taint", "nodes", NODE, "tested:NoSchedule-") == "node/node-1 untainted\n"
+    kubectl.wait_ready("p")
+    said(kubectl, "taint", "nodes", NODE, "tested=:NoExecute")
+    kubectl.wait("pod/p", "delete")
+    assert said(kubectl, "taint", "nodes", NODE, "tested-") == "node/node-1 untainted\n"
+    assert refused(kubectl, "taint", "nodes", NODE, "tested-") == 'error: taint "tested" not found\n'
+
+
+def test_drain(kubectl: Kubectl) -> None:
+    deployment(kubectl)
+    said(kubectl, "run", "alone", f"--image={IMAGE}", "--", "sleep", "1000")
+    kubectl.wait_ready("alone")
+    first = said(kubectl, "get", "pods", "-l", "app=web", "-o", "name").strip()
+    alone = f"{kubectl.namespace}/alone"
+    # "cannot delete cannot delete" is kubectl's own.
+    assert f"Pods that declare no controller (use --force to override): {alone}" in refused(
+        kubectl, "drain", NODE
+    )
+    drain = (
+        "drain",
+        NODE,
+        "--force",
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--grace-period=1",
+        "--timeout=60s",
+    )
+    told = f"Warning: deleting Pods that declare no controller: {alone}\n"
+    out = said(kubectl, *drain, err=told)
+    assert f"{first} evicted\n" in out
+    assert "pod/alone evicted\n" in out
+    assert out.endswith("node/node-1 drained\n")
+    kubectl.wait("pod", "jsonpath={.status.phase}=Pending", "-l", "app=web")
+    said(kubectl, "uncordon", NODE)
+    rolled_out(kubectl)
