@@ -43,7 +43,7 @@ def test_names_without_a_namespace(kubectl: Kubectl) -> None:
     said(kubectl, "create", "clusterrole", name, "--verb=get", "--resource=nodes")
     try:
         said(kubectl, "create", "clusterrolebinding", name, f"--clusterrole={name}", "--user=ann")
-        own = "Warning: resource 'nodes' is not namespace scoped\n"
+        own = "Warning: resource 'nodes' is not namespace scoped\n\n"
         assert said(kubectl, "auth", "can-i", "get", "nodes/x", "--as=ann", err=own) == "yes\n"
     finally:
         own = "Warning: deleting cluster-scoped resources, not scoped to the provided namespace\n"

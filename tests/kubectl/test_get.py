@@ -54,8 +54,10 @@ def test_selectors_and_chunks(kubectl: Kubectl) -> None:
     assert names("-l", "!parity") == ["kube-root-ca.crt"]
     assert names("--field-selector", "metadata.name=c3") == ["c3"]
     assert names("--chunk-size=1") == names("--chunk-size=2") == names("--chunk-size=0") == names()
-    newest = said(kubectl, "get", "configmaps", "--sort-by=.metadata.creationTimestamp", "-o", "name").split()
-    assert newest[0] == "configmap/kube-root-ca.crt"
+    sorted_by_parity = said(
+        kubectl, "get", "configmaps", "-l", "parity", "--sort-by=.metadata.labels.parity", "-o", "name"
+    )
+    assert sorted_by_parity.split()[3:] == ["configmap/c1", "configmap/c3"]
     assert "field label not supported" in refused(
         kubectl, "get", "pods", "--field-selector", "spec.color=red"
     )

@@ -39,7 +39,9 @@ def test_cordon(kubectl: Kubectl) -> None:
 
 def test_taint(kubectl: Kubectl) -> None:
     assert said(kubectl, "taint", "nodes", NODE, "tested=a:NoSchedule") == "node/node-1 tainted\n"
-    assert "already has a taint(s)" in refused(kubectl, "taint", "nodes", NODE, "tested=a:NoSchedule")
+    assert "already has tested taint(s) with same effect(s)" in refused(
+        kubectl, "taint", "nodes", NODE, "tested=a:NoSchedule"
+    )
     said(kubectl, "run", "p", f"--image={IMAGE}", "--", "sleep", "1000")
     assert "1 node(s) had untolerated taint(s)" in unschedulable(kubectl, "p")
     assert (
