@@ -49,7 +49,7 @@ def test_every_missing_program_is_named_with_its_package(owner: Owner, tmp_path:
 def test_without_root_it_says_so(owner: Owner) -> None:  # noqa: F811
     name = owner.name()
     code = (
-        "import os, sys; os.setgid(65534); os.setuid(65534); from sampan.cluster import preflight; "
+        "import os; from sampan.cluster import preflight; os.setgid(65534); os.setuid(65534); "
         "print(preflight.problems_of_host())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 
@@ -12,23 +13,55 @@ from tests.real_cluster import Cluster, Kubectl, curl, fetch
 pytestmark = pytest.mark.timeout(120)
 REFUSED = 7
 
-WEB = """
-apiVersion: v1
-kind: Pod
-metadata: {name: NAME, labels: {app: APP}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: c
-    image: busybox
-    command: [sh, -c, "mkdir /www; hostname > /www/index.html; httpd -p 8080 -h /www; exec nc -lk -u -p 9090 -e hostname"]
-    ports: [{name: http, containerPort: 8080}, {name: echo, containerPort: 9090, protocol: UDP}]
-    readinessProbe: {httpGet: {port: http}, periodSeconds: 1}
+SERVER = """
+import socket, threading
+name = (socket.gethostname() + "\\n").encode()
+
+def serve_udp():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("", 9090))
+    while True:
+        s.sendto(name, s.recvfrom(100)[1])
+
+threading.Thread(target=serve_udp, daemon=True).start()
+listener = socket.create_server(("", 8080))
+while True:
+    c, _ = listener.accept()
+    with c:
+        c.recv(1000)
+        c.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(name) + name)
 """
+"""What every test's pod runs: its name over HTTP and UDP. A shell stands beside it."""
+
+
+def pod(name: str, app: str) -> str:
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": app}},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [
+                    {
+                        "name": "server",
+                        "image": "training/webapp",
+                        "command": ["python3", "-c", SERVER],
+                        "ports": [
+                            {"name": "http", "containerPort": 8080},
+                            {"name": "echo", "containerPort": 9090, "protocol": "UDP"},
+                        ],
+                        "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1},
+                    },
+                    {"name": "shell", "image": "busybox", "command": ["sleep", "100000"]},
+                ],
+            },
+        }
+    )
 
 
 def web(kubectl: Kubectl, name: str, app: str = "web") -> None:
-    kubectl("apply", "-f", "-", stdin=WEB.replace("NAME", name).replace("APP", app))
+    kubectl("apply", "-f", "-", stdin=pod(name, app))
     kubectl.wait_ready(name)
 
 
@@ -60,7 +93,7 @@ def test_a_pod_reaches_itself_through_its_service(kubectl: Kubectl) -> None:
     ip = service(kubectl, "web", "{selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}")
     kubectl.wait_endpoints("web", 1)
     fetch(f"http://{ip}/")
-    assert kubectl("exec", "one", "--", "wget", "-q", "-O", "-", "-T", "5", f"http://{ip}/") == "one\n"
+    assert kubectl("exec", "one", "-c", "shell", "--", "wget", "-q", "-O", "-", f"http://{ip}/") == "one\n"
 
 
 def test_without_endpoints_and_without_service_a_connection_is_refused_at_once(
@@ -74,7 +107,9 @@ def test_without_endpoints_and_without_service_a_connection_is_refused_at_once(
     unused = cluster.config.service_cidr.rpartition(".")[0] + ".9"
     for target in (f"{ip}:80", f"{unused}:80", f"{cluster.node_address}:{port}"):
         assert curl(f"http://{target}/").code == REFUSED, f"from the host to {target}"
-        asked = kubectl.run("exec", "client", "--", "wget", "-q", "-O", "-", "-T", "5", f"http://{target}/")
+        asked = kubectl.run(
+            "exec", "client", "-c", "shell", "--", "wget", "-q", "-O", "-", f"http://{target}/"
+        )
         assert "refused" in asked.err, f"from a pod to {target}: {asked}"
 
 

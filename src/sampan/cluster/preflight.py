@@ -56,10 +56,8 @@ def _listed(packages: Sequence[str]) -> str:
 
 
 def _overlay() -> list[str]:
-    with open("/proc/filesystems") as f:
-        if any(line.split()[-1] == "overlay" for line in f):
-            return []
-    if shutil.which("modprobe", path=SEARCH) and os.system("modprobe -q overlay") == 0:
+    known = [line.split()[-1] for line in FILESYSTEMS.read_text().splitlines()]
+    if "overlay" in known or _load_module("overlay"):
         return []
     return ["the kernel has no overlay filesystem: load the module `overlay`"]
 
