@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -297,3 +298,54 @@ def test_published_ports_lead_to_node_ports(owner: Owner) -> None:
         capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
     assert done.stdout == "hello\n", done.stderr
+
+
+def test_a_pod_whose_pause_process_dies_gets_a_new_sandbox(owner: Owner) -> None:
+    name = owner.name()
+    owner.run("up", "--name", name)
+    owner.load_busybox(name)
+    owner.kubectl(name, "apply", "-f", "-", input=POD)
+    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    (pause,) = (int(p.split()[0]) for p in picture(name).processes if p.endswith(" catatonit"))
+    os.kill(pause, signal.SIGKILL)
+    owner.kubectl(
+        name,
+        "wait",
+        "--for=jsonpath={.status.containerStatuses[0].restartCount}=1",
+        "pod/keeper",
+        "--timeout=60s",
+    )
+    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    assert "SandboxChanged" in owner.kubectl(name, "get", "events", "-o", "jsonpath={.items[*].reason}")
+    assert owner.kubectl(name, "exec", "keeper", "--", "cat", "/data/log") == "begun\nbegun\n"
+
+
+def test_after_a_reboot_up_makes_everything_anew(owner: Owner) -> None:
+    """A reboot takes processes, namespaces, links, mounts and /run away and leaves /var/lib as it is."""
+    name = owner.name()
+    owner.run("up", "--name", name)
+    owner.load_busybox(name)
+    owner.kubectl(name, "apply", "-f", "-", input=POD)
+    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    config = json.loads(Path("/var/lib/sampan", name, "cluster.json").read_text())
+    while running := picture(name).processes:
+        for entry in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(entry.split()[0]), signal.SIGKILL)
+    subprocess.run(
+        ["umount", f"/run/netns/sampan-{name}-node-1", f"/run/sampan/{name}/ns/node-1"], check=True
+    )
+    Path(f"/run/netns/sampan-{name}-node-1").unlink()
+    subprocess.run(["umount", "-R", f"/run/sampan/{name}/ns"], check=True)
+    subprocess.run(["ip", "link", "del", f"sampan{config['number']}"], check=True)
+    shutil.rmtree(f"/run/sampan/{name}")
+    owner.run("up", "--name", name)
+    owner.kubectl(
+        name,
+        "wait",
+        "--for=jsonpath={.status.containerStatuses[0].restartCount}=1",
+        "pod/keeper",
+        "--timeout=60s",
+    )
+    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    assert owner.kubectl(name, "exec", "keeper", "--", "cat", "/data/log") == "begun\nbegun\n"
