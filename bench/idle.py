@@ -9,7 +9,7 @@ from collections import defaultdict
 
 from bench import cluster
 from bench.memory import SETTLE
-from bench.processes import cpu_seconds, parts
+from bench.processes import cpu_of_threads, parts
 from sampan.cluster import config as configuration
 from sampan.cluster.config import ClusterConfig
 
@@ -18,13 +18,13 @@ SECONDS = 30.0
 
 def measure(config: ClusterConfig, seconds: float = SECONDS) -> dict[str, float]:
     """The share of one core that each part takes, by name."""
-    before = {pid: (name, cpu_seconds([pid])) for pid, name in parts(config).items()}
+    before = {pid: (name, cpu_of_threads(pid)) for pid, name in parts(config).items()}
     began = time.monotonic()
     time.sleep(seconds)
     took = time.monotonic() - began
     shares: dict[str, float] = defaultdict(float)
     for pid, (name, used) in before.items():
-        shares[name] += (cpu_seconds([pid]) - used) / took
+        shares[name] += (cpu_of_threads(pid) - used) / took
     return dict(shares)
 
 

@@ -36,6 +36,12 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return used / _TICKS
 
 
+def cpu_of_threads(pid: int) -> float:
+    """Seconds of CPU that the present threads of a process took so far, to a microsecond: for what takes next to none."""
+    ran = (int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(ran) / 1e9
+
+
 def memory(pid: int) -> dict[str, int]:
     """Bytes by the kernel's names: `Pss` (shared pages divided by those who share), `Rss`, `Pss_Anon`, ..."""
     return dict(_rollup(pid))
