@@ -178,6 +178,7 @@ def test_ephemeral_containers_are_all_that_their_subresource_changes() -> None:
     assert "labels" not in new["metadata"]
     assert new["spec"]["containers"] == old["spec"]["containers"]
     assert new["spec"]["ephemeralContainers"] == [{"name": "e", "image": "i"}]
+    assert new["metadata"]["generation"] == 2
 
 
 @pytest.mark.parametrize(

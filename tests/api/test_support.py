@@ -92,6 +92,11 @@ def test_an_ordinary_pod_and_service_give_no_warning() -> None:
         (pod(volumeMounts=[{"name": "v", "mountPath": "/etc/nginx.conf subPath:nginx.conf"}]),
          'a blank after ":" is missing in "subPath:nginx.conf"'),
         (pod(ports=[{"containerPort": 80, "hostPort": 80}]), "spec.containers[0].ports[0].hostPort: host ports are not"),
+        (pod({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]}),
+         "spec.volumes[0].emptyDir.sizeLimit: the limit is enforced only where"),
+        (pod(resources={"limits": {"ephemeral-storage": "1Gi"}}), "resources.limits: the limit of ephemeral-storage"),
+        (pod({"ephemeralContainers": [{"name": "e", "image": "i", "targetContainerName": "c"}]}),
+         "spec.ephemeralContainers[0].targetContainerName: joining the processes"),
         (pod({"priorityClassName": "mine"}), "spec.priorityClassName: PriorityClasses are not implemented"),
         (pod({"nodeSelector": {"beta.kubernetes.io/os": "linux"}}),
          'spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use "kubernetes.io/os" instead'),
@@ -110,8 +115,11 @@ def test_warnings_of_pods(obj: Object, warning: str) -> None:
 @pytest.mark.parametrize(
     ("obj", "path"),
     [
-        (pod(securityContext={"seccompProfile": {"type": "RuntimeDefault"}}),
-         "spec.containers[0].securityContext.seccompProfile.type"),
+        (pod(securityContext={"appArmorProfile": {"type": "RuntimeDefault"}}),
+         "spec.containers[0].securityContext.appArmorProfile.type"),
+        (pod({"ephemeralContainers": [{"name": "e", "image": "i", "securityContext": {"procMount": "Unmasked"}}]}),
+         "spec.ephemeralContainers[0].securityContext.procMount"),
+        (pod({"volumes": [{"name": "v", "emptyDir": {"medium": "HugePages"}}]}), "spec.volumes[0].emptyDir.medium"),
         (pod({"securityContext": {"seLinuxOptions": {"level": "s0"}}}), "spec.securityContext.seLinuxOptions"),
         (pod({"hostUsers": False}), "spec.hostUsers"),
         (pod({"runtimeClassName": "gvisor"}), "spec.runtimeClassName"),
@@ -132,8 +140,10 @@ def test_values_that_mean_nothing_special_are_not_refused() -> None:
     obj = pod(
         {
             "hostUsers": True,
-            "securityContext": {"seccompProfile": {"type": "Unconfined"}},
+            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             "hostNetwork": True,
+            "volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
+            "ephemeralContainers": [{"name": "e", "image": "i"}],
         },
         securityContext={"procMount": "Default"},
         ports=[{"containerPort": 80}],

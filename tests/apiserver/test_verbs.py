@@ -315,6 +315,30 @@ async def test_scale(api: Api) -> None:
     assert bad.status == 422
 
 
+async def test_ephemeral_containers(api: Api) -> None:
+    pods = "/api/v1/namespaces/default/pods"
+    accounts = "/api/v1/namespaces/default/serviceaccounts"
+    await api.ok("POST", accounts, {"metadata": {"name": "default"}})
+    spec = {"containers": [{"name": "c", "image": "i"}]}
+    await api.ok("POST", pods, {"metadata": {"name": "p"}, "spec": spec})
+    debugger = {"name": "d", "image": "busybox"}
+    patch = {"metadata": {"labels": {"a": "b"}}, "spec": {"ephemeralContainers": [debugger]}}
+    made = await api.ok("PATCH", f"{pods}/p/ephemeralcontainers", patch, content_type=MERGE)
+    assert made["spec"]["ephemeralContainers"][0]["terminationMessagePath"] == "/dev/termination-log"
+    assert "labels" not in made["metadata"]
+    assert made["metadata"]["generation"] == 2
+    assert await api.ok("GET", f"{pods}/p/ephemeralcontainers") == made
+    made["spec"]["ephemeralContainers"].append({"name": "e", "image": "busybox", "stdin": True})
+    made = await api.ok("PUT", f"{pods}/p/ephemeralcontainers", made)
+    assert [c["name"] for c in made["spec"]["ephemeralContainers"]] == ["d", "e"]
+    del made["spec"]["ephemeralContainers"][0]
+    refused = await api("PUT", f"{pods}/p/ephemeralcontainers", made)
+    assert refused.status == 422
+    assert "may not be removed" in refused.json["message"]
+    direct = await api("PATCH", f"{pods}/p", {"spec": {"ephemeralContainers": []}}, content_type=MERGE)
+    assert direct.status == 422
+
+
 async def test_status_is_written_apart(api: Api) -> None:
     deployments = "/apis/apps/v1/namespaces/default/deployments"
     labels = {"app": "x"}

@@ -72,6 +72,7 @@ def prepare_update(resource: Resource, new: Object, old: Object, subresource: st
         return
     if subresource == "ephemeralcontainers":
         _only_ephemeral(new, old)
+        meta = new["metadata"]
     if stem in _FIRST_STATUS or stem == "nodes":
         _keep(new, old, "status")
     if stem == "namespaces":

@@ -52,10 +52,12 @@ def _is_not(*values: object) -> When:
     return lambda value, _: value not in values
 
 
+def _limited_on_disk(volume: Object, limit: object) -> bool:
+    source = volume.get("emptyDir") or {}
+    return source.get("sizeLimit") == limit and not source.get("medium")
+
+
 _GRPC = _refused("gRPC probes are not implemented; use an exec, httpGet or tcpSocket probe")
-_SECCOMP = _refused(
-    "seccomp profiles are not implemented; only Unconfined is", _is("RuntimeDefault", "Localhost")
-)
 _APPARMOR = _refused(
     "AppArmor profiles are not implemented; only Unconfined is", _is("RuntimeDefault", "Localhost")
 )
@@ -112,7 +114,9 @@ _CONTAINER: dict[str, Support] = {
     "resizePolicy.*": _warned(
         "resizing a running container is not implemented", lambda value, _: bool(value)
     ),
-    "resources.limits": WORKS,
+    "resources.limits": _warned(
+        "the limit of ephemeral-storage is not enforced", lambda value, _: "ephemeral-storage" in value
+    ),
     "resources.requests": WORKS,
     "resources.claims.*": _CLAIMS,
     "restartPolicy": WORKS,
@@ -128,8 +132,7 @@ _CONTAINER: dict[str, Support] = {
     "securityContext.runAsNonRoot": WORKS,
     "securityContext.runAsUser": WORKS,
     "securityContext.seLinuxOptions.*": _SELINUX,
-    "securityContext.seccompProfile.type": _SECCOMP,
-    "securityContext.seccompProfile.localhostProfile": _SECCOMP,
+    "securityContext.seccompProfile.*": WORKS,
     "securityContext.windowsOptions.*": _WINDOWS,
     "stdin": WORKS,
     "stdinOnce": WORKS,
@@ -156,7 +159,11 @@ _OTHER_VOLUMES = (
 
 _VOLUME: dict[str, Support] = {
     "name": WORKS,
-    "emptyDir.*": WORKS,
+    "emptyDir.medium": _refused("huge pages are not implemented", _is_not("Memory")),
+    "emptyDir.sizeLimit": _warned(
+        "the limit is enforced only where the medium is Memory",
+        lambda value, spec: any(_limited_on_disk(volume, value) for volume in spec.get("volumes") or ()),
+    ),
     "hostPath.*": WORKS,
     "configMap.*": WORKS,
     "secret.*": WORKS,
@@ -174,8 +181,10 @@ _VOLUME: dict[str, Support] = {
 _POD_SPEC: dict[str, Support] = {
     **{f"containers.{path}": support for path, support in _CONTAINER.items()},
     **{f"initContainers.{path}": support for path, support in _CONTAINER.items()},
-    "ephemeralContainers.*": _warned(
-        "ephemeral containers are not implemented: they are stored, but not started"
+    **{f"ephemeralContainers.{path}": support for path, support in _CONTAINER.items()},
+    "ephemeralContainers.targetContainerName": _warned(
+        "joining the processes of one container is not implemented: they are seen where shareProcessNamespace is set",
+        lambda _, spec: not spec.get("shareProcessNamespace") and not spec.get("hostPID"),
     ),
     **{f"volumes.{path}": support for path, support in _VOLUME.items()},
     "activeDeadlineSeconds": WORKS,
@@ -192,7 +201,7 @@ _POD_SPEC: dict[str, Support] = {
     "hostPID": WORKS,
     "hostUsers": _refused("user namespaces are not implemented", _is(False)),
     "hostname": WORKS,
-    "hostnameOverride": _warned("hostnameOverride is not implemented: the pod keeps its own host name"),
+    "hostnameOverride": WORKS,
     "imagePullSecrets.*": WORKS,
     "nodeName": WORKS,
     "nodeSelector": WORKS,
@@ -225,8 +234,7 @@ _POD_SPEC: dict[str, Support] = {
     "securityContext.runAsUser": WORKS,
     "securityContext.seLinuxChangePolicy": _SELINUX,
     "securityContext.seLinuxOptions.*": _SELINUX,
-    "securityContext.seccompProfile.type": _SECCOMP,
-    "securityContext.seccompProfile.localhostProfile": _SECCOMP,
+    "securityContext.seccompProfile.*": WORKS,
     "securityContext.supplementalGroups": WORKS,
     "securityContext.supplementalGroupsPolicy": _refused(
         "the policy Strict is not implemented", _is("Strict")

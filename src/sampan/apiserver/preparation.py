@@ -97,7 +97,7 @@ def begin_update(resource: Resource, new: Object, old: Object, subresource: str)
 def validate_update(resource: Resource, new: Object, old: Object, subresource: str, writing: Writing) -> None:
     """Raises StatusError 422 with every problem of an update."""
     _refuse(resource, new, validation.update(resource, new, old, subresource))
-    if not subresource:
+    if subresource in ("", "ephemeralcontainers"):
         _check_support(resource, new, writing, old)
 
 

@@ -1,13 +1,13 @@
 """What lies below an object: its scale, and the actions binding, eviction and token.
 
-`status` and `finalize` are the object itself under another strategy (`ObjectView`). The subresources that connect
+`status`, `finalize` and `ephemeralcontainers` are the object itself under another strategy (`ObjectView`). Those that connect
 to a node (log, exec, proxy, ...) belong to the connector.
 """
 
 from __future__ import annotations
 
 from sampan.api import errors, selectors
-from sampan.api.errors import Object, StatusError, bad_request, required
+from sampan.api.errors import Object, bad_request, required
 from sampan.api.objects import condition, deep_copy, now
 from sampan.api.resources import PODS, SERVICEACCOUNTS, Resource, Subresource
 from sampan.apiserver.config import Config
@@ -20,6 +20,7 @@ from sampan.apiserver.views import ObjectView, View
 SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 CONNECT = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 """Subresources that are answered by the connector."""
+_SAME_OBJECT = frozenset({"status", "finalize", "ephemeralcontainers"})
 _BINDING = "io.k8s.api.core.v1.Binding"
 _EVICTION = "io.k8s.api.policy.v1.Eviction"
 _TOKEN_REQUEST = "io.k8s.api.authentication.v1.TokenRequest"
@@ -63,16 +64,10 @@ _SCALE = ScaleView()
 
 def view_of(resource: Resource, subresource: Subresource | None) -> View:
     """The view that get, update and patch work on. Raises StatusError 405 for an action."""
-    if subresource is None or subresource.name in ("status", "finalize"):
+    if subresource is None or subresource.name in _SAME_OBJECT:
         return ObjectView(resource, subresource.name if subresource else "")
     if subresource.name == "scale":
         return _SCALE
-    if subresource.name == "ephemeralcontainers":
-        raise StatusError(
-            501,
-            "NotImplemented",
-            "ephemeral containers (pods/ephemeralcontainers) are not supported by sampan",
-        )
     raise errors.method_not_supported(f"{resource.plural}/{subresource.name}", "this verb", resource.group)
 
 

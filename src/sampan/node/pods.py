@@ -104,6 +104,8 @@ def grace_seconds(pod: Object) -> float:
 def hostname(pod: Object) -> tuple[str, str]:
     """The pod's host name, and its fully qualified one without the cluster's domain (or "")."""
     spec, meta = pod["spec"], pod["metadata"]
+    if spec.get("hostnameOverride"):
+        return spec["hostnameOverride"], ""
     name = str(spec.get("hostname") or meta["name"])[:63].rstrip("-.")
     if spec.get("subdomain"):
         return name, f"{name}.{spec['subdomain']}.{meta['namespace']}.svc"
