@@ -197,6 +197,7 @@ async def test_kubectl_asks_who_and_whether(kubectl: Kubectl) -> None:
     table = await kubectl("api-resources", "--api-group=apps")
     assert [line.split() for line in table.splitlines()] == [
         ["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"],
+        ["daemonsets", "ds", "apps/v1", "true", "DaemonSet"],
         ["deployments", "deploy", "apps/v1", "true", "Deployment"],
         ["replicasets", "rs", "apps/v1", "true", "ReplicaSet"],
     ]

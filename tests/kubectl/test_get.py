@@ -12,7 +12,8 @@ from tests.real_cluster import Kubectl
 
 
 def test_formats(kubectl: Kubectl, two: str) -> None:
-    assert said(kubectl, "get", "pods") == said(kubectl, "get", "po") == said(kubectl, "get", "pod", two)
+    for short in ("po", "pod/two"):
+        assert rows(said(kubectl, "get", short))[0][0] == two
     name, ready, status, restarts, _ = rows(said(kubectl, "get", "pods"))[0]
     assert (name, ready, status, restarts) == (two, "2/2", "Running", "0")
     address = kubectl.value("pod/two", ".status.podIP")
@@ -178,3 +179,20 @@ def test_cluster_info_dump(kubectl: Kubectl, two: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["livez", "readyz", "healthz"])
 def test_health(kubectl: Kubectl, where: str) -> None:
     assert said(kubectl, "get", "--raw", f"/{where}") == "ok"
+
+
+def test_kinds_that_cannot_be_made_yet_are_refused(kubectl: Kubectl) -> None:
+    manifest = f"""
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {{name: d}}
+spec:
+  selector: {{matchLabels: {{a: b}}}}
+  template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: "{IMAGE}"}}]}}}}
+"""
+    assert '"d" is invalid: kind: Forbidden: no controller of this kind runs here yet' in refused(
+        kubectl, "apply", "-f", "-", stdin=manifest
+    )
+    assert kubectl.run("get", "daemonsets,replicationcontrollers").err == (
+        f"No resources found in {kubectl.namespace} namespace.\n"
+    )

@@ -20,6 +20,11 @@ def node_as_before(kubectl: Kubectl) -> Iterator[None]:
     kubectl.run("taint", "node", NODE, "tested-")
 
 
+def run(kubectl: Kubectl, name: str) -> None:
+    """Make a pod that ends at once when told to."""
+    said(kubectl, "run", name, f"--image={IMAGE}", "--", "sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
+
+
 def unschedulable(kubectl: Kubectl, pod: str) -> str:
     """Wait until the scheduler has given `pod` up for now; what it says."""
     why = 'jsonpath={.status.conditions[?(@.type=="PodScheduled")].reason}=Unschedulable'
@@ -31,7 +36,7 @@ def test_cordon(kubectl: Kubectl) -> None:
     assert said(kubectl, "cordon", NODE) == "node/node-1 cordoned\n"
     assert said(kubectl, "cordon", NODE) == "node/node-1 already cordoned\n"
     assert "Ready,SchedulingDisabled" in said(kubectl, "get", "nodes")
-    said(kubectl, "run", "p", f"--image={IMAGE}", "--", "sleep", "1000")
+    run(kubectl, "p")
     assert "1 node(s) were unschedulable" in unschedulable(kubectl, "p")
     assert said(kubectl, "uncordon", NODE) == "node/node-1 uncordoned\n"
     kubectl.wait_ready("p")
@@ -42,7 +47,7 @@ def test_taint(kubectl: Kubectl) -> None:
     assert "already has tested taint(s) with same effect(s)" in refused(
         kubectl, "taint", "nodes", NODE, "tested=a:NoSchedule"
     )
-    said(kubectl, "run", "p", f"--image={IMAGE}", "--", "sleep", "1000")
+    run(kubectl, "p")
     assert "1 node(s) had untolerated taint(s)" in unschedulable(kubectl, "p")
     assert (
         said(kubectl, "taint", "nodes", NODE, "tested=b:NoSchedule", "--overwrite")
@@ -58,7 +63,7 @@ def test_taint(kubectl: Kubectl) -> None:
 
 def test_drain(kubectl: Kubectl) -> None:
     deployment(kubectl)
-    said(kubectl, "run", "alone", f"--image={IMAGE}", "--", "sleep", "1000")
+    run(kubectl, "alone")
     kubectl.wait_ready("alone")
     first = said(kubectl, "get", "pods", "-l", "app=web", "-o", "name").strip()
     alone = f"{kubectl.namespace}/alone"

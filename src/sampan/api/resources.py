@@ -110,6 +110,12 @@ EVENTS_V1 = Resource("events.k8s.io", "v1", "events", "Event", "io.k8s.api.event
 BINDINGS = Resource("", "v1", "bindings", "Binding", _CORE + "Binding", True, (), (), ("create",))
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", "io.k8s.api.apps.v1.Deployment", True, ("deploy",), _A, ALL, (SCALE, STATUS))  # fmt: skip
 REPLICASETS = Resource("apps", "v1", "replicasets", "ReplicaSet", "io.k8s.api.apps.v1.ReplicaSet", True, ("rs",), _A, ALL, (SCALE, STATUS))  # fmt: skip
+# Kinds of which there is none: clients that list whatever may run (`kubectl cluster-info dump`) fail where these lists are
+# missing. Validation refuses to make one before its controller is there.
+DAEMONSETS = Resource(
+    "apps", "v1", "daemonsets", "DaemonSet", "io.k8s.api.apps.v1.DaemonSet", True, ("ds",), _A
+)
+REPLICATIONCONTROLLERS = Resource("", "v1", "replicationcontrollers", "ReplicationController", _CORE + "ReplicationController", True, ("rc",), _A)  # fmt: skip
 ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", "io.k8s.api.discovery.v1.EndpointSlice")  # fmt: skip
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", "io.k8s.api.coordination.v1.Lease")
 INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress", "io.k8s.api.networking.v1.Ingress", True, ("ing",), (), ALL, (STATUS,))  # fmt: skip
@@ -128,7 +134,7 @@ SELFSUBJECTREVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews
 
 RESOURCES: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, EVENTS, BINDINGS,
-    DEPLOYMENTS, REPLICASETS, ENDPOINTSLICES, EVENTS_V1, LEASES, INGRESSES, INGRESSCLASSES,
+    REPLICATIONCONTROLLERS, DAEMONSETS, DEPLOYMENTS, REPLICASETS, ENDPOINTSLICES, EVENTS_V1, LEASES, INGRESSES, INGRESSCLASSES,
     ROLES, ROLEBINDINGS, CLUSTERROLES, CLUSTERROLEBINDINGS,
     SUBJECTACCESSREVIEWS, SELFSUBJECTACCESSREVIEWS, SELFSUBJECTRULESREVIEWS, LOCALSUBJECTACCESSREVIEWS,
     TOKENREVIEWS, SELFSUBJECTREVIEWS,

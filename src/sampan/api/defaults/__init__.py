@@ -29,7 +29,14 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
 
 
 def apply(resource: Resource, obj: Object) -> None:
-    """Fill in the defaults of an object of this resource, in place. Its types must have been checked before."""
+    """Fill in the defaults of an object of this resource, in place. Its types must have been checked before.
+
+    What is left empty in its metadata is taken away (a patch that removes the last owner leaves an empty list).
+    """
+    metadata = obj.get("metadata") or {}
+    for name in ("annotations", "finalizers", "labels", "ownerReferences"):
+        if name in metadata and not metadata[name]:
+            del metadata[name]
     make = _DEFAULTS.get((resource.group, resource.kind))
     if make is not None:
         make(obj)
