@@ -57,6 +57,17 @@ def load(
             print(f"loaded {', '.join(image.tags)}")
 
 
+@app.command()
+def pull(names: list[str], cluster: Cluster = "default") -> None:
+    """Fetch images from their registries, or the mirrors of registries.yaml, ahead of the pods that need them."""
+    import asyncio
+
+    images = _images(cluster)
+    for name in names:
+        image = asyncio.run(images.pull_image(name))
+        print(f"pulled {', '.join(image.tags)}")
+
+
 @app.command("ls")
 def list_(cluster: Cluster = "default") -> None:
     """List the images."""
