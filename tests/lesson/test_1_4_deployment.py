@@ -36,8 +36,9 @@ def say_who_answers(kubectl: Kubectl) -> list[str]:
 
 
 def answers(url: str, count: int = 40) -> set[str]:
+    """Who answers so many connections from outside."""
     fetch(url)
-    done = curl(url, *[url] * (count - 1))
+    done = curl(url, *[url] * (count - 1), "--header", "Connection: close")
     assert done.code == 0, done.err
     return set(done.out.split())
 
@@ -98,7 +99,8 @@ def test_scale_to_none_and_back(deployed: Kubectl, cluster: Cluster) -> None:
     deployed("scale", "deployment/nginx-deployment", "--replicas=2")
     deployed("rollout", "status", "deployment/nginx-deployment", "--timeout=60s")
     deployed.wait_endpoints("nginx-svc", 2)
-    assert answers(url) == set(say_who_answers(deployed))
+    names = say_who_answers(deployed)
+    assert answers(url) == set(names)
 
 
 def test_a_deleted_pod_is_replaced(deployed: Kubectl) -> None:

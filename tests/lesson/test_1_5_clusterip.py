@@ -51,10 +51,11 @@ def test_spread_over_three_pods(served: Kubectl) -> None:
     assert set(answers) == pods(served)
 
 
-def test_a_pod_that_is_no_longer_ready_gets_nothing(served: Kubectl) -> None:
-    gone = sorted(pods(served))[0]
-    served("label", "pod", gone, "app=other", "--overwrite")
+def test_a_pod_whose_label_is_changed_gets_nothing(served: Kubectl) -> None:
     served("delete", "deployment", "my-app", "--cascade=orphan")
+    served("delete", "replicaset", "--all", "--cascade=orphan")
+    gone, *_ = sorted(pods(served))
+    served("label", "pod", gone, "app=other", "--overwrite")
     served.wait_endpoints("my-internal-service", 2)
     address = served.value("service/my-internal-service", ".spec.clusterIP")
     answers = ask_from_a_pod(served, f"http://{address}/", 40)
