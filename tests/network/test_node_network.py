@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sampan.linux.syscalls import unmount
 from sampan.network import host, namespaces
 from sampan.network.netlink import in_namespace
 from sampan.network.pods import RoutedPodNetwork, link_name
@@ -53,7 +54,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
         host.remove(BRIDGE, [link.host_link for link in made.links])
         for number, link in enumerate(made.links, 1):
             namespaces.remove(link.netns, made.mounts / f"{number}")
-        namespaces.unmount(str(made.mounts))
+        unmount(str(made.mounts))
 
 
 async def _attach(node: host.NodeLink, leases: Path, sandbox: str, netns: str) -> str:

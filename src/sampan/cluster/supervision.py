@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import select
@@ -16,6 +15,7 @@ from sampan.cluster import config as configuration
 from sampan.cluster import control_plane, node_process, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.supervisor import AlreadyRunning, Part, Supervisor, redirect
+from sampan.linux import inotify
 from sampan.network import host, namespaces
 
 log = logging.getLogger(__name__)
@@ -90,11 +90,8 @@ def await_change(directory: Path, condition: Callable[[], bool], timeout: float)
     """Wait until `condition` holds; it is looked at whenever a file appears in `directory` or was written. Raises
     TimeoutError."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    libc = ctypes.CDLL(None, use_errno=True)
-    written, moved_to, created, cloexec = 0x8, 0x80, 0x100, 0o2000000
-    fd = libc.inotify_init1(cloexec)
+    fd = inotify.watch(directory, inotify.CLOSE_WRITE | inotify.MOVED_TO | inotify.CREATE)
     try:
-        libc.inotify_add_watch(fd, str(directory).encode(), written | moved_to | created)
         deadline = time.monotonic() + timeout
         while not condition():
             left = deadline - time.monotonic()

@@ -12,6 +12,7 @@ from sampan.cluster import config as configuration
 from sampan.cluster import kubeconfig, link, processes
 from sampan.cluster.config import RUN, STATE, ClusterConfig
 from sampan.cluster.errors import ClusterError
+from sampan.linux.syscalls import unmount
 from sampan.network import host, namespaces
 
 CONTAINER_GRACE = 3.0
@@ -80,7 +81,7 @@ def _is_ours(pid: int) -> bool:
 def _forget_network(config: ClusterConfig) -> None:
     for node in config.nodes:
         namespaces.remove(config.node_netns(node), config.node_mntns(node))
-    namespaces.unmount(str(config.run_directory / "ns"))
+    unmount(str(config.run_directory / "ns"))
     host.remove(config.bridge, [config.node_host_link(n) for n in config.nodes])
     host.remove_masquerade(config.masquerade_table)
 
@@ -90,7 +91,7 @@ def unmount_below(directory: Path) -> None:
     with open("/proc/self/mountinfo") as f:
         points = [line.split(" ", 5)[4].encode().decode("unicode_escape") for line in f]
     for point in sorted((p for p in points if p.startswith(f"{directory}/")), reverse=True):
-        namespaces.unmount(point)
+        unmount(point)
 
 
 def remove_tree(directory: Path) -> None:

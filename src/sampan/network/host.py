@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.linux.syscalls import CLONE_NEWNET, setns
 from sampan.network import links
 from sampan.network.namespaces import run_forked
-from sampan.network.netlink import CLONE_NEWNET, NETLINK_ROUTE, Netlink, NetlinkError, setns
+from sampan.network.netlink import NETLINK_ROUTE, Netlink, NetlinkError
 
 NODE_SYSCTLS = {
     "net.ipv4.ip_forward": "1",

@@ -7,53 +7,30 @@ a process with a single thread: it forks.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sampan.network.netlink import CLONE_NEWNET, setns
+from sampan.linux.syscalls import (
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    MS_BIND,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SHARED,
+    MS_SLAVE,
+    mount,
+    setns,
+    unmount,
+    unshare,
+)
 
 NETNS_DIRECTORY = Path("/run/netns")
-CLONE_NEWNS = 0x00020000
-_MS_BIND, _MS_REC, _MS_PRIVATE, _MS_SLAVE, _MS_SHARED = 0x1000, 0x4000, 1 << 18, 1 << 19, 1 << 20
-_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _check(result: int, what: str) -> None:
-    if result:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{what}: {os.strerror(code)}")
-
-
-def unshare(flags: int) -> None:
-    """unshare(2). Raises OSError."""
-    _check(_libc().unshare(flags), "unshare")
-
-
-def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2). Raises OSError."""
-    done = _libc().mount(
-        source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None
-    )
-    _check(done, f"mount {source} on {target}")
 
 
 def bind(source: str, target: str) -> None:
     """A bind mount of one file or directory."""
-    mount(source, target, flags=_MS_BIND)
-
-
-def unmount(target: str) -> None:
-    """Detach what is mounted at `target`; nothing happens where nothing is. Symlinks are not followed."""
-    result = _libc().umount2(target.encode(), _MNT_DETACH | _UMOUNT_NOFOLLOW)
-    if result and ctypes.get_errno() not in (errno.EINVAL, errno.ENOENT):
-        _check(result, f"unmount {target}")
+    mount(source, target, flags=MS_BIND)
 
 
 def is_mount(path: Path) -> bool:
@@ -94,11 +71,11 @@ def prepare_directories(mounts: Path) -> None:
     NETNS_DIRECTORY.mkdir(mode=0o755, exist_ok=True)
     if not is_mount(NETNS_DIRECTORY):
         bind(str(NETNS_DIRECTORY), str(NETNS_DIRECTORY))
-        mount("", str(NETNS_DIRECTORY), flags=_MS_SHARED | _MS_REC)
+        mount("", str(NETNS_DIRECTORY), flags=MS_SHARED | MS_REC)
     mounts.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_mount(mounts):
         bind(str(mounts), str(mounts))
-    mount("", str(mounts), flags=_MS_PRIVATE)
+    mount("", str(mounts), flags=MS_PRIVATE)
 
 
 def create(netns: Path, mntns: Path, *, sysctls: Mapping[str, str], hide: tuple[str, ...] = ()) -> None:
@@ -118,7 +95,7 @@ def create(netns: Path, mntns: Path, *, sysctls: Mapping[str, str], hide: tuple[
         status = 1
         try:
             unshare(CLONE_NEWNET | CLONE_NEWNS)
-            mount("", "/", flags=_MS_SLAVE | _MS_REC)
+            mount("", "/", flags=MS_SLAVE | MS_REC)
             for hidden in hide:
                 unmount(hidden)
             for name, value in sysctls.items():

@@ -7,7 +7,6 @@ a thread. See docs/decisions/netlink.md for why this is not pyroute2.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
@@ -16,6 +15,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from sampan.linux.syscalls import CLONE_NEWNET, setns
 
 T = TypeVar("T")
 
@@ -33,7 +34,6 @@ _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
 _RECEIVE = 1 << 20
-CLONE_NEWNET = 0x40000000
 NESTED = 0x8000
 
 
@@ -233,14 +233,6 @@ def in_namespace(netns: str | int, call: Callable[[], T]) -> T:
     if failure:
         raise failure[0]
     return result[0]
-
-
-def setns(fd: int, kind: int) -> None:
-    """setns(2) for the calling thread (`os.setns` is Python 3.12's). Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(fd, kind):
-        code = ctypes.get_errno()
-        raise OSError(code, f"setns: {os.strerror(code)}")
 
 
 def _open(family: int) -> socket.socket:

@@ -7,7 +7,6 @@ Upstream: `k8s.io/kubernetes/pkg/kubelet/kuberuntime/logs`.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import datetime
 import os
 from collections.abc import AsyncGenerator, Awaitable
@@ -15,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
+
+from sampan.linux import inotify
 
 _BLOCK = 256 * 1024
 
@@ -168,28 +169,13 @@ def _comparable(stamp: bytes) -> float:
         return 0.0
 
 
-# inotify, from linux/inotify.h
-
-_IN_MODIFY = 0x002
-_IN_MOVED_FROM = 0x040
-_IN_MOVED_TO = 0x080
-_IN_CREATE = 0x100
-_IN_NONBLOCK = 0o4000
-_IN_CLOEXEC = 0o2000000
-
-
 class _Watch:
     """Wakes when something changes in a directory. Raises OSError where the kernel has no watch left."""
 
     def __init__(self, directory: Path) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
-        events = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO | _IN_MOVED_FROM
-        if self._fd < 0 or libc.inotify_add_watch(self._fd, os.fsencode(directory), events) < 0:
-            number = ctypes.get_errno()
-            if self._fd >= 0:
-                os.close(self._fd)
-            raise OSError(number, os.strerror(number), str(directory))
+        self._fd = inotify.watch(
+            directory, inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.MOVED_FROM
+        )
         self._changed = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._fd, self._readable)
 

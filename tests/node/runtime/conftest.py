@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from sampan.linux.syscalls import CLONE_NEWNET, setns
 from sampan.network.types import PodAddresses
 from sampan.node.images.types import Image, ImageConfig
 from sampan.node.runtime.check import find_programs, hide_hybrid_cgroups, hybrid_cgroups
 from sampan.node.runtime.oci import OciRuntime
 from sampan.node.runtime.pause import in_own_thread
-from sampan.node.runtime.syscalls import CLONE_NEWNET, setns
 from sampan.node.runtime.types import SandboxConfig
 
 

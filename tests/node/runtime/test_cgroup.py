@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sampan.linux.syscalls import mount, unmount
 from sampan.node.runtime.cgroup import Cgroups
-from sampan.node.runtime.syscalls import mount, unmount
 
 pytestmark = pytest.mark.root
 

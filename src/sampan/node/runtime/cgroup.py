@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Literal
 
-from sampan.node.runtime.syscalls import CGROUP2_MAGIC, TMPFS_MAGIC, filesystem_type
+from sampan.linux.syscalls import CGROUP2_MAGIC, TMPFS_MAGIC, filesystem_type
 
 ROOT = "/sys/fs/cgroup"
 

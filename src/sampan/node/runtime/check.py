@@ -9,9 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sampan.node.runtime.cgroup import ROOT
-from sampan.node.runtime.rootfs import mount_overlay, unmount_overlay
-from sampan.node.runtime.syscalls import (
+from sampan.linux.syscalls import (
     CGROUP2_MAGIC,
     CLONE_NEWNS,
     MS_REC,
@@ -21,6 +19,8 @@ from sampan.node.runtime.syscalls import (
     mount,
     unshare,
 )
+from sampan.node.runtime.cgroup import ROOT
+from sampan.node.runtime.rootfs import mount_overlay, unmount_overlay
 from sampan.node.runtime.types import RuntimeFailure
 
 

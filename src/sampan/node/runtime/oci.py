@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, unmount
 from sampan.network.types import NetworkError, PodNetwork
 from sampan.node.images.types import Image
 from sampan.node.runtime import conmon, execution, pause, rootfs, spec
@@ -27,7 +28,6 @@ from sampan.node.runtime.messages import from_log
 from sampan.node.runtime.port import connect
 from sampan.node.runtime.process import Child, ProcessId, Watch, run
 from sampan.node.runtime.records import ContainerRecord, SandboxRecord, Shelf
-from sampan.node.runtime.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, unmount
 from sampan.node.runtime.types import (
     ContainerConfig,
     ContainerState,

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from sampan.node.runtime import process
-from sampan.node.runtime.syscalls import (
+from sampan.linux.syscalls import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWPID,
@@ -24,6 +23,7 @@ from sampan.node.runtime.syscalls import (
     mount,
     unshare,
 )
+from sampan.node.runtime import process
 from sampan.node.runtime.types import SandboxConfig
 
 T = TypeVar("T")

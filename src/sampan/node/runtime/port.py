@@ -6,8 +6,8 @@ import asyncio
 import os
 import socket
 
+from sampan.linux.syscalls import CLONE_NEWNET, setns
 from sampan.node.runtime.pause import in_own_thread
-from sampan.node.runtime.syscalls import CLONE_NEWNET, setns
 
 
 def _socket(netns: str, family: socket.AddressFamily) -> socket.socket:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from sampan.node.runtime.syscalls import mount, open_in_root, unmount
+from sampan.linux.syscalls import mount, open_in_root, unmount
 
 
 def mount_overlay(layers: Iterable[str], directory: str) -> str:

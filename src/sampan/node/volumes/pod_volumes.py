@@ -11,9 +11,9 @@ from typing import Any
 
 from sampan.api.errors import Object, StatusError
 from sampan.client.types import ConnectionLost
+from sampan.linux.syscalls import unmount
 from sampan.node import pods
 from sampan.node.environment import expand
-from sampan.node.runtime.syscalls import unmount
 from sampan.node.runtime.types import Mount
 from sampan.node.volumes.empty_dir import EmptyDir
 from sampan.node.volumes.host_path import HostPath

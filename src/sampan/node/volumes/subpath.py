@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from sampan.node.runtime.syscalls import MS_BIND, MS_REC, mount, open_in_root, unmount
+from sampan.linux.syscalls import MS_BIND, MS_REC, mount, open_in_root, unmount
 
 
 class SubPathFailure(Exception):

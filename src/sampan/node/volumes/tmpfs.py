@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sampan.node.runtime.syscalls import mount, unmount
+from sampan.linux.syscalls import mount, unmount
 
 
 def is_mount(path: Path) -> bool:

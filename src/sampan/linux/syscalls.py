@@ -22,6 +22,7 @@ MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
 
 TMPFS_MAGIC = 0x01021994
 CGROUP2_MAGIC = 0x63677270
@@ -62,9 +63,10 @@ def mount(source: str, target: str, type: str = "", flags: int = 0, data: str = 
 
 
 def unmount(target: str) -> None:
-    """Take a mount away, at once and whoever still looks into it; nothing happens where there is none."""
+    """Take a mount away, at once and whoever still looks into it; nothing happens where there is none. A symlink is
+    not followed."""
     try:
-        _checked(_libc.umount2(target.encode(), MNT_DETACH), target)
+        _checked(_libc.umount2(target.encode(), MNT_DETACH | UMOUNT_NOFOLLOW), target)
     except OSError as error:
         if error.errno not in (2, 22):  # ENOENT, EINVAL: not there, not a mount
             raise

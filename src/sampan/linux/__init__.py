@@ -1,0 +1,1 @@
+"""Linux as Python 3.11 does not offer it: system calls by ctypes, inotify."""
