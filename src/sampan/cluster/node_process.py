@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from sampan.cluster import processes
 from sampan.cluster.config import ClusterConfig
@@ -21,6 +22,10 @@ def run(config: ClusterConfig, node: str) -> None:
     )
     processes.join(f"{config.node_cgroup(node)}/agent")
     namespaces.enter(config.node_netns(node), config.node_mntns(node))
+    # conmon writes a file named `oom` where it is started when a container is killed for want of memory.
+    directory = config.run_directory / "nodes" / node
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chdir(directory)
     import uvloop
 
     uvloop.run(_serve(config, node))

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,7 +155,8 @@ class Place:
 
 @pytest.fixture
 async def place(images: Images, network: LoopbackNetwork) -> AsyncIterator[Place]:
-    with tempfile.TemporaryDirectory(prefix="t-runtime-") as directory:
+    # conmon leaves a file named `oom` where it is started when memory runs out.
+    with tempfile.TemporaryDirectory(prefix="t-runtime-") as directory, chdir(directory):
         place = Place(directory, images, network)
         yield place
         for runtime in place.runtimes:
