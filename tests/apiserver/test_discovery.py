@@ -29,7 +29,6 @@ def body(target: str, accept: str = "application/json") -> Any:
 
 def test_other_paths_are_for_others() -> None:
     for target in (
-        "/",
         "/healthz",
         "/apiv1",
         "/api/v2",
@@ -129,3 +128,11 @@ def test_openapi_v2() -> None:
     with pytest.raises(StatusError) as e:
         answer("/openapi/v2", "application/xml")
     assert e.value.code == 406
+
+
+def test_the_root_lists_the_paths() -> None:
+    paths = body("/")["paths"]
+    assert {"/api", "/api/v1", "/apis/apps", "/apis/apps/v1", "/healthz", "/openapi/v2", "/version"} <= set(
+        paths
+    )
+    assert paths == sorted(paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ from sampan.transport.types import Answer, Request
 if TYPE_CHECKING:
     from sampan.apiserver.connect import NodeConnector
 
+log = logging.getLogger(__name__)
+
 
 class App:
     """One API server on one store. `start` before anything else; the store stays the caller's to close."""
@@ -62,7 +65,8 @@ class App:
         authorizer = authorization.build(self.config, self.cache)
         self._authorizer = authorizer
         self._registry.allocator = ServiceAllocator(self.config)
-        self._registry.allocator.rebuild(self.cache.list(SERVICES))
+        for clash in self._registry.allocator.rebuild(self.cache.list(SERVICES)):
+            log.warning("Service %s/%s: %s: %s", clash.namespace, clash.name, clash.reason, clash.message)
         self._registry.admission = admission.build(self.config, self.cache, self.client(), authorizer)
         self._authenticator = authentication.build(self.config, self.cache)
         self._health = Health(

@@ -48,6 +48,8 @@ def handle(request: Request) -> Response | None:
     """Answer a discovery path; None for a path that is none of these. Raises StatusError 405 and 406."""
     path = request.raw_path
     if path not in ("/api", "/apis", "/version") and not path.startswith(("/api/", "/apis/", "/openapi/")):
+        if path == "/":
+            return _root(request)
         return _version(request) if path == "/version/" else None
     parts = path.strip("/").split("/")
     answer: Response | None
@@ -64,6 +66,17 @@ def handle(request: Request) -> Response | None:
     if answer is not None and request.method not in ("GET", "HEAD"):
         raise StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")  # fmt: skip
     return answer
+
+
+def _root(request: Request) -> Response:
+    """The paths there are, as upstream lists them."""
+    paths = ["/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/openapi/v2"]
+    paths += ["/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+    for group in dict.fromkeys(r.group for r in RESOURCES):
+        if group:
+            paths.append(f"/apis/{group}")
+        paths += [f"/apis/{group}/{v}" if group else f"/api/{v}" for v in _versions(group)]
+    return _plain(request, _encode({"paths": sorted(paths)}))
 
 
 def _core(request: Request, parts: Sequence[str]) -> Response | None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from sampan.api import decoding, errors, schema
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import BINDINGS, ENDPOINTS, Resource
+from sampan.api.resources import BINDINGS, ENDPOINTS, NAMESPACES, Resource
 from sampan.apiserver import authorization, bodies, deletion, listing, negotiation, preparation, requestinfo
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
@@ -106,7 +106,7 @@ class Handlers:
                 raise errors.page_not_found()
             return found
         resource = info.resource
-        if resource is None:
+        if resource is None or (info.namespace and not resource.namespaced and resource is not NAMESPACES):
             raise errors.page_not_found()
         if info.subresource:
             return self._below(request, info, resource, user)
