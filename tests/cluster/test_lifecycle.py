@@ -68,8 +68,16 @@ class Owner:
     def load_busybox(self, name: str) -> None:
         self.run("image", "build", str(ROOT / "images/busybox"), "--name", name)
 
-    def wait_ready(self, name: str) -> None:
-        self.kubectl(name, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+    def start_keeper(self, name: str) -> None:
+        """Run the pod `keeper`, which tells in its volume each time that it begins."""
+        self.load_busybox(name)
+        self.kubectl(name, "apply", "-f", "-", input=POD)
+        self.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+
+    def wait_keeper_restarted(self, name: str) -> None:
+        once = "jsonpath={.status.containerStatuses[0].restartCount}=1"
+        for condition in (once, "condition=Ready"):
+            self.kubectl(name, "wait", f"--for={condition}", "pod/keeper", "--timeout=60s")
 
 
 @pytest.fixture
@@ -111,9 +119,7 @@ def test_up_gives_a_cluster_and_delete_takes_every_trace_away(owner: Owner) -> N
     ]
     assert len(secrets) >= 5
     assert {stat.S_IMODE(p.stat().st_mode) for p in secrets} == {0o600}
-    owner.load_busybox(name)
-    owner.kubectl(name, "apply", "-f", "-", input=POD)
-    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    owner.start_keeper(name)
     again = owner.run("up", "--name", name).stdout
     assert "is ready" in again
     assert owner.run("status", "--name", name).returncode == 0
@@ -142,9 +148,7 @@ def test_clusters_run_side_by_side(owner: Owner) -> None:
 def test_killing_any_part_of_ours_never_touches_a_container(owner: Owner) -> None:
     name = owner.name()
     owner.run("up", "--name", name)
-    owner.load_busybox(name)
-    owner.kubectl(name, "apply", "-f", "-", input=POD)
-    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    owner.start_keeper(name)
     containers = {p for p in picture(name).processes if p.endswith((" sleep", " conmon", " catatonit"))}
     assert len(containers) == 3
     for victims in (
@@ -186,9 +190,7 @@ def test_killing_any_part_of_ours_never_touches_a_container(owner: Owner) -> Non
 def test_stop_keeps_objects_and_data_and_up_resumes(owner: Owner) -> None:
     name = owner.name()
     owner.run("up", "--name", name)
-    owner.load_busybox(name)
-    owner.kubectl(name, "apply", "-f", "-", input=POD)
-    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    owner.start_keeper(name)
     uid = owner.kubectl(name, "get", "pod", "keeper", "-o", "jsonpath={.metadata.uid}")
     owner.run("stop", "--name", name)
     stopped = picture(name)
@@ -197,14 +199,7 @@ def test_stop_keeps_objects_and_data_and_up_resumes(owner: Owner) -> None:
     assert not stopped.cgroups
     assert owner.run("status", "--name", name, check=False).returncode == 1
     owner.run("up", "--name", name)
-    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
-    owner.kubectl(
-        name,
-        "wait",
-        "--for=jsonpath={.status.containerStatuses[0].restartCount}=1",
-        "pod/keeper",
-        "--timeout=60s",
-    )
+    owner.wait_keeper_restarted(name)
     assert owner.kubectl(name, "get", "pod", "keeper", "-o", "jsonpath={.metadata.uid}") == uid
     assert owner.kubectl(name, "exec", "keeper", "--", "cat", "/data/log") == "begun\nbegun\n"
 
@@ -303,19 +298,10 @@ def test_published_ports_lead_to_node_ports(owner: Owner) -> None:
 def test_a_pod_whose_pause_process_dies_gets_a_new_sandbox(owner: Owner) -> None:
     name = owner.name()
     owner.run("up", "--name", name)
-    owner.load_busybox(name)
-    owner.kubectl(name, "apply", "-f", "-", input=POD)
-    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    owner.start_keeper(name)
     (pause,) = (int(p.split()[0]) for p in picture(name).processes if p.endswith(" catatonit"))
     os.kill(pause, signal.SIGKILL)
-    owner.kubectl(
-        name,
-        "wait",
-        "--for=jsonpath={.status.containerStatuses[0].restartCount}=1",
-        "pod/keeper",
-        "--timeout=60s",
-    )
-    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    owner.wait_keeper_restarted(name)
     assert "SandboxChanged" in owner.kubectl(name, "get", "events", "-o", "jsonpath={.items[*].reason}")
     assert owner.kubectl(name, "exec", "keeper", "--", "cat", "/data/log") == "begun\nbegun\n"
 
@@ -324,9 +310,7 @@ def test_after_a_reboot_up_makes_everything_anew(owner: Owner) -> None:
     """A reboot takes processes, namespaces, links, mounts and /run away and leaves /var/lib as it is."""
     name = owner.name()
     owner.run("up", "--name", name)
-    owner.load_busybox(name)
-    owner.kubectl(name, "apply", "-f", "-", input=POD)
-    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    owner.start_keeper(name)
     config = json.loads(Path("/var/lib/sampan", name, "cluster.json").read_text())
     while running := picture(name).processes:
         for entry in running:
@@ -340,12 +324,5 @@ def test_after_a_reboot_up_makes_everything_anew(owner: Owner) -> None:
     subprocess.run(["ip", "link", "del", f"sampan{config['number']}"], check=True)
     shutil.rmtree(f"/run/sampan/{name}")
     owner.run("up", "--name", name)
-    owner.kubectl(
-        name,
-        "wait",
-        "--for=jsonpath={.status.containerStatuses[0].restartCount}=1",
-        "pod/keeper",
-        "--timeout=60s",
-    )
-    owner.kubectl(name, "wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s")
+    owner.wait_keeper_restarted(name)
     assert owner.kubectl(name, "exec", "keeper", "--", "cat", "/data/log") == "begun\nbegun\n"
