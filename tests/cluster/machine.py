@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +30,8 @@ def picture(name: str) -> Machine:
     return Machine(
         frozenset(_processes(name)),
         frozenset(p.name for p in Path("/run/netns").glob(f"sampan-{name}-*")),
-        frozenset(_links()),
-        frozenset(_run("ip", "route", "show", "table", "all").splitlines()),
+        frozenset(_not_others(_links(), name)),
+        frozenset(_not_others(_run("ip", "route", "show", "table", "all").splitlines(), name)),
         _tables(name),
         frozenset(
             line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"/{name}" in line
@@ -46,6 +48,17 @@ def picture(name: str) -> Machine:
             "net.ipv4.conf.all.send_redirects",
         ),
     )
+
+
+def _not_others(lines: list[str], name: str) -> list[str]:
+    """Without what other clusters of this machine, which may come and go meanwhile, have."""
+    others = []
+    for path in Path("/var/lib/sampan").glob("*/cluster.json"):
+        if path.parent.name != name:
+            with contextlib.suppress(OSError):
+                others.append(json.loads(path.read_text())["number"])
+    theirs = re.compile("sampan(" + "|".join(map(str, others)) + r")\b") if others else None
+    return [line for line in lines if theirs is None or not theirs.search(line)]
 
 
 def _processes(name: str) -> list[str]:
