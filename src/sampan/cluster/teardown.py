@@ -88,16 +88,23 @@ def _forget_network(config: ClusterConfig) -> None:
 
 def unmount_below(directory: Path) -> None:
     """Unmount everything below a directory, innermost first."""
+    for point in sorted(_mounts_below(directory), reverse=True):
+        unmount(point)
+
+
+def _mounts_below(directory: Path) -> list[str]:
     with open("/proc/self/mountinfo") as f:
         points = [line.split(" ", 5)[4].encode().decode("unicode_escape") for line in f]
-    for point in sorted((p for p in points if p.startswith(f"{directory}/")), reverse=True):
-        unmount(point)
+    return [point for point in points if point.startswith(f"{directory}/")]
 
 
 def remove_tree(directory: Path) -> None:
     """Remove a directory, refusing to cross into a mount that is still there."""
     if not directory.exists():
         return
+    # A bind mount of the same file system has the same device, so the kernel's own list is asked too.
+    for point in _mounts_below(directory):
+        raise OSError(f"{point} is still a mount: unmount it, then delete again")
     device = directory.lstat().st_dev
     for path, directories, _ in os.walk(directory):
         for name in directories:
