@@ -306,7 +306,10 @@ class _WebSocketChannels:
         return self._socket.protocol == V5 and data[:1] == b"\0" and not self._stdin_ended
 
     async def ready(self) -> None:
-        # An empty message tells the client that the channels are up.
+        # An empty message tells the client that the channels are up. Those that speak v5 need no such word, and
+        # kubectl complains of it ("Unknown stream id 1") if it comes before kubectl has made its own streams.
+        if self._socket.protocol == V5:
+            return
         options = self._options
         lowest = Channel.STDOUT if options.stdout else Channel.STDERR if options.stderr else Channel.ERROR
         await self.write(lowest, b"")
