@@ -89,7 +89,7 @@ def test_exec(kubectl: Kubectl, two: str) -> None:
 def test_exec_on_a_terminal(two: str, on_terminal: Callable[..., Terminal]) -> None:
     with on_terminal("exec", "-it", two, "-c", "web", "--", "sh", columns=101, rows=33) as terminal:
         terminal.expect("/ # ")
-        terminal.type("tty; stty size\n")
+        terminal.type("tty; until stty size | grep '33 101'; do :; done\n")
         terminal.expect("/dev/pts/0\r\n33 101\r\n")
         terminal.resize(120, 44)
         terminal.type("until stty size | grep '44 120'; do :; done; echo re''sized\n")
@@ -121,7 +121,8 @@ def test_attach_on_a_terminal(kubectl: Kubectl, on_terminal: Callable[..., Termi
     kubectl.wait_ready("shell")
     with on_terminal("attach", "-it", "shell", columns=90, rows=30) as terminal:
         terminal.expect("try pressing enter.\r\n")
-        terminal.type("stty size; echo sum $((40+2))\n")
+        # kubectl first asks for one column and row more, so that what runs draws anew.
+        terminal.type("until stty size | grep '30 90'; do :; done; echo sum $((40+2))\n")
         terminal.expect("30 90\r\nsum 42\r\n")
         terminal.type("exit 5\n")
         rest, code = terminal.end()
@@ -141,7 +142,7 @@ def test_run(kubectl: Kubectl, on_terminal: Callable[..., Terminal]) -> None:
         "run", "t", f"--image={IMAGE}", "--rm", "-it", "--restart=Never", "--", "sh", columns=99
     ) as terminal:
         terminal.expect("try pressing enter.\r\n")
-        terminal.type("stty size; exit 3\n")
+        terminal.type("until stty size | grep '24 99'; do :; done; exit 3\n")
         terminal.expect("24 99\r\n")
         rest, code = terminal.end()
     assert code == 3

@@ -30,7 +30,8 @@ def stop(config: ClusterConfig, *, grace: float = CONTAINER_GRACE) -> None:
     processes.end_all(prefix, grace=grace)
     _forget_network(config)
     processes.remove_cgroups(prefix)
-    shutil.rmtree(config.run_directory, ignore_errors=True)
+    unmount_below(config.run_directory)
+    remove_tree(config.run_directory)
 
 
 def delete(config: ClusterConfig, *, grace: float = CONTAINER_GRACE) -> None:

@@ -152,6 +152,10 @@ def reopen_log(bundle: str) -> None:
     _control(bundle, _REOPEN)
 
 
+_BETWEEN_SIZES = 0.05
+"""Seconds between two sizes sent to conmon."""
+
+
 class Attached:
     """A Process that is a container's own, reached over conmon's attach socket."""
 
@@ -161,6 +165,8 @@ class Attached:
         self._connection = connection
         self._bundle = bundle
         self._ended = ended
+        self._size = self._sent_size = (0, 0)
+        self._pause: asyncio.TimerHandle | None = None
         self.stdout: asyncio.StreamReader | None = asyncio.StreamReader()
         self.stderr: asyncio.StreamReader | None = None if tty else asyncio.StreamReader()
         self._source = Source(
@@ -196,10 +202,23 @@ class Attached:
         return await asyncio.shield(self._ended)
 
     def resize(self, columns: int, rows: int) -> None:
+        self._size = (columns, rows)
+        if self._pause is None:
+            self._send_size()
+
+    def _send_size(self) -> None:
+        """conmon (2.1.6) loses the second of two sizes that come together: the newest follows after a pause."""
+        self._pause = None
+        if self._size == self._sent_size:
+            return
+        self._sent_size = self._size
         with suppress(RuntimeFailure):
-            resize(self._bundle, columns, rows)
+            resize(self._bundle, *self._size)
+        self._pause = asyncio.get_running_loop().call_later(_BETWEEN_SIZES, self._send_size)
 
     async def close(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
         self._source.close()
 
 
