@@ -1,0 +1,193 @@
+"""The etcd driver on a real etcd: the contract, and what only a driver over a network can do wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sampan.store.etcd import EtcdStore, open_store
+from sampan.store.types import Conflict, Entry, Event, Store, StoreDamaged, StoreError, StoreFull
+from tests.store.contract import StoreContract, events
+
+pytestmark = pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+class Etcd:
+    """One etcd in a directory, to be started, killed and started again at the same address."""
+
+    def __init__(self, directory: Path, *flags: str) -> None:
+        self._directory = directory
+        self._flags = flags
+        self._peer = f"http://127.0.0.1:{free_port()}"
+        self.endpoint = f"http://127.0.0.1:{free_port()}"
+        self._process: Process | None = None
+        self._draining: asyncio.Task[bytes] | None = None
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            *("etcd", "--data-dir", str(self._directory), "--listen-client-urls", self.endpoint),
+            *("--advertise-client-urls", self.endpoint, "--listen-peer-urls", self._peer),
+            *("--initial-advertise-peer-urls", self._peer, "--initial-cluster", f"default={self._peer}"),
+            *self._flags,
+            stderr=PIPE,
+        )
+        log = self._process.stderr
+        assert log is not None
+        async with asyncio.timeout(20):
+            while b"ready to serve client requests" not in (line := await log.readline()):
+                assert line, "etcd ended"
+        self._draining = asyncio.create_task(log.read())
+
+    async def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
+            self._process = None
+        if self._draining is not None:
+            await self._draining
+
+
+@pytest.fixture
+async def etcd(tmp_path: Path) -> AsyncIterator[Etcd]:
+    server = Etcd(tmp_path / "etcd")
+    await server.start()
+    yield server
+    await server.kill()
+
+
+class TestEtcd(StoreContract):
+    @pytest.fixture
+    async def store(self, etcd: Etcd) -> AsyncIterator[Store]:
+        self.endpoint = etcd.endpoint
+        self.opened: list[Store] = [await open_store([etcd.endpoint])]
+        yield self.opened[0]
+        for store in self.opened:
+            await store.close()
+
+    async def reopen(self, store: Store) -> Store:
+        await store.close()
+        self.opened.append(await open_store([self.endpoint]))
+        return self.opened[-1]
+
+
+async def test_kill_9_under_8_writers_loses_nothing_acknowledged(etcd: Etcd) -> None:
+    store = await open_store([etcd.endpoint], timeout=5)
+    told: list[Event] = []
+    store.subscribe(told.extend)
+    acknowledged: dict[str, Entry] = {}
+    enough, killed, again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def write(n: int) -> None:
+        i = after_restart = 0
+        while after_restart < 20:
+            i += 1
+            try:
+                entry = await store.create(f"/w/{n}/{i}", b"%d" % i)
+            except StoreError:
+                assert killed.is_set()
+                await again.wait()
+                continue
+            acknowledged[entry.key] = entry
+            after_restart += again.is_set()
+            if len(acknowledged) >= 200:
+                enough.set()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for n in range(8):
+            group.create_task(write(n))
+        await enough.wait()
+        killed.set()
+        await etcd.kill()
+        await etcd.start()
+        again.set()
+    assert await store.catch_up() == store.revision()
+    revisions = [e.entry.revision for e in told]
+    assert revisions == list(range(1, store.revision() + 1))  # nothing lost, nothing told twice
+    assert len({e.revision for e in acknowledged.values()}) == len(acknowledged)
+    await store.close()
+    store = await open_store([etcd.endpoint])
+    present = {e.key: e for e in (await store.list("/w/")).entries}
+    assert present.items() >= acknowledged.items()
+    await store.close()
+
+
+async def test_two_servers_on_one_etcd_see_each_other(etcd: Etcd) -> None:
+    one, two = await open_store([etcd.endpoint]), await open_store([etcd.endpoint])
+    entry = await one.create("/registry/a", b"1")
+    watch = two.watch("/registry/", 0)
+    assert await events(watch, 1) == [Event(False, entry, None)]
+    newer = await two.update("/registry/a", b"2", entry.revision)
+    with pytest.raises(Conflict) as e:
+        await one.update("/registry/a", b"3", entry.revision)
+    assert e.value.present == newer
+    assert await one.get("/registry/a") == newer  # a refused writer can read why
+    for i in range(20):
+        newest = await two.create(f"/registry/b{i}", b"")
+        assert await one.catch_up() == newest.revision
+        assert await one.get(newest.key) == newest
+    assert (await two.list("/", revision=newest.revision)).revision == newest.revision
+    await one.close()
+    await two.close()
+
+
+async def test_every_endpoint_is_tried_and_named(etcd: Etcd) -> None:
+    dead = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    with pytest.raises(StoreError) as e:
+        await open_store(dead)
+    assert all(endpoint in str(e.value) for endpoint in dead)
+    store = await open_store([*dead, etcd.endpoint])
+    assert (await store.create("/a", b"")).revision == 1
+    await store.close()
+
+
+async def test_more_keys_than_a_page_are_read_at_the_start(etcd: Etcd) -> None:
+    store = await open_store([etcd.endpoint])
+    await asyncio.gather(*(store.create(f"/k/{i}", b"") for i in range(1100)))
+    await store.close()
+    store = await open_store([etcd.endpoint])
+    assert await store.count("/k/") == 1100
+    await store.close()
+
+
+async def test_a_full_etcd_refuses_writes_and_goes_on_reading(tmp_path: Path) -> None:
+    server = Etcd(tmp_path / "etcd", "--quota-backend-bytes=1000000")
+    await server.start()
+    store: EtcdStore = await open_store([server.endpoint])
+
+    async def fill() -> None:
+        for i in range(20):
+            await store.create(f"/{i}", bytes(200_000))
+
+    with pytest.raises(StoreFull, match="NOSPACE"):
+        await fill()
+    assert await store.get("/0") is not None
+    await store.close()
+    await server.kill()
+
+
+async def test_a_transaction_of_several_keys_by_others_is_refused_by_name(etcd: Etcd) -> None:
+    import aiohttp
+
+    store = await open_store([etcd.endpoint])
+    puts = [{"request_put": {"key": key, "value": ""}} for key in ("L2E=", "L2I=")]
+    watch = store.watch("/", 0)
+    async with aiohttp.ClientSession() as session:
+        await (await session.post(f"{etcd.endpoint}/v3/kv/txn", json={"success": puts})).read()
+    with pytest.raises(StopAsyncIteration):
+        await asyncio.wait_for(anext(watch), 10)
+    with pytest.raises(StoreDamaged, match="several keys"):
+        await store.get("/a")
+    await store.close()
