@@ -181,18 +181,33 @@ def test_health(kubectl: Kubectl, where: str) -> None:
     assert said(kubectl, "get", "--raw", f"/{where}") == "ok"
 
 
-def test_kinds_that_cannot_be_made_yet_are_refused(kubectl: Kubectl) -> None:
-    manifest = f"""
-apiVersion: apps/v1
-kind: DaemonSet
+def test_kinds_without_a_controller_are_stored_with_a_warning(kubectl: Kubectl) -> None:
+    template = f'{{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: "{IMAGE}"}}]}}}}'
+    for version, kind in (("apps/v1", "DaemonSet"), ("v1", "ReplicationController")):
+        selector = "{matchLabels: {a: b}}" if kind == "DaemonSet" else "{a: b}"
+        manifest = f"""
+apiVersion: {version}
+kind: {kind}
 metadata: {{name: d}}
 spec:
-  selector: {{matchLabels: {{a: b}}}}
-  template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: "{IMAGE}"}}]}}}}
+  selector: {selector}
+  template: {template}
 """
-    assert '"d" is invalid: kind: Forbidden: no controller of this kind runs here yet' in refused(
+        ran = kubectl.run("apply", "-f", "-", stdin=manifest)
+        assert f"Warning: {kind} is stored, but its controller does not run here yet" in ran.err
+        assert said(kubectl, "get", kind, "-o", "name").endswith("/d")
+
+
+def test_network_policies_are_refused_until_they_keep_traffic_out(kubectl: Kubectl) -> None:
+    manifest = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p}
+spec: {podSelector: {}}
+"""
+    assert '"p" is invalid: kind: Forbidden: network policies are not implemented' in refused(
         kubectl, "apply", "-f", "-", stdin=manifest
     )
-    assert kubectl.run("get", "daemonsets,replicationcontrollers").err == (
-        f"No resources found in {kubectl.namespace} namespace.\n"
+    assert (
+        kubectl.run("get", "networkpolicies").err == f"No resources found in {kubectl.namespace} namespace.\n"
     )

@@ -98,6 +98,7 @@ PODS = Resource("", "v1", "pods", "Pod", _CORE + "Pod", True, ("po",), _A, ALL, 
     Subresource("log", ("get",)),
     _connect("portforward", "PodPortForwardOptions"),
     _connect("proxy", "PodProxyOptions", *_PROXY_VERBS),
+    Subresource("resize", ("get", "patch", "update")),
     STATUS,
 ))  # fmt: skip
 SERVICES = Resource("", "v1", "services", "Service", _CORE + "Service", True, ("svc",), _A, ALL, (_connect("proxy", "ServiceProxyOptions", *_PROXY_VERBS), STATUS))  # fmt: skip
@@ -110,12 +111,21 @@ EVENTS_V1 = Resource("events.k8s.io", "v1", "events", "Event", "io.k8s.api.event
 BINDINGS = Resource("", "v1", "bindings", "Binding", _CORE + "Binding", True, (), (), ("create",))
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", "io.k8s.api.apps.v1.Deployment", True, ("deploy",), _A, ALL, (SCALE, STATUS))  # fmt: skip
 REPLICASETS = Resource("apps", "v1", "replicasets", "ReplicaSet", "io.k8s.api.apps.v1.ReplicaSet", True, ("rs",), _A, ALL, (SCALE, STATUS))  # fmt: skip
-# Kinds of which there is none: clients that list whatever may run (`kubectl cluster-info dump`) fail where these lists are
-# missing. Validation refuses to make one before its controller is there.
-DAEMONSETS = Resource(
-    "apps", "v1", "daemonsets", "DaemonSet", "io.k8s.api.apps.v1.DaemonSet", True, ("ds",), _A
-)
-REPLICATIONCONTROLLERS = Resource("", "v1", "replicationcontrollers", "ReplicationController", _CORE + "ReplicationController", True, ("rc",), _A)  # fmt: skip
+DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet", "io.k8s.api.apps.v1.DaemonSet", True, ("ds",), _A, ALL, (STATUS,))  # fmt: skip
+STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet", "io.k8s.api.apps.v1.StatefulSet", True, ("sts",), _A, ALL, (SCALE, STATUS))  # fmt: skip
+CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision", "io.k8s.api.apps.v1.ControllerRevision")  # fmt: skip
+REPLICATIONCONTROLLERS = Resource("", "v1", "replicationcontrollers", "ReplicationController", _CORE + "ReplicationController", True, ("rc",), _A, ALL, (SCALE, STATUS))  # fmt: skip
+PODTEMPLATES = Resource("", "v1", "podtemplates", "PodTemplate", _CORE + "PodTemplate")
+LIMITRANGES = Resource("", "v1", "limitranges", "LimitRange", _CORE + "LimitRange", True, ("limits",))
+RESOURCEQUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota", _CORE + "ResourceQuota", True, ("quota",), (), ALL, (STATUS,))  # fmt: skip
+PERSISTENTVOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", _CORE + "PersistentVolume", False, ("pv",), (), ALL, (STATUS,))  # fmt: skip
+PERSISTENTVOLUMECLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", _CORE + "PersistentVolumeClaim", True, ("pvc",), (), ALL, (STATUS,))  # fmt: skip
+COMPONENTSTATUSES = Resource("", "v1", "componentstatuses", "ComponentStatus", _CORE + "ComponentStatus", False, ("cs",), (), ("get", "list"))  # fmt: skip
+JOBS = Resource("batch", "v1", "jobs", "Job", "io.k8s.api.batch.v1.Job", True, (), _A, ALL, (STATUS,))
+CRONJOBS = Resource("batch", "v1", "cronjobs", "CronJob", "io.k8s.api.batch.v1.CronJob", True, ("cj",), _A, ALL, (STATUS,))  # fmt: skip
+HORIZONTALPODAUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler", True, ("hpa",), _A, ALL, (STATUS,))  # fmt: skip
+HORIZONTALPODAUTOSCALERS_V1 = Resource("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler", True, ("hpa",), _A, ALL, (STATUS,), "horizontalpodautoscalers.autoscaling")  # fmt: skip
+PODDISRUPTIONBUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", "io.k8s.api.policy.v1.PodDisruptionBudget", True, ("pdb",), (), ALL, (STATUS,))  # fmt: skip
 ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", "io.k8s.api.discovery.v1.EndpointSlice")  # fmt: skip
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", "io.k8s.api.coordination.v1.Lease")
 INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress", "io.k8s.api.networking.v1.Ingress", True, ("ing",), (), ALL, (STATUS,))  # fmt: skip
@@ -124,6 +134,26 @@ ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role", "io.k8s.api
 ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", "io.k8s.api.rbac.v1.RoleBinding")  # fmt: skip
 CLUSTERROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", "io.k8s.api.rbac.v1.ClusterRole", False)  # fmt: skip
 CLUSTERROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", "io.k8s.api.rbac.v1.ClusterRoleBinding", False)  # fmt: skip
+NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", "io.k8s.api.networking.v1.NetworkPolicy", True, ("netpol",))  # fmt: skip
+SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", "io.k8s.api.networking.v1.ServiceCIDR", False, (), (), ALL, (STATUS,))  # fmt: skip
+IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", "io.k8s.api.networking.v1.IPAddress", False, ("ip",))  # fmt: skip
+_STORAGE = "io.k8s.api.storage.v1."
+STORAGECLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", _STORAGE + "StorageClass", False, ("sc",))  # fmt: skip
+CSIDRIVERS = Resource("storage.k8s.io", "v1", "csidrivers", "CSIDriver", _STORAGE + "CSIDriver", False)
+CSINODES = Resource("storage.k8s.io", "v1", "csinodes", "CSINode", _STORAGE + "CSINode", False)
+CSISTORAGECAPACITIES = Resource("storage.k8s.io", "v1", "csistoragecapacities", "CSIStorageCapacity", _STORAGE + "CSIStorageCapacity")  # fmt: skip
+VOLUMEATTACHMENTS = Resource("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", _STORAGE + "VolumeAttachment", False, (), (), ALL, (STATUS,))  # fmt: skip
+VOLUMEATTRIBUTESCLASSES = Resource("storage.k8s.io", "v1", "volumeattributesclasses", "VolumeAttributesClass", _STORAGE + "VolumeAttributesClass", False, ("vac",))  # fmt: skip
+PRIORITYCLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", "io.k8s.api.scheduling.v1.PriorityClass", False, ("pc",))  # fmt: skip
+RUNTIMECLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", "io.k8s.api.node.v1.RuntimeClass", False)  # fmt: skip
+FLOWSCHEMAS = Resource("flowcontrol.apiserver.k8s.io", "v1", "flowschemas", "FlowSchema", "io.k8s.api.flowcontrol.v1.FlowSchema", False, (), (), ALL, (STATUS,))  # fmt: skip
+PRIORITYLEVELCONFIGURATIONS = Resource("flowcontrol.apiserver.k8s.io", "v1", "prioritylevelconfigurations", "PriorityLevelConfiguration", "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration", False, (), (), ALL, (STATUS,))  # fmt: skip
+CERTIFICATESIGNINGREQUESTS = Resource("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", "io.k8s.api.certificates.v1.CertificateSigningRequest", False, ("csr",), (), ALL, (Subresource("approval", ("get", "patch", "update")), STATUS))  # fmt: skip
+_DRA = "io.k8s.api.resource.v1."
+DEVICECLASSES = Resource("resource.k8s.io", "v1", "deviceclasses", "DeviceClass", _DRA + "DeviceClass", False)
+RESOURCECLAIMS = Resource("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", _DRA + "ResourceClaim", True, (), (), ALL, (STATUS,))  # fmt: skip
+RESOURCECLAIMTEMPLATES = Resource("resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", _DRA + "ResourceClaimTemplate")  # fmt: skip
+RESOURCESLICES = Resource("resource.k8s.io", "v1", "resourceslices", "ResourceSlice", _DRA + "ResourceSlice", False)  # fmt: skip
 _AUTHZ = "io.k8s.api.authorization.v1."
 SUBJECTACCESSREVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", _AUTHZ + "SubjectAccessReview", False, (), (), ("create",))  # fmt: skip
 SELFSUBJECTACCESSREVIEWS = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", _AUTHZ + "SelfSubjectAccessReview", False, (), (), ("create",))  # fmt: skip
@@ -134,14 +164,21 @@ SELFSUBJECTREVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews
 
 RESOURCES: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, CONFIGMAPS, SECRETS, SERVICEACCOUNTS, EVENTS, BINDINGS,
-    REPLICATIONCONTROLLERS, DAEMONSETS, DEPLOYMENTS, REPLICASETS, ENDPOINTSLICES, EVENTS_V1, LEASES, INGRESSES, INGRESSCLASSES,
+    REPLICATIONCONTROLLERS, PODTEMPLATES, LIMITRANGES, RESOURCEQUOTAS, PERSISTENTVOLUMES, PERSISTENTVOLUMECLAIMS,
+    CONTROLLERREVISIONS, DAEMONSETS, DEPLOYMENTS, REPLICASETS, STATEFULSETS, EVENTS_V1,
+    HORIZONTALPODAUTOSCALERS, JOBS, CRONJOBS, CERTIFICATESIGNINGREQUESTS,
+    INGRESSES, INGRESSCLASSES, NETWORKPOLICIES, SERVICECIDRS, IPADDRESSES, PODDISRUPTIONBUDGETS,
     ROLES, ROLEBINDINGS, CLUSTERROLES, CLUSTERROLEBINDINGS,
+    STORAGECLASSES, CSIDRIVERS, CSINODES, CSISTORAGECAPACITIES, VOLUMEATTACHMENTS, VOLUMEATTRIBUTESCLASSES,
+    PRIORITYCLASSES, LEASES, RUNTIMECLASSES, ENDPOINTSLICES, FLOWSCHEMAS, PRIORITYLEVELCONFIGURATIONS,
+    DEVICECLASSES, RESOURCECLAIMS, RESOURCECLAIMTEMPLATES, RESOURCESLICES,
     SUBJECTACCESSREVIEWS, SELFSUBJECTACCESSREVIEWS, SELFSUBJECTRULESREVIEWS, LOCALSUBJECTACCESSREVIEWS,
     TOKENREVIEWS, SELFSUBJECTREVIEWS,
 )  # fmt: skip
 
 _BY_PLURAL = {(r.group, r.version, r.plural): r for r in RESOURCES}
 _BY_KIND = {(r.api_version, r.kind): r for r in RESOURCES}
+_HUBS = {r.key_stem: r for r in RESOURCES if not r.storage}
 
 
 def lookup(group: str, version: str, plural: str) -> Resource | None:
@@ -152,6 +189,11 @@ def lookup(group: str, version: str, plural: str) -> Resource | None:
 def by_kind(api_version: str, kind: str) -> Resource | None:
     """The resource of an object's `apiVersion` and `kind`, or None if it is not served."""
     return _BY_KIND.get((api_version, kind))
+
+
+def hub(resource: Resource) -> Resource:
+    """The row in whose form the objects of `resource` are stored: itself, or the other version that shares its keys."""
+    return _HUBS[resource.storage] if resource.storage else resource
 
 
 def groups() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -165,5 +207,5 @@ def groups() -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def stored() -> Iterable[Resource]:
-    """One resource a storage stem: those whose objects are kept (reviews and bindings are not)."""
-    return (r for r in RESOURCES if "list" in r.verbs and not r.storage)
+    """One resource a storage stem: those whose objects are kept (reviews, bindings and component statuses are not)."""
+    return (r for r in RESOURCES if "list" in r.verbs and not r.storage and r is not COMPONENTSTATUSES)

@@ -37,7 +37,18 @@ def _tree(table: Mapping[str, Support]) -> _Branch:
 
 _POD = _tree(POD)
 _SERVICE = _tree(SERVICE)
-_TEMPLATES = {("apps", "Deployment"), ("apps", "ReplicaSet")}
+_IN_SPEC = ("spec", "template")
+_TEMPLATES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("", "PodTemplate"): ("template",),
+    ("", "ReplicationController"): _IN_SPEC,
+    ("apps", "DaemonSet"): _IN_SPEC,
+    ("apps", "Deployment"): _IN_SPEC,
+    ("apps", "ReplicaSet"): _IN_SPEC,
+    ("apps", "StatefulSet"): _IN_SPEC,
+    ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template"),
+    ("batch", "Job"): _IN_SPEC,
+}
+"""Where a kind has its pod template."""
 
 
 def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldError]]:
@@ -48,16 +59,21 @@ def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldE
     warnings = list(_of_finalizers(obj))
     refusals: list[FieldError] = []
     key = (resource.group, resource.kind)
-    if key in KINDS:
-        warnings.append(KINDS[key])
+    if (whole := KINDS.get(key)) is not None:
+        if whole.state is State.REFUSED:
+            refusals.append(forbidden_field("kind", whole.why))
+        else:
+            warnings.append(whole.why)
     if key == ("", "Pod"):
         _hold(_POD, obj, obj.get("spec") or {}, "", warnings, refusals)
         warnings += _of_pod(obj.get("spec") or {}, obj.get("metadata") or {}, "")
     elif key in _TEMPLATES:
-        template = (obj.get("spec") or {}).get("template") or {}
+        template, at = obj, ".".join(_TEMPLATES[key])
+        for name in _TEMPLATES[key]:
+            template = template.get(name) or {}
         spec = template.get("spec") or {}
-        _hold(_POD, template, spec, "spec.template", warnings, refusals)
-        warnings += _of_pod(spec, template.get("metadata") or {}, "spec.template.")
+        _hold(_POD, template, spec, at, warnings, refusals)
+        warnings += _of_pod(spec, template.get("metadata") or {}, f"{at}.")
     elif key == ("", "Service"):
         _hold(_SERVICE, obj, obj.get("spec") or {}, "", warnings, refusals)
         warnings += _of_service(obj.get("spec") or {})

@@ -293,8 +293,38 @@ SERVICE: dict[str, Support] = {
     ),
 }
 
-KINDS: dict[tuple[str, str], str] = {
-    ("networking.k8s.io", "Ingress"): "Ingress is stored, but no ingress controller runs here yet",
-    ("networking.k8s.io", "IngressClass"): "IngressClass is stored, but no ingress controller runs here yet",
+_NO_PODS = "{} is stored, but its controller does not run here yet: no pods are made"
+_STORED = "{} is stored, but nothing here acts on it yet"
+_NO_STORAGE = "{} is stored, but no volumes are provisioned or attached here yet"
+_NO_DEVICES = "{} is stored, but dynamic resource allocation is not implemented"
+_BATCH, _NETWORKING, _STORAGE_GROUP, _RESOURCE = (
+    "batch",
+    "networking.k8s.io",
+    "storage.k8s.io",
+    "resource.k8s.io",
+)
+
+KINDS: dict[tuple[str, str], Support] = {
+    (group, kind): _warned(why.format(kind))
+    for why, group, kinds in (
+        ("{} is stored, but no ingress controller runs here yet", _NETWORKING, ("Ingress", "IngressClass")),
+        (_NO_PODS, "", ("ReplicationController",)),
+        (_NO_PODS, "apps", ("DaemonSet", "StatefulSet")),
+        (_NO_PODS, _BATCH, ("CronJob", "Job")),
+        ("{} is stored, but nothing is scaled by it here yet", "autoscaling", ("HorizontalPodAutoscaler",)),
+        (_STORED, "policy", ("PodDisruptionBudget",)),
+        (_NO_STORAGE, "", ("PersistentVolume", "PersistentVolumeClaim")),
+        (
+            _NO_STORAGE,
+            _STORAGE_GROUP,
+            ("CSIDriver", "CSIStorageCapacity", "StorageClass", "VolumeAttachment"),
+        ),
+        (_NO_STORAGE, _STORAGE_GROUP, ("VolumeAttributesClass",)),
+        (_NO_DEVICES, _RESOURCE, ("DeviceClass", "ResourceClaim", "ResourceClaimTemplate", "ResourceSlice")),
+    )
+    for kind in kinds
 }
-"""Kinds that are stored, and whose controller is not there yet, by group and kind."""
+KINDS[_NETWORKING, "NetworkPolicy"] = _refused(
+    "network policies are not implemented: nothing would keep the traffic out"
+)
+"""Kinds that are served, and whose controller is not there yet, by group and kind."""

@@ -13,8 +13,8 @@ from typing import Any
 from sampan.api import errors
 from sampan.api.errors import FieldError, Object, StatusError, bad_request, invalid_value, not_supported
 from sampan.api.objects import deep_copy, format_time, now, parse_time
-from sampan.api.resources import NAMESPACES, PODS, SERVICEACCOUNTS, SERVICES, Resource
-from sampan.apiserver import preparation, views
+from sampan.api.resources import NAMESPACES, PODS, SERVICEACCOUNTS, SERVICES, Resource, hub
+from sampan.apiserver import preparation
 from sampan.apiserver.events import Selection
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.records import Record
@@ -95,7 +95,7 @@ class Deletion:
         self, resource: Resource, namespace: str, name: str, options: DeleteOptions, writing: Writing
     ) -> tuple[Record, bool]:
         """Delete an object, or begin to. Returns its last state and whether it is gone."""
-        row = views.storage_resource(resource)
+        row = hub(resource)
         writing.dry_run = writing.dry_run or options.dry_run
         while True:
             record = self._registry.cache.record(row, namespace, name)

@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Literal
 
-from sampan.api import errors
+from sampan.api import conversion, errors
 from sampan.api.errors import Object
 from sampan.api.objects import deep_copy
 from sampan.api.resources import BINDINGS, Resource
-from sampan.apiserver import deletion, views
+from sampan.apiserver import deletion
 from sampan.apiserver.deletion import DeleteOptions, Deletion
 from sampan.apiserver.events import Change, ChangeType, Selection, bookmark_object, initial
 from sampan.apiserver.listing import Listed, ListOptions, Lists
@@ -86,7 +86,7 @@ class InProcessClient:
         listed = self._lists.list(selection, ListOptions(limit, continue_, resource_version))
         if not isinstance(listed, Listed):
             listed = await listed
-        items = [views.shown(resource, r.obj) for r in listed.records]
+        items = [conversion.shown(resource, r.obj) for r in listed.records]
         return ObjectList(items, str(listed.revision), listed.continue_, listed.remaining or 0)
 
     async def watch(
@@ -135,7 +135,7 @@ class InProcessClient:
             made = self._reviews(resource, namespace, obj, self._user)
             return await made if isinstance(made, Awaitable) else made
         record = await self._registry.create(resource, namespace, obj, writing)
-        return views.shown(resource, record.obj)
+        return conversion.shown(resource, record.obj)
 
     async def update(self, resource: Resource, obj: Object, *, subresource: str = "") -> Object:
         obj = deep_copy(obj)
@@ -181,7 +181,7 @@ class InProcessClient:
     ) -> Object:
         options = DeleteOptions(grace_period_seconds, propagation_policy, uid, resource_version)
         record, gone = await self._deletion.delete(resource, namespace, name, options, self._writing())
-        return deletion.answer(resource, record, gone) or views.shown(resource, record.obj)
+        return deletion.answer(resource, record, gone) or conversion.shown(resource, record.obj)
 
     async def close(self) -> None:
         """Nothing to let go of: watches end when their iterators are closed."""
@@ -218,7 +218,7 @@ class _Queue:
             return
         resource = self._resource
         if resource.storage:
-            self.waiting += [WatchEvent(t, views.shown(resource, c.event(t).object)) for t, c in changes]
+            self.waiting += [WatchEvent(t, conversion.shown(resource, c.event(t).object)) for t, c in changes]
         else:
             self.waiting += [c.event(t) for t, c in changes]
         self._notify()

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from sampan.api import conversion
 from sampan.api.errors import Object, StatusError
 from sampan.api.resources import Resource
-from sampan.apiserver import views
 from sampan.apiserver.records import Record, to_json
 
 Form = Literal["object", "table", "metadata"]
@@ -104,7 +104,7 @@ class Rendering:
 
     def _value(self, objects: Sequence[Object], revision: str, *, single: bool) -> Any:
         resource = self.resource
-        shown = [views.shown(resource, o) for o in objects] if resource.storage else objects
+        shown = [conversion.shown(resource, o) for o in objects] if resource.storage else objects
         if self.form == "table":
             from sampan.api import tables
 

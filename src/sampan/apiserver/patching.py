@@ -12,8 +12,8 @@ from sampan.api import apply, errors, schema
 from sampan.api import patch as patches
 from sampan.api.errors import Object, StatusError, bad_request
 from sampan.api.objects import deep_copy, now
-from sampan.api.resources import Resource
-from sampan.apiserver import preparation, views
+from sampan.api.resources import Resource, hub
+from sampan.apiserver import preparation
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.records import Record
 from sampan.apiserver.registry import Conflict, Registry, check_namespace
@@ -39,7 +39,7 @@ class Patching:
     ) -> tuple[Record, bool]:
         """Change an object by one of the four kinds of patch; the second value says whether it was created."""
         apply_patch = _applier(view, patch, content_type)
-        row = views.storage_resource(resource)
+        row = hub(resource)
         while True:
             record = self._registry.cache.record(row, namespace, name)
             if record is None:
@@ -59,7 +59,7 @@ class Patching:
     async def _patched(
         self, resource: Resource, record: Record, view: View, face: Object, writing: Writing
     ) -> Record:
-        row = views.storage_resource(resource)
+        row = hub(resource)
         preparation.check_type(view.definition, view.api_version, view.kind, face, writing)
         metadata = face["metadata"]
         if metadata.get("name") != record.name:
@@ -75,7 +75,7 @@ class Patching:
     async def _apply(
         self, resource: Resource, record: Record, view: View, config: Object, writing: Writing
     ) -> Record:
-        row = views.storage_resource(resource)
+        row = hub(resource)
         if view.kind != resource.kind:
             what = f"server-side apply of {resource.plural}/{view.name} is not supported by sampan"
             raise StatusError(501, "NotImplemented", what)

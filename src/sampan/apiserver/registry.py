@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sampan.api import errors
+from sampan.api import conversion, errors
 from sampan.api.errors import MODIFIED, Object, StatusError, bad_request, invalid_value
 from sampan.api.objects import deep_copy, generate_name
 from sampan.api.resources import (
@@ -23,8 +23,9 @@ from sampan.api.resources import (
     ROLES,
     SERVICES,
     Resource,
+    hub,
 )
-from sampan.apiserver import preparation, views
+from sampan.apiserver import preparation
 from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.records import Record, encode, key_of, opening, splice
@@ -69,8 +70,8 @@ class Registry:
         check_namespace(resource, namespace, metadata)
         if metadata.get("resourceVersion") not in (None, "", "0"):
             raise bad_request("resourceVersion should not be set on objects to be created")
-        row = views.storage_resource(resource)
-        obj = views.kept(resource, obj)
+        row = hub(resource)
+        obj = conversion.kept(resource, row, obj)
         base = metadata.get("generateName")
         generated = bool(base) and not metadata.get("name")
         if generated:
@@ -152,7 +153,7 @@ class Registry:
         given = metadata.setdefault("name", name)
         if given != name:
             raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
-        row = views.storage_resource(resource)
+        row = hub(resource)
         asked = metadata.get("resourceVersion") or ""
         while True:
             record = self.cache.record(row, namespace, name)
@@ -180,7 +181,7 @@ class Registry:
         asked: str,
         writing: Writing,
     ) -> tuple[Record, bool]:
-        row = views.storage_resource(resource)
+        row = hub(resource)
         if view.name or row.key_stem not in _CREATE_ON_UPDATE:
             raise errors.not_found(row.plural, name, row.group)
         if asked not in ("", "0"):
@@ -206,7 +207,7 @@ class Registry:
 
         Raises Conflict where the object is no longer the one in `record`.
         """
-        row = views.storage_resource(resource)
+        row = hub(resource)
         old = record.obj
         preparation.begin_update(row, new, old, subresource)
         preparation.record_fields(row, new, old, writing, subresource)
@@ -216,7 +217,7 @@ class Registry:
         self, resource: Resource, record: Record, new: Object, subresource: str, writing: Writing
     ) -> Record:
         """The second half of an update: admission, validation, addresses, store."""
-        row = views.storage_resource(resource)
+        row = hub(resource)
         old = record.obj
         attributes = Attributes(
             writing.user,

@@ -28,11 +28,6 @@ def replica_set(obj: Object) -> Problems:
     return _workload(spec) + non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
 
 
-def without_controller(obj: Object) -> Problems:
-    """A kind that is listed and explained, but whose pods nobody would make."""
-    return [forbidden_field("kind", "no controller of this kind runs here yet")]
-
-
 def _workload(spec: Object) -> Problems:
     """Replicas, selector and template, and that they belong together."""
     out = non_negative("spec.replicas", spec.get("replicas"))

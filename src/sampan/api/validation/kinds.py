@@ -21,8 +21,6 @@ RULES: dict[tuple[str, str], Rules] = {
     ("events.k8s.io", "Event"): _EVENT,
     ("apps", "Deployment"): Rules(create=apps.deployment, update=apps.deployment_update),
     ("apps", "ReplicaSet"): Rules(create=apps.replica_set, update=apps.replica_set_update),
-    ("apps", "DaemonSet"): Rules(create=apps.without_controller),
-    ("", "ReplicationController"): Rules(create=apps.without_controller),
     ("discovery.k8s.io", "EndpointSlice"): Rules(
         create=services.endpoint_slice, update=services.endpoint_slice_update
     ),
