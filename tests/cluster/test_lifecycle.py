@@ -131,6 +131,16 @@ def test_up_gives_a_cluster_and_delete_takes_every_trace_away(owner: Owner) -> N
     assert f"there is no cluster '{name}'" in missing.stderr
 
 
+def test_delete_finds_the_kubeconfig_that_up_merged_into(owner: Owner) -> None:
+    name = owner.name()
+    owner.run("up", "--name", name)
+    config = owner.home / "config"
+    assert f"sampan-{name}" in config.read_text()
+    owner.environment["KUBECONFIG"] = str(owner.home / "elsewhere")
+    owner.run("delete", "--name", name)
+    assert not config.exists()
+
+
 def test_clusters_run_side_by_side(owner: Owner) -> None:
     first, second = owner.name("a"), owner.name("b")
     for name in (first, second):

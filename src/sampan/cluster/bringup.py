@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sampan.cluster import config as configuration
 from sampan.cluster import kubeconfig, link, pki, preflight, supervision, teardown
@@ -41,7 +41,7 @@ class Bringup:
                 if isinstance(e, OSError):
                     raise ClusterError(_words(e)) from e
                 raise
-        self.write_kubeconfig()
+            self.write_kubeconfig()
         return self.config
 
     def check_host(self) -> None:
@@ -97,7 +97,12 @@ class Bringup:
 
     def write_kubeconfig(self) -> None:
         try:
-            path = kubeconfig.merge(self.config)
+            path = kubeconfig.user_file()
+            if str(path) not in self.config.kubeconfigs:
+                # Kept first: whatever happens then, `delete` knows where to look.
+                self.config = replace(self.config, kubeconfigs=(*self.config.kubeconfigs, str(path)))
+                self.config.save()
+            kubeconfig.merge(self.config, path)
             self.say(f"context {self.config.context} is in {path}")
         except (ClusterError, OSError) as e:
             self.say(f"warning: {e}; use KUBECONFIG={self.config.directory}/kubeconfig")

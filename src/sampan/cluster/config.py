@@ -15,7 +15,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from sampan.cluster.errors import ClusterError
 STATE = Path(os.environ.get("SAMPAN_STATE", "/var/lib/sampan"))
 RUN = Path(os.environ.get("SAMPAN_RUN", "/run/sampan"))
 MOST_CLUSTERS = 60
+NODE_NAME = re.compile(r"node-[0-9]+")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 
@@ -52,6 +53,8 @@ class ClusterConfig:
     listen: str = "127.0.0.1"
     tls_sans: tuple[str, ...] = ()
     publish: tuple[Publication, ...] = ()
+    kubeconfigs: tuple[str, ...] = ()
+    """The users' kubeconfigs that its context was merged into, to be taken out of them again."""
     created: float = field(default_factory=time.time)
 
     @property
@@ -170,6 +173,7 @@ def load(name: str) -> ClusterConfig | None:
         raw = json.loads(path.read_text())
         raw["nodes"] = tuple(raw["nodes"])
         raw["tls_sans"] = tuple(raw.get("tls_sans", ()))
+        raw["kubeconfigs"] = tuple(raw.get("kubeconfigs", ()))
         raw["publish"] = tuple(Publication(**p) for p in raw.get("publish", ()))
         return ClusterConfig(**raw)
     except FileNotFoundError:
@@ -194,9 +198,13 @@ def valid_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def remains(name: str, nodes: tuple[str, ...]) -> ClusterConfig:
-    """Enough of a cluster to delete it, where its own file is damaged: the bridge is found by the links on it."""
-    number = next((n for n in range(MOST_CLUSTERS) if _bridge_of(n, nodes)), -1)
+def remains(name: str, nodes: dict[str, Path]) -> ClusterConfig:
+    """Enough of a cluster to delete it, where its own file is damaged or gone: the bridge is the one that the links of
+    its nodes, given with their network namespaces, are on."""
+    from sampan.network import host
+
+    found = (re.fullmatch(r"sampan([0-9]+)-[0-9]+", host.host_link_of(netns)) for netns in nodes.values())
+    number = next((int(m[1]) for m in found if m), -1)
     service, pods, subnet = _ranges(max(number, 0))
     return ClusterConfig(
         name=name,
@@ -205,34 +213,31 @@ def remains(name: str, nodes: tuple[str, ...]) -> ClusterConfig:
         service_cidr=service,
         pod_cidr=pods,
         node_subnet=subnet,
-        nodes=nodes,
+        nodes=tuple(nodes),
     )
-
-
-def _bridge_of(number: int, nodes: tuple[str, ...]) -> bool:
-    """Whether no intact cluster of this machine claims the bridge with this number."""
-    from sampan.network import host
-
-    if not nodes or not host.link_exists(f"sampan{number}"):
-        return False
-    claimed = set()
-    for other in names():
-        try:
-            config = load(other)
-        except ClusterError:
-            continue
-        if config is not None:
-            claimed.add(config.number)
-    return number not in claimed
 
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """Hold the machine-wide lock under which clusters are made and removed."""
-    STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with open(STATE / ".lock", "w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield
+    """Hold the machine-wide lock under which clusters are made and removed. Where there is none at the end, the lock's
+    file goes as well."""
+    lock = STATE / ".lock"
+    while True:
+        STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with open(lock, "w") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            # Whoever held it may have removed the file meanwhile: then others lock another one.
+            if not lock.exists() or lock.stat().st_ino != os.fstat(f.fileno()).st_ino:
+                continue
+            try:
+                yield
+            finally:
+                if not names():
+                    lock.unlink(missing_ok=True)
+                    for empty in (STATE, RUN):
+                        with suppress(OSError):
+                            empty.rmdir()
+            return
 
 
 def parse_publish(text: str) -> Publication:

@@ -6,11 +6,15 @@ import base64
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.errors import ClusterError
+
+_PARTS = ("clusters", "users", "contexts")
 
 
 def render(config: ClusterConfig) -> dict[str, Any]:
@@ -55,47 +59,52 @@ def write(config: ClusterConfig) -> Path:
 def user_file() -> Path:
     """The file that `kubectl` would write to: the first of $KUBECONFIG, else ~/.kube/config."""
     first = next((p for p in os.environ.get("KUBECONFIG", "").split(":") if p), "")
-    return Path(first) if first else Path.home() / ".kube" / "config"
+    return Path(first).absolute() if first else Path.home() / ".kube" / "config"
 
 
-def merge(config: ClusterConfig) -> Path:
-    """Put the cluster's context into the user's kubeconfig and make it the current one; everything else in the file
-    stays. Raises ClusterError, with the file untouched, if it is no kubeconfig."""
-    path = user_file()
+def merge(config: ClusterConfig, path: Path) -> None:
+    """Put the cluster's context into a user's kubeconfig and make it the current one; everything else in the file
+    stays. Raises ClusterError, with the file untouched, if it is no kubeconfig, and OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(path.with_name(path.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(path):
         present = _load(path)
         ours = render(config)
-        for part in ("clusters", "users", "contexts"):
+        for part in _PARTS:
             others = [e for e in present.get(part) or [] if e.get("name") != config.context]
             present[part] = others + ours[part]
         present["current-context"] = config.context
         _save(path, present)
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
-    return path
 
 
-def unmerge(config: ClusterConfig) -> None:
-    """Take the cluster's entries out of the user's kubeconfig again."""
-    path = user_file()
+def unmerge(context: str, path: Path) -> None:
+    """Take a cluster's entries out of a user's kubeconfig again; a file that then has none goes. Raises ClusterError,
+    with the file untouched, if it is no kubeconfig, and OSError."""
     if not path.exists():
         return
-    present = _load(path)
-    found = False
-    for part in ("clusters", "users", "contexts"):
-        entries = present.get(part) or []
-        kept = [e for e in entries if e.get("name") != config.context]
-        found = found or len(kept) != len(entries)
-        present[part] = kept
-    if not found:
-        return
-    if present.get("current-context") == config.context:
-        present["current-context"] = ""
-    if not any(present.get(part) for part in ("clusters", "users", "contexts")):
-        path.unlink()
-        return
-    _save(path, present)
+    with _locked(path):
+        present = _load(path)
+        kept = {p: [e for e in present.get(p) or [] if e.get("name") != context] for p in _PARTS}
+        if all(len(kept[p]) == len(present.get(p) or []) for p in _PARTS):
+            return
+        present.update(kept)
+        if present.get("current-context") == context:
+            present["current-context"] = ""
+        if any(kept.values()):
+            _save(path, present)
+        else:
+            path.unlink()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One writer of ours at a time."""
+    lock_file = path.with_name(path.name + ".lock")
+    with open(lock_file, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock_file.unlink(missing_ok=True)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -103,22 +112,26 @@ def _load(path: Path) -> dict[str, Any]:
         raw = path.read_text()
     except FileNotFoundError:
         return {"apiVersion": "v1", "kind": "Config", "preferences": {}}
-    if raw.startswith("{"):
-        try:
-            return dict(json.loads(raw))
-        except ValueError:
-            pass
+    except UnicodeDecodeError as e:
+        raise ClusterError(f"{path} is not UTF-8") from e
     import yaml
 
     try:
         loaded = yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as e:
-        raise ClusterError(f"{path} is not YAML, so the context is not merged into it: {e}") from e
+        where = getattr(e, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise ClusterError(f"{path} is not YAML{line}") from e
     if loaded is None:
         return {"apiVersion": "v1", "kind": "Config", "preferences": {}}
-    if not isinstance(loaded, dict) or loaded.get("kind", "Config") != "Config":
-        raise ClusterError(f"{path} is no kubeconfig, so the context is not merged into it")
+    if not isinstance(loaded, dict) or loaded.get("kind", "Config") != "Config" or not _well_formed(loaded):
+        raise ClusterError(f"{path} is no kubeconfig")
     return loaded
+
+
+def _well_formed(content: dict[str, Any]) -> bool:
+    lists = (content.get(part) or [] for part in _PARTS)
+    return all(isinstance(entries, list) and all(isinstance(e, dict) for e in entries) for entries in lists)
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
@@ -129,10 +142,17 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, content: str) -> None:
+    """Put a file in its place, readable for its owner alone: who owned it before (root may act for somebody)."""
     target = path.resolve()
     temporary = target.with_name(target.name + ".new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as f:
-        os.fchmod(f.fileno(), 0o600)
+        try:
+            owner = target.stat()
+        except FileNotFoundError:
+            pass
+        else:
+            os.fchown(f.fileno(), owner.st_uid, owner.st_gid)
         f.write(content)
     temporary.replace(target)

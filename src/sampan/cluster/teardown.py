@@ -4,6 +4,7 @@ that they also clear up after a `kill -9` of everything."""
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from sampan.cluster.errors import ClusterError
 from sampan.linux.syscalls import unmount
 from sampan.network import host, namespaces
 
+log = logging.getLogger(__name__)
 CONTAINER_GRACE = 3.0
 """Seconds that containers get to end after SIGTERM when the whole cluster stops."""
 
@@ -35,40 +37,52 @@ def stop(config: ClusterConfig, *, grace: float = CONTAINER_GRACE) -> None:
 
 
 def delete(config: ClusterConfig, *, grace: float = CONTAINER_GRACE) -> None:
-    """Stop the cluster, then remove its files and its context in the user's kubeconfig."""
+    """Stop the cluster, then remove its files and its context in every kubeconfig that has it. One that cannot be
+    changed is told of and left."""
     stop(config, grace=grace)
     unmount_below(config.directory)
-    with contextlib.suppress(Exception):
-        kubeconfig.unmerge(config)
+    for file in dict.fromkeys((*config.kubeconfigs, str(kubeconfig.user_file()))):
+        try:
+            kubeconfig.unmerge(config.context, Path(file))
+        except OSError as e:
+            log.warning("warning: context %s is not removed from %s: %s", config.context, file, e.strerror)
+        except ClusterError as e:
+            log.warning("warning: context %s is not removed: %s", config.context, e)
     remove_tree(config.directory)
 
 
 def delete_named(name: str) -> None:
-    """Delete a cluster by name. One whose `cluster.json` is damaged is deleted as far as its name tells. Raises
-    ClusterError if there is none."""
+    """Delete a cluster by name. One whose `cluster.json` is damaged or gone is deleted as far as its name tells. Raises
+    ClusterError if there is none, nor anything left of one."""
     with configuration.locked():
-        directory = STATE / name
-        if not configuration.valid_name(name) or not directory.is_dir():
-            raise ClusterError(f"there is no cluster {name!r}")
         try:
-            config = configuration.load(name)
+            config = configuration.load(name) if configuration.valid_name(name) else None
         except ClusterError:
             config = None
         if config is None:
-            nodes = tuple(
-                p.name.removeprefix(f"sampan-{name}-")
-                for p in namespaces.NETNS_DIRECTORY.glob(f"sampan-{name}-*")
-            )
-            config = configuration.remains(name, nodes)
+            if not configuration.valid_name(name) or not _left_over(name):
+                raise ClusterError(f"there is no cluster {name!r}")
+            config = configuration.remains(name, _nodes_left(name))
         try:
             delete(config)
         except OSError as e:
             raise ClusterError(f"cannot delete cluster {name}: {e}") from e
-    if not configuration.names():
-        (STATE / ".lock").unlink(missing_ok=True)
-        for empty in (STATE, RUN):
-            with contextlib.suppress(OSError):
-                empty.rmdir()
+
+
+def _nodes_left(name: str) -> dict[str, Path]:
+    """The nodes of a cluster by name, with their network namespaces."""
+    prefix = f"sampan-{name}-"
+    found = {p.name.removeprefix(prefix): p for p in namespaces.NETNS_DIRECTORY.glob(f"{prefix}*")}
+    # A cluster may be called like the beginning of another one.
+    return {n: found[n] for n in sorted(found) if configuration.NODE_NAME.fullmatch(n)}
+
+
+def _left_over(name: str) -> bool:
+    """Whether anything of a cluster of this name is on this machine."""
+    directories = (STATE / name, RUN / name)
+    return any(d.is_dir() for d in directories) or bool(
+        _nodes_left(name) or processes.cgroups(f"sampan/{name}")
+    )
 
 
 def _is_ours(pid: int) -> bool:

@@ -63,6 +63,29 @@ def link_exists(name: str) -> bool:
         netlink.close()
 
 
+def host_link_of(netns: Path) -> str:
+    """The name of the host's end of a node's link, by the node's namespace; "" if there is no such link (any more)."""
+    try:
+        fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        inside = Netlink.inside(fd)
+    except OSError:  # an ordinary file: what was bound to it is gone
+        return ""
+    finally:
+        os.close(fd)
+    try:
+        peer = links.peer_of(inside, "eth0")
+    finally:
+        inside.close()
+    netlink = Netlink(NETLINK_ROUTE)
+    try:
+        return next((name for name, index in links.indexes(netlink).items() if index == peer), "")
+    finally:
+        netlink.close()
+
+
 def ensure_bridge(name: str, cidr: str) -> None:
     """The bridge with its address (`172.29.0.1/24`), up."""
     netlink = Netlink(NETLINK_ROUTE)

@@ -32,7 +32,7 @@ _NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _NEWROUTE, _DELROUTE, _GETROUTE, _NEWNEI
     26,
     28,
 )
-_ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _NET_NS_FD = 1, 3, 4, 10, 18, 28
+_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _NET_NS_FD = 1, 3, 4, 5, 10, 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _UP = 1
 _MAIN, _PROTO_STATIC = 254, 4
@@ -158,6 +158,18 @@ def index_of(netlink: Netlink, name: str) -> int | None:
             return None
         raise
     return int(struct.unpack_from("=i", body, 4)[0])
+
+
+def peer_of(netlink: Netlink, name: str) -> int | None:
+    """The index of a veth's other end, in whatever namespace that is; None if there is no such link."""
+    try:
+        body = netlink.get(Message(_GETLINK, 0, _link() + attr(_IFNAME, name)))
+    except NetlinkError as e:
+        if e.errno == errno.ENODEV:
+            return None
+        raise
+    value = dict(attributes(body[16:])).get(_LINK)
+    return None if value is None else int(struct.unpack("=i", value)[0])
 
 
 def routes(netlink: Netlink) -> list[tuple[str, str, int]]:

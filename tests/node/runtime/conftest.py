@@ -9,16 +9,26 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sampan.linux.syscalls import CLONE_NEWNET, setns
+from sampan.linux.syscalls import (
+    CLONE_FS,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    MS_REC,
+    MS_SHARED,
+    MS_SLAVE,
+    mount,
+    setns,
+    unshare,
+)
 from sampan.network.types import PodAddresses
 from sampan.node.images.types import Image, ImageConfig
-from sampan.node.runtime.check import find_programs, hide_hybrid_cgroups, hybrid_cgroups
+from sampan.node.runtime.check import find_programs, hybrid_cgroups
 from sampan.node.runtime.oci import OciRuntime
 from sampan.node.runtime.pause import in_own_thread
 from sampan.node.runtime.types import SandboxConfig
@@ -72,14 +82,33 @@ class Images:
         return self.images.get(name)
 
 
-@pytest.fixture(scope="session")
+@contextmanager
+def own_mounts() -> Iterator[None]:
+    """This thread, and what it starts, in a mount namespace of its own in which crun works, as a node's: without the
+    hybrid layout's version 2. What is mounted elsewhere still arrives here."""
+    home = os.getcwd()
+    before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    unshare(CLONE_NEWNS)
+    try:
+        mount("none", "/", flags=MS_REC | MS_SLAVE)
+        if hybrid_cgroups():
+            # Covered, not unmounted: crun makes empty directories there, which should not be the host's.
+            mount("tmpfs", "/sys/fs/cgroup/unified", "tmpfs", data="mode=755,size=1m")
+        mount("none", "/", flags=MS_REC | MS_SHARED)
+        yield
+    finally:
+        # Not to stay here is what other tests rely on: a cluster that is deleted from here would leave its cgroups.
+        unshare(CLONE_FS)
+        setns(before, CLONE_NEWNS)
+        os.close(before)
+        os.chdir(home)
+
+
+@pytest.fixture(scope="package")
 def rootfs() -> Iterator[str]:
     if os.geteuid():
         pytest.skip("needs root")
-    if hybrid_cgroups():
-        # For this process only: a mount namespace of its own, as a node has.
-        hide_hybrid_cgroups()
-    with tempfile.TemporaryDirectory(prefix="t-runtime-image-") as root:
+    with own_mounts(), tempfile.TemporaryDirectory(prefix="t-runtime-image-") as root:
         for name in ("bin", "etc", "tmp", "root", "proc", "sys", "dev"):
             os.mkdir(f"{root}/{name}")
         shutil.copy2("/bin/busybox", f"{root}/bin/busybox")

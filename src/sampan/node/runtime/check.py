@@ -9,16 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sampan.linux.syscalls import (
-    CGROUP2_MAGIC,
-    CLONE_NEWNS,
-    MS_REC,
-    MS_SHARED,
-    MS_SLAVE,
-    filesystem_type,
-    mount,
-    unshare,
-)
+from sampan.linux.syscalls import CGROUP2_MAGIC, filesystem_type
 from sampan.node.runtime.cgroup import ROOT
 from sampan.node.runtime.rootfs import mount_overlay, unmount_overlay
 from sampan.node.runtime.types import RuntimeFailure
@@ -45,21 +36,6 @@ def hybrid_cgroups(root: str = ROOT) -> bool:
             filesystem_type(f"{root}/unified") == CGROUP2_MAGIC
         )
     return False
-
-
-def hide_hybrid_cgroups() -> None:
-    """Give the calling thread (and what it starts) a mount namespace in which crun works.
-
-    For a node's process, early, while it has one thread. What is mounted elsewhere still arrives here, what is
-    mounted here stays here.
-    """
-    unshare(CLONE_NEWNS)
-    mount("none", "/", flags=MS_REC | MS_SLAVE)
-    if hybrid_cgroups():
-        # Covered, not unmounted: crun makes empty directories there, which should not be the host's.
-        mount("tmpfs", f"{ROOT}/unified", "tmpfs", data="mode=755,size=1m")
-    # Among the node's own namespaces (its containers') mounts may spread: mountPropagation Bidirectional.
-    mount("none", "/", flags=MS_REC | MS_SHARED)
 
 
 def find_programs(which: Callable[[str], str | None] = shutil.which) -> Programs:
