@@ -23,6 +23,7 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
     ("apps", "Deployment"): apps.deployment,
     ("apps", "ReplicaSet"): apps.replica_set,
     ("networking.k8s.io", "IngressClass"): networking.ingress_class,
+    ("networking.k8s.io", "NetworkPolicy"): networking.network_policy,
     ("rbac.authorization.k8s.io", "RoleBinding"): rbac.binding,
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): rbac.binding,
 }

@@ -1,4 +1,4 @@
-"""Ingresses and IngressClasses."""
+"""Ingresses, IngressClasses and NetworkPolicies."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ STRATEGIES: dict[str, Strategy] = {
         generation=spec_changed, first_status=lambda _: {"loadBalancer": {}}
     ),
     "ingressclasses.networking.k8s.io": Strategy(generation=spec_changed),
+    "networkpolicies.networking.k8s.io": Strategy(generation=spec_changed),
 }

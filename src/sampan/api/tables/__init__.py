@@ -33,6 +33,9 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Row]] = {
     "leases.coordination.k8s.io": (core.LEASE_COLUMNS, core.lease_row),
     "ingresses.networking.k8s.io": (network.INGRESS_COLUMNS, network.ingress_row),
     "ingressclasses.networking.k8s.io": (network.INGRESSCLASS_COLUMNS, network.ingressclass_row),
+    "networkpolicies.networking.k8s.io": (network.NETWORKPOLICY_COLUMNS, network.networkpolicy_row),
+    "servicecidrs.networking.k8s.io": (network.SERVICECIDR_COLUMNS, network.servicecidr_row),
+    "ipaddresses.networking.k8s.io": (network.IPADDRESS_COLUMNS, network.ipaddress_row),
     "rolebindings.rbac.authorization.k8s.io": (core.BINDING_COLUMNS, core.binding_row),
     "clusterrolebindings.rbac.authorization.k8s.io": (core.BINDING_COLUMNS, core.binding_row),
 }

@@ -1,10 +1,11 @@
-"""Tables of Services, their endpoints, and Ingresses."""
+"""Tables of Services, their endpoints and addresses, Ingresses and NetworkPolicies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sampan.api import selectors
 from sampan.api.errors import Object
 from sampan.api.tables.cells import (
     AGE,
@@ -151,3 +152,45 @@ def ingressclass_row(ingressclass: Object, now: float) -> list[Any]:
         text += f".{group}/" if group else "/"
         text += parameters.get("name") or ""
     return [name(ingressclass), spec.get("controller") or "", text, age(ingressclass, now)]
+
+
+NETWORKPOLICY_COLUMNS = (
+    NAME,
+    Column("Pod-Selector", description="The labels of the pods that it is about."),
+    AGE,
+)
+
+
+def networkpolicy_row(policy: Object, now: float) -> list[Any]:
+    try:
+        chosen = selectors.from_object(section(policy, "spec").get("podSelector") or {})
+    except ValueError:
+        text = "<error>"
+    else:
+        text = ",".join(map(str, sorted(chosen.requirements, key=lambda r: r.key))) or NONE
+    return [name(policy), text, age(policy, now)]
+
+
+SERVICECIDR_COLUMNS = (
+    NAME,
+    Column("CIDRs", description="The ranges that addresses of Services are taken from."),
+    AGE,
+)
+
+
+def servicecidr_row(cidr: Object, now: float) -> list[Any]:
+    return [name(cidr), joined(section(cidr, "spec").get("cidrs") or ()), age(cidr, now)]
+
+
+IPADDRESS_COLUMNS = (NAME, Column("ParentRef", description="The object that has the address."))
+
+
+def ipaddress_row(address: Object, now: float) -> list[Any]:
+    parent = section(address, "spec").get("parentRef")
+    if not parent:
+        return [name(address), NONE]
+    resource = parent.get("resource") or ""
+    if parent.get("group"):
+        resource += f".{parent['group']}"
+    parts = (resource.lower(), parent.get("namespace"), parent.get("name") or "")
+    return [name(address), "/".join(p for p in parts if p is not None and p != "")]

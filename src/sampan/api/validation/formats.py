@@ -222,6 +222,39 @@ def cidr(value: str) -> tuple[str, ...]:
     return ()
 
 
+_LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
+
+
+def canonical_ip(value: str) -> tuple[str, ...]:
+    """An address in the one way to write it (the name of an IPAddress)."""
+    problems = ip_address(value)
+    if problems:
+        bare = _LEADING_ZEROS.sub("", value)
+        return problems if ":" in value or ip_address(bare) else ("must not have leading 0s",)
+    address = ipaddress.ip_address(value)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return ("must not be an IPv4-mapped IPv6 address",)
+    return () if value == str(address) else (f'must be in canonical form ("{address}")',)
+
+
+def canonical_cidr(value: str) -> tuple[str, ...]:
+    """A range in the one way to write it, without bits beyond its prefix."""
+    problems = cidr(value)
+    if problems:
+        bare = _LEADING_ZEROS.sub("", value)
+        return (
+            problems if ":" in value or cidr(bare) else ("must not have leading 0s in IP or prefix length",)
+        )
+    if not value.rpartition("/")[2].isdecimal():
+        return ("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",)
+    network = ipaddress.ip_network(value, strict=False)
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None:
+        return ("must not have an IPv4-mapped IPv6 address",)
+    if ipaddress.ip_address(value.partition("/")[0]) != network.network_address:
+        return ("must not have bits set beyond the prefix length",)
+    return () if value == str(network) else (f'must be in canonical form ("{network}")',)
+
+
 def path_segment(value: str) -> tuple[str, ...]:
     """A name that may be anything that is one segment of a URL path (RBAC)."""
     if value in (".", ".."):

@@ -29,6 +29,13 @@ RULES: dict[tuple[str, str], Rules] = {
     (_NETWORKING, "IngressClass"): Rules(
         create=networking.ingress_class, update=networking.ingress_class_update
     ),
+    (_NETWORKING, "NetworkPolicy"): Rules(create=networking.network_policy),
+    (_NETWORKING, "ServiceCIDR"): Rules(
+        create=networking.service_cidr, update=networking.service_cidr_update
+    ),
+    (_NETWORKING, "IPAddress"): Rules(
+        formats.canonical_ip, networking.ip_address, networking.ip_address_update
+    ),
     (_RBAC, "Role"): Rules(formats.path_segment, rbac.role),
     (_RBAC, "ClusterRole"): Rules(formats.path_segment, rbac.cluster_role),
     (_RBAC, "RoleBinding"): Rules(formats.path_segment, rbac.role_binding, rbac.role_binding_update),

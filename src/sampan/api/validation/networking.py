@@ -1,7 +1,8 @@
-"""Ingresses and IngressClasses."""
+"""Ingresses, IngressClasses, NetworkPolicies, ServiceCIDRs and IPAddresses."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from sampan.api.errors import (
@@ -14,11 +15,21 @@ from sampan.api.errors import (
     too_long,
 )
 from sampan.api.validation import formats, metadata
-from sampan.api.validation.values import Problems, formatted, ip, named, one_of, port_number
+from sampan.api.validation.values import (
+    Problems,
+    cidr,
+    formatted,
+    ip,
+    named,
+    one_of,
+    port_number,
+    port_or_name,
+)
 
 _PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 _BAD_SEQUENCES = ("//", "/./", "/../", "%2f", "%2F")
 _BAD_ENDINGS = ("/..", "/.")
+_NOT_AN_IP = "must be a DNS name, not an IP address"
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 
 
@@ -64,7 +75,7 @@ def _host(host: str, path: str, rule: bool = False) -> Problems:
         return []
     out: list[FieldError] = []
     if rule and not formats.ip_address(host):
-        out.append(invalid_value(path, host, "must be a DNS name, not an IP address"))
+        out.append(invalid_value(path, host, _NOT_AN_IP))
     return out + formatted(
         path, host, formats.wildcard_subdomain if "*" in host else formats.dns1123_subdomain
     )
@@ -129,6 +140,8 @@ def ingress_update(new: Object, old: Object, subresource: str) -> Problems:
             out += ip(f"{at}.ip", entry["ip"])
         if entry.get("hostname"):
             out += formatted(f"{at}.hostname", entry["hostname"], formats.dns1123_subdomain)
+            if not formats.ip_address(entry["hostname"]):
+                out.append(invalid_value(f"{at}.hostname", entry["hostname"], _NOT_AN_IP))
     return out
 
 
@@ -156,7 +169,11 @@ def ingress_class(obj: Object) -> Problems:
         scope = parameters.get("scope")
         out += one_of(f"{at}.scope", scope, ("Cluster", "Namespace"))
         if scope == "Namespace":
-            out += named(f"{at}.namespace", parameters.get("namespace"), formats.dns1123_label)
+            namespace = parameters.get("namespace")
+            if namespace is None:
+                out.append(required(f"{at}.namespace", "`parameters.scope` is set to 'Namespace'"))
+            else:
+                out += formatted(f"{at}.namespace", namespace, formats.dns1123_label)
         elif parameters.get("namespace") is not None:
             detail = "`parameters.scope` is set to 'Cluster'"
             out.append(forbidden_field(f"{at}.namespace", detail))
@@ -167,3 +184,140 @@ def ingress_class_update(new: Object, old: Object, subresource: str) -> Problems
     after, before = new.get("spec") or {}, old.get("spec") or {}
     out = metadata.immutable("spec.controller", after.get("controller"), before.get("controller"))
     return out + ingress_class(new)
+
+
+# ---- NetworkPolicy
+
+_POLICY_TYPES = ("Ingress", "Egress")
+_POLICY_PROTOCOLS = ("TCP", "UDP", "SCTP")
+
+
+def network_policy(obj: Object) -> Problems:
+    spec = obj.get("spec") or {}
+    out = metadata.label_selector(spec.get("podSelector"), "spec.podSelector")
+    for direction, peers in (("ingress", "from"), ("egress", "to")):
+        for i, rule in enumerate(spec.get(direction) or ()):
+            at = f"spec.{direction}[{i}]"
+            for j, port in enumerate(rule.get("ports") or ()):
+                out += _policy_port(port, f"{at}.ports[{j}]")
+            for j, peer in enumerate(rule.get(peers) or ()):
+                out += _policy_peer(peer, f"{at}.{peers}[{j}]")
+    types = spec.get("policyTypes") or []
+    if len(types) > len(_POLICY_TYPES):
+        return [*out, invalid_value("spec.policyTypes", types, "may not specify more than two policyTypes")]
+    for i, name in enumerate(types):
+        if name not in _POLICY_TYPES:
+            out.append(not_supported(f"spec.policyTypes[{i}]", name, _POLICY_TYPES))
+    return out
+
+
+def _policy_port(given: Object, path: str) -> Problems:
+    out: list[FieldError] = []
+    protocol, port, end = given.get("protocol"), given.get("port"), given.get("endPort")
+    if protocol is not None and protocol not in _POLICY_PROTOCOLS:
+        out.append(not_supported(f"{path}.protocol", protocol, _POLICY_PROTOCOLS))
+    at = f"{path}.endPort"
+    if port is None:
+        if end is not None:
+            out.append(invalid_value(at, end, "may not be specified when `port` is not specified"))
+        return out
+    if isinstance(port, str):
+        if end is not None:
+            out.append(invalid_value(at, end, "may not be specified when `port` is non-numeric"))
+        return out + port_or_name(f"{path}.port", port)
+    out += port_number(f"{path}.port", port)
+    if end is not None:
+        if end < port:
+            out.append(invalid_value(at, end, "must be greater than or equal to `port`"))
+        out += port_number(at, end)
+    return out
+
+
+def _policy_peer(peer: Object, path: str) -> Problems:
+    out: list[FieldError] = []
+    for name in ("podSelector", "namespaceSelector"):
+        out += metadata.label_selector(peer.get(name), f"{path}.{name}")
+    block = peer.get("ipBlock")
+    if block is not None:
+        out += _ip_block(block, f"{path}.ipBlock")
+    given = [n for n in ("podSelector", "namespaceSelector", "ipBlock") if peer.get(n) is not None]
+    if not given:
+        out.append(required(path, "must specify a peer"))
+    elif block is not None and len(given) > 1:
+        out.append(forbidden_field(path, "may not specify both ipBlock and another peer"))
+    return out
+
+
+def _ip_block(block: Object, path: str) -> Problems:
+    whole = block.get("cidr")
+    if not whole:
+        return [required(f"{path}.cidr")]
+    out = cidr(f"{path}.cidr", whole)
+    if out:
+        return out
+    network = ipaddress.ip_network(whole, strict=False)
+    for i, text in enumerate(block.get("except") or ()):
+        at = f"{path}.except[{i}]"
+        problems = cidr(at, text)
+        out += problems
+        if problems:
+            continue
+        part = ipaddress.ip_network(text, strict=False)
+        inside = part.version == network.version and part.network_address in network
+        if not inside or network.prefixlen >= part.prefixlen:
+            out.append(invalid_value(at, text, "must be a strict subset of `cidr`"))
+    return out
+
+
+# ---- IPAddress and ServiceCIDR
+
+
+def ip_address(obj: Object) -> Problems:
+    parent, at = (obj.get("spec") or {}).get("parentRef"), "spec.parentRef"
+    if parent is None:
+        return [required(at)]
+    out: list[FieldError] = []
+    if parent.get("group"):
+        out += formatted(f"{at}.group", parent["group"], formats.dns1123_subdomain)
+    for name in ("resource", "name"):
+        out += named(f"{at}.{name}", parent.get(name), formats.path_segment)
+    if parent.get("namespace"):
+        out += formatted(f"{at}.namespace", parent["namespace"], formats.path_segment)
+    return out
+
+
+def ip_address_update(new: Object, old: Object, subresource: str) -> Problems:
+    after, before = ((o.get("spec") or {}).get("parentRef") for o in (new, old))
+    return metadata.immutable("spec.parentRef", after, before)
+
+
+def service_cidr(obj: Object) -> Problems:
+    cidrs, at = (obj.get("spec") or {}).get("cidrs") or [], "spec.cidrs"
+    if not cidrs:
+        return [required(at, "at least one CIDR required")]
+    if len(cidrs) > 2:
+        return [invalid_value(at, {"cidrs": cidrs}, "may only hold up to 2 values")]
+    out = [p for i, text in enumerate(cidrs) for p in formatted(f"{at}[{i}]", text, formats.canonical_cidr)]
+    versions = [ipaddress.ip_network(t, strict=False).version for t in cidrs if not formats.cidr(t)]
+    if len(versions) == 2 and versions[0] == versions[1]:
+        detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
+        out.append(invalid_value(at, cidrs, detail))
+    return out
+
+
+def service_cidr_update(new: Object, old: Object, subresource: str) -> Problems:
+    """Ranges stay as they are; a second one, of the other family, may be added."""
+    if subresource:
+        return []
+    after, before = ((o.get("spec") or {}).get("cidrs") or [] for o in (new, old))
+    at = "spec.cidrs"
+    out = [
+        invalid_value(f"{at}[{i}]", a, formats.IMMUTABLE)
+        for i, (a, b) in enumerate(zip(after, before, strict=False))
+        if a != b
+    ]
+    if len(after) == len(before):
+        return out
+    if (len(before), len(after)) == (1, 2):
+        return out + service_cidr(new)
+    return [invalid_value(at, after, formats.IMMUTABLE)]
