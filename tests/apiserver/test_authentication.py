@@ -5,8 +5,9 @@ import base64
 import pytest
 
 from sampan.api.errors import StatusError
-from sampan.apiserver import authentication, tokens
+from sampan.apiserver import authentication
 from sampan.apiserver.authentication import RequestAuthenticator
+from sampan.apiserver.tokens.requests import create_token_request
 from sampan.apiserver.types import User
 from sampan.transport.types import PeerCertificate, Request
 
@@ -69,7 +70,7 @@ def test_a_service_account_token_is_good_while_all_that_it_names_is_there() -> N
     cache, clock = FakeCache(account, web, make("Node", "n1")), Clock()
     authenticator = RequestAuthenticator(config(), cache, clock)
     bound = {"kind": "Pod", "apiVersion": "v1", "name": "web", "uid": web["metadata"]["uid"]}
-    answer = tokens.create_token_request(
+    answer = create_token_request(
         cache, config(), User("x"), account, {"spec": {"boundObjectRef": bound}}, clock=clock
     )
     token = answer["status"]["token"]
@@ -105,9 +106,7 @@ def test_a_token_for_others_is_not_for_us() -> None:
     account = make("ServiceAccount", "builder")
     cache = FakeCache(account)
     authenticator = authentication.build(config(), cache)
-    answer = tokens.create_token_request(
-        cache, config(), User("x"), account, {"spec": {"audiences": ["vault"]}}
-    )
+    answer = create_token_request(cache, config(), User("x"), account, {"spec": {"audiences": ["vault"]}})
     token = answer["status"]["token"]
     with pytest.raises(StatusError):
         authenticator.authenticate(bearing(token))

@@ -5,7 +5,8 @@ import pytest
 from sampan.api import resources
 from sampan.api.errors import Object, StatusError
 from sampan.api.resources import Resource
-from sampan.apiserver import authentication, authorization, reviews, tokens
+from sampan.apiserver import authentication, authorization, reviews
+from sampan.apiserver.tokens.requests import create_token_request
 from sampan.apiserver.types import User
 
 from .fakes import FakeCache, config, make
@@ -36,6 +37,7 @@ def asked(resource: Resource, spec: Object | None = None, namespace: str = "", u
         authentication.build(config(static_tokens={"t": User("bob")}), held),
         namespace,
     )
+    assert isinstance(out, dict)
     assert (out["apiVersion"], out["kind"]) == (resource.api_version, resource.kind)
     return out["status"]  # type: ignore[no-any-return]
 
@@ -112,12 +114,13 @@ def test_whose_token() -> None:
     held = cache()
     account = held.get(resources.SERVICEACCOUNTS, "dev", "bot")
     assert account is not None
-    issued = tokens.create_token_request(held, config(), ALICE, account, {"spec": {"audiences": ["vault"]}})
+    issued = create_token_request(held, config(), ALICE, account, {"spec": {"audiences": ["vault"]}})
     authenticator = authentication.build(config(), held)
     review = {"spec": {"token": issued["status"]["token"], "audiences": ["vault"]}}
     out = reviews.create(
         resources.TOKENREVIEWS, review, ALICE, authorization.build(config(), held), authenticator
     )
+    assert isinstance(out, dict)
     assert out["status"]["user"]["username"] == "system:serviceaccount:dev:bot"
     assert out["status"]["audiences"] == ["vault"]
 

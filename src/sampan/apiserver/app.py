@@ -18,7 +18,6 @@ from sampan.apiserver import (
     discovery,
     expiry,
     reviews,
-    tokens,
 )
 from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.config import Config
@@ -30,6 +29,7 @@ from sampan.apiserver.listing import Lists
 from sampan.apiserver.patching import Patching
 from sampan.apiserver.registry import Registry
 from sampan.apiserver.subresources import Actions
+from sampan.apiserver.tokens import discovery as token_discovery
 from sampan.apiserver.types import LOOPBACK, RequestInfo, User
 from sampan.apiserver.watchcache import WatchCache
 from sampan.client.types import Client
@@ -57,7 +57,7 @@ class App:
         self._actions = Actions(self._registry, self._deletion, config)
         self._handlers: Handlers | None = None
         self._ready = False
-        self._expiry: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Fill the cache, build what decides, and put in place what every cluster begins with."""
@@ -89,9 +89,12 @@ class App:
         )
         await bootstrap.ensure(self.client(), self.config)
         self._ready = True
-        self._expiry = asyncio.get_running_loop().create_task(
-            expiry.run(self._store, self.cache), name="api-expiry"
-        )
+        loop = asyncio.get_running_loop()
+        use = self._authenticator.legacy_use.run(self.client())
+        self._tasks = [
+            loop.create_task(expiry.run(self._store, self.cache), name="api-expiry"),
+            loop.create_task(use, name="api-legacy-token-use"),
+        ]
 
     def handle(self, request: Request) -> Answer | Awaitable[Answer]:
         """Answer a request: reads at once, the rest later."""
@@ -125,15 +128,18 @@ class App:
         self._ready = False
         if self._connector is not None:
             await self._connector.close()
-        if self._expiry is not None:
-            self._expiry.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
-                await self._expiry
+                await task
         self.cache.close()
 
     def _plain(self, request: Request, user: User) -> Answer | Awaitable[Answer] | None:
         return (
-            self._health.handle(request) or discovery.handle(request) or tokens.openid(self.config, request)
+            self._health.handle(request)
+            or discovery.handle(request)
+            or token_discovery.handle(self.config, request)
         )
 
     def _review(

@@ -26,6 +26,10 @@ class Config:
     advertise_port: int = 6443
     static_tokens: Mapping[str, User] = field(default_factory=dict)
     """Bearer tokens known from the start, by token."""
+    token_auth_file: Path | None = None
+    """More of them, as lines `token,user,uid,"group,group"`."""
+    authentication_config: Path | None = None
+    """An AuthenticationConfiguration: outside issuers of tokens, and who may come without any."""
     node_client_certificate: Path | None = None
     node_client_key: Path | None = None
     """What we show to a node's own server (logs, exec, ...)."""

@@ -12,6 +12,7 @@ from sampan.api import decoding, errors, schema
 from sampan.api.errors import Object, StatusError
 from sampan.api.resources import BINDINGS, ENDPOINTS, NAMESPACES, Resource
 from sampan.apiserver import authorization, bodies, deletion, listing, negotiation, preparation, requestinfo
+from sampan.apiserver.authentication import KeysWanted
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
 from sampan.apiserver.events import Selection
@@ -78,8 +79,25 @@ class Handlers:
         try:
             if request.target.startswith("/api/v1/proxy/"):
                 request.target = requestinfo.modern_target(request.target)
-            info = requestinfo.parse(request)
             user = self._authenticator.authenticate(request)
+        except StatusError as e:
+            return failure(request, e)
+        except KeysWanted as wanted:
+            return self._when_known(request, wanted)
+        return self._handle(request, user)
+
+    async def _when_known(self, request: Request, wanted: KeysWanted) -> Answer:
+        """Answer a request whose sender is known only after a look elsewhere."""
+        try:
+            user = await self._authenticator.authenticate_later(request, wanted)
+        except StatusError as e:
+            return failure(request, e)
+        answer = self._handle(request, user)
+        return await answer if isinstance(answer, Awaitable) else answer
+
+    def _handle(self, request: Request, user: User) -> Answer | Awaitable[Answer]:
+        try:
+            info = requestinfo.parse(request)
             if any(h.startswith("impersonate-") for h in request.headers):
                 user = impersonate(request, user, self._authorizer)
             decision = self._authorizer.authorize(user, info)

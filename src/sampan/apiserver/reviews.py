@@ -9,14 +9,14 @@ Upstream: `pkg/registry/{authorization,authentication}`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sampan.api import errors, resources
 from sampan.api.errors import FieldError, Object
 from sampan.api.objects import deep_copy
 from sampan.api.resources import Resource
-from sampan.apiserver.authentication import RequestAuthenticator
+from sampan.apiserver.authentication import KeysWanted, RequestAuthenticator
 from sampan.apiserver.authorization import UnionAuthorizer
 from sampan.apiserver.tokens import InvalidToken
 from sampan.apiserver.types import Authorizer, RequestInfo, User
@@ -33,10 +33,11 @@ def create(
     authorizer: UnionAuthorizer,
     authenticator: RequestAuthenticator,
     namespace: str = "",
-) -> Object:
-    """The answered review. `user` asks; `namespace` is that of a LocalSubjectAccessReview. Raises StatusError 400 and
-    422 for a question that makes no sense, KeyError for a resource that is no review."""
-    answer: dict[Resource, Callable[[Object], Object]] = {
+) -> Object | Awaitable[Object]:
+    """The answered review: at once, but for a token whose issuer must be asked for its keys. `user` asks; `namespace`
+    is that of a LocalSubjectAccessReview. Raises StatusError 400 and 422 for a question that makes no sense, KeyError
+    for a resource that is no review."""
+    answer: dict[Resource, Callable[[Object], Object | Awaitable[Object]]] = {
         resources.SUBJECTACCESSREVIEWS: lambda o: _subject(o, authorizer, ""),
         resources.LOCALSUBJECTACCESSREVIEWS: lambda o: _subject(o, authorizer, namespace),
         resources.SELFSUBJECTACCESSREVIEWS: lambda o: _access("SelfSubjectAccessReview", o, user, authorizer),
@@ -49,8 +50,16 @@ def create(
     out.setdefault("metadata", {}).setdefault("creationTimestamp", None)
     if resource is not resources.SELFSUBJECTREVIEWS:
         out["spec"] = out.get("spec") or {}
-    out["status"] = answer[resource](out)
+    status = answer[resource](out)
+    if isinstance(status, Awaitable):
+        return _later(out, status)
+    out["status"] = status
     return out
+
+
+async def _later(review: Object, status: Awaitable[Object]) -> Object:
+    review["status"] = await status
+    return review
 
 
 # ---- may
@@ -173,14 +182,32 @@ def _distinct(rules: Any) -> list[Object]:
 # ---- who
 
 
-def _token(review: Object, authenticator: RequestAuthenticator) -> Object:
+def _token(review: Object, authenticator: RequestAuthenticator) -> Object | Awaitable[Object]:
     spec = review["spec"]
     if not spec.get("token"):
         raise errors.bad_request("token is required for TokenReview in authentication")
     try:
-        user, audiences = authenticator.authenticate_token(spec["token"], spec.get("audiences") or ())
+        return _known(spec, authenticator)
     except InvalidToken as e:
-        return {"user": {}, "error": f"[invalid bearer token, {e}]"}
+        return _unknown(e)
+    except KeysWanted as wanted:
+        return _known_later(spec, authenticator, wanted)
+
+
+async def _known_later(spec: Object, authenticator: RequestAuthenticator, wanted: KeysWanted) -> Object:
+    try:
+        await wanted.fetch()
+        return _known(spec, authenticator)
+    except (InvalidToken, KeysWanted) as e:
+        return _unknown(e)
+
+
+def _unknown(why: Exception) -> Object:
+    return {"user": {}, "error": f"[invalid bearer token, {why}]"}
+
+
+def _known(spec: Object, authenticator: RequestAuthenticator) -> Object:
+    user, audiences = authenticator.authenticate_token(spec["token"], spec.get("audiences") or ())
     return {"authenticated": True, "user": _user_info(user), "audiences": list(audiences)}
 
 

@@ -151,13 +151,13 @@ class Actions:
         return SUCCESS
 
     async def _token(self, namespace: str, name: str, request: Object, writing: Writing) -> Object:
-        from sampan.apiserver import tokens
+        from sampan.apiserver.tokens.requests import create_token_request
 
         check_type(_TOKEN_REQUEST, "authentication.k8s.io/v1", "TokenRequest", request, writing)
         account = self._registry.cache.get(SERVICEACCOUNTS, namespace, name)
         if account is None:
             raise errors.not_found("serviceaccounts", name)
-        return tokens.create_token_request(self._registry.cache, self._config, writing.user, account, request)
+        return create_token_request(self._registry.cache, self._config, writing.user, account, request)
 
 
 def _set_scheduled(pod: Object) -> None:

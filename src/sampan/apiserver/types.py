@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
 from sampan.transport.types import Answer, Request
+
+if TYPE_CHECKING:
+    from sampan.apiserver.authentication import KeysWanted
 
 SYSTEM_MASTERS = "system:masters"
 AUTHENTICATED = "system:authenticated"
@@ -65,7 +68,11 @@ class Decision:
 class Authenticator(Protocol):
     def authenticate(self, request: Request) -> User:
         """Who sent it: by client certificate, else bearer token, else anonymous (only if there were no credentials at
-        all); impersonation headers are applied by the caller. Raises StatusError 401 for a bad credential."""
+        all); impersonation headers are applied by the caller. Raises StatusError 401 for a bad credential, KeysWanted
+        where it takes a look elsewhere to tell."""
+
+    async def authenticate_later(self, request: Request, wanted: KeysWanted) -> User:
+        """The same, with that look. Raises StatusError 401."""
 
 
 class Authorizer(Protocol):

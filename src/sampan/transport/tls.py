@@ -5,6 +5,7 @@ A server's context takes up a renewed certificate by itself: at each handshake i
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import ssl
@@ -15,6 +16,8 @@ from sampan.transport.types import PeerCertificate
 
 log = logging.getLogger("sampan.transport.tls")
 
+_UID = "1.3.6.1.4.1.57683.2"
+"""The part of a subject by which Kubernetes names a user's uid."""
 _Stamp = tuple[tuple[int, int, int], ...]
 
 
@@ -78,6 +81,8 @@ def peer_certificate(tls: Any) -> PeerCertificate | None:
         common_name=next(iter(names.get("commonName", ())), ""),
         organizations=tuple(names.get("organizationName", ())),
         not_after=float(ssl.cert_time_to_seconds(shown["notAfter"])),
+        fingerprint=hashlib.sha256(tls.getpeercert(True)).hexdigest(),
+        uid=next(iter(names.get(_UID, ())), ""),
     )
 
 

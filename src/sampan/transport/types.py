@@ -22,6 +22,10 @@ class PeerCertificate:
     organizations: tuple[str, ...]
     not_after: float
     """End of validity, seconds since the epoch."""
+    fingerprint: str = ""
+    """SHA-256 of the whole certificate, in hexadecimal."""
+    uid: str = ""
+    """The user's uid, where the subject names one (1.3.6.1.4.1.57683.2)."""
 
 
 @dataclass(slots=True)
