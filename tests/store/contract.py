@@ -181,16 +181,21 @@ class StoreContract:
         await store.create("/after", b"")
         assert len(told) == 160
 
-    async def test_a_failing_subscriber_harms_nobody(self, store: Store) -> None:
+    async def test_a_failing_subscriber_harms_nobody_and_is_told_no_more(self, store: Store) -> None:
         told: list[Event] = []
+        seen: list[Event] = []
 
         def fail(batch: Sequence[Event]) -> None:
+            seen.extend(batch)
             raise ValueError("broken")
 
-        store.subscribe(fail)
+        unsubscribe = store.subscribe(fail)
         store.subscribe(told.extend)
         await store.create("/a", b"")
-        assert len(told) == 1
+        await store.create("/b", b"")
+        assert [e.entry.key for e in told] == ["/a", "/b"]
+        assert [e.entry.key for e in seen] == ["/a"], "never a sequence with a hole in it"
+        unsubscribe()
 
     async def test_compaction_forgets_history_and_keeps_values(self, store: Store) -> None:
         await store.create("/a", b"1")  # 1

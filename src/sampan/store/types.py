@@ -136,8 +136,9 @@ class Store(Protocol):
         order, without gaps, each once, in batches. A write is told before its coroutine returns and before any read
         shows it to others, so that a cache kept by `callback` is never behind what has been acknowledged. To start a
         cache: subscribe, then list, and pass over events up to the list's revision. The callback must be quick and
-        must not raise (it is logged and does not harm the write). Calling what is returned ends it; closing the store
-        ends it silently."""
+        must not raise: that does no harm to the write or to others, but whoever did it has a hole in what it knows,
+        is told nothing more and must start anew. Calling what is returned ends it; closing the store ends it
+        silently."""
 
     async def compact(self, revision: int) -> None:
         """Forget history before `revision`; newest values stay. Reads below it raise Compacted."""

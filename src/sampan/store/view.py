@@ -66,8 +66,9 @@ class View:
         for subscriber in self._subscribers:
             try:
                 subscriber(events)
-            except Exception:
-                log.exception("a subscriber to the store failed")
+            except Exception:  # whatever it is, the write is durable and others must be told of it
+                log.exception("a subscriber to the store failed and is told nothing more")
+                self._unsubscribe(subscriber)
         for watch in tuple(self._waiting):
             watch.notice(events, self.revision)
 
@@ -75,10 +76,10 @@ class View:
         # Replaced, not changed: a subscriber may come or go while others are being told.
         self._subscribers = [*self._subscribers, callback]
 
-        def unsubscribe() -> None:
-            self._subscribers = [s for s in self._subscribers if s is not callback]
+        return lambda: self._unsubscribe(callback)
 
-        return unsubscribe
+    def _unsubscribe(self, callback: Subscriber) -> None:
+        self._subscribers = [s for s in self._subscribers if s is not callback]
 
     def count(self, prefix: str) -> int:
         first, end = self._span(prefix)
