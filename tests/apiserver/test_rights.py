@@ -197,9 +197,11 @@ async def test_kubectl_asks_who_and_whether(kubectl: Kubectl) -> None:
     table = await kubectl("api-resources", "--api-group=apps")
     assert [line.split() for line in table.splitlines()] == [
         ["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"],
+        ["controllerrevisions", "apps/v1", "true", "ControllerRevision"],
         ["daemonsets", "ds", "apps/v1", "true", "DaemonSet"],
         ["deployments", "deploy", "apps/v1", "true", "Deployment"],
         ["replicasets", "rs", "apps/v1", "true", "ReplicaSet"],
+        ["statefulsets", "sts", "apps/v1", "true", "StatefulSet"],
     ]
     assert "FIELD: nodePort <integer>" in await kubectl("explain", "service.spec.ports.nodePort")
     assert "running at" in await kubectl("cluster-info")

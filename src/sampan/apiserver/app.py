@@ -96,6 +96,10 @@ class App:
             loop.create_task(use, name="api-legacy-token-use"),
         ]
 
+    async def run(self) -> None:
+        """Until the watch cache no longer follows the store; raises why."""
+        await self.cache.followed
+
     def handle(self, request: Request) -> Answer | Awaitable[Answer]:
         """Answer a request: reads at once, the rest later."""
         assert self._handlers is not None, "not started"
@@ -114,6 +118,12 @@ class App:
             reviews=self._review,
             manager=manager,
         )
+
+    def sign_token(self, account: Object, secret: Object) -> str:
+        """The token of a ServiceAccount that is to be kept in `secret`."""
+        from sampan.apiserver.tokens import legacy
+
+        return legacy.sign(self.config.service_account_key, account, secret)
 
     async def connect(self, request: Request, info: RequestInfo, user: User) -> Answer:
         """Answer a connect subresource. What that takes is loaded when it is first needed."""

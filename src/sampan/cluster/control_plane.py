@@ -58,10 +58,13 @@ async def _serve(config: ClusterConfig) -> None:
         link = PartLink(config.run_directory, PART, revive_command(config.name))
         await run_until_told(
             {
+                "api": app.run(),
                 "publish": Publisher(config.publish, config.node_address(config.nodes[0])).run(),
                 "link": link.run(),
                 "controllers": Manager(
-                    app.client(manager="kube-controller-manager"), cluster_ca=(pki / "ca.crt").read_text()
+                    app.client(manager="kube-controller-manager"),
+                    cluster_ca=(pki / "ca.crt").read_text(),
+                    sign_token=app.sign_token,
                 ).run(),
                 "scheduler": Scheduler(app.client(manager="kube-scheduler")).run(),
                 "readiness": _tell_readiness(config, app, link),

@@ -23,6 +23,8 @@ class Context:
     """Makes (and runs) the recorder of one component's events."""
     cluster_ca: str
     """The certificates that clients of this cluster trust, PEM."""
+    sign_token: Callable[[Object, Object], str] | None = None
+    """Makes the token of a ServiceAccount that is to be kept in a Secret; None where there is no key."""
 
 
 class Controller:

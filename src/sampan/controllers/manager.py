@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
+from sampan.api.errors import Object
 from sampan.client.events import Recorder
 from sampan.client.types import Client
 from sampan.controllers.controller import Context, Controller
@@ -19,8 +21,10 @@ from sampan.controllers.pod_gc import PodGarbageController
 from sampan.controllers.replicaset import ReplicaSetController
 from sampan.controllers.role_aggregation import ClusterRoleAggregationController
 from sampan.controllers.root_ca import RootCaController
+from sampan.controllers.service_account_tokens import ServiceAccountTokensController
 from sampan.controllers.serviceaccount import ServiceAccountController
 from sampan.controllers.taint_eviction import TaintEvictionController
+from sampan.controllers.token_cleaner import TokenCleaner
 
 CONTROLLERS: tuple[type[Controller], ...] = (
     ServiceAccountController,
@@ -36,15 +40,24 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     EndpointsController,
     EndpointSliceMirroringController,
     ClusterRoleAggregationController,
+    ServiceAccountTokensController,
+    TokenCleaner,
 )
 
 
 class Manager:
-    """Runs every controller against `client`. `cluster_ca` (PEM) is published in every namespace."""
+    """Runs every controller against `client`. `cluster_ca` (PEM) is published in every namespace; `sign_token` makes
+    the tokens that are kept in Secrets."""
 
-    def __init__(self, client: Client, cluster_ca: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        cluster_ca: str,
+        sign_token: Callable[[Object, Object], str] | None = None,
+    ) -> None:
         self._client = client
         self._cluster_ca = cluster_ca
+        self._sign_token = sign_token
 
     async def run(self) -> None:
         """Control until cancelled. A controller's failure to do one thing is logged and tried again, never raised."""
@@ -54,7 +67,7 @@ class Manager:
         def recorder(component: str) -> Recorder:
             return recorders.setdefault(component, Recorder(self._client, component))
 
-        context = Context(self._client, informers, recorder, self._cluster_ca)
+        context = Context(self._client, informers, recorder, self._cluster_ca, self._sign_token)
         controllers = [make(context) for make in CONTROLLERS]  # type: ignore[call-arg]
         async with asyncio.TaskGroup() as group:
             group.create_task(informers.run(), name="informers")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from sampan.apiserver.tokens.claims import Looked
@@ -55,12 +54,13 @@ class TokenAuthenticator(Protocol):
         of this kind that is not good, KeysWanted where keys must be fetched first."""
 
 
-@dataclass
 class KeysWanted(Exception):
-    """A token cannot be judged before its issuer's keys are fetched."""
+    """A token cannot be judged before its issuer's keys are fetched: `fetch` does so, and raises InvalidToken where
+    they cannot be had."""
 
-    fetch: Callable[[], Awaitable[None]]
-    """Raises InvalidToken where the keys cannot be had."""
+    def __init__(self, fetch: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self.fetch = fetch
 
 
 class Verdicts:
