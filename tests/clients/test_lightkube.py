@@ -33,9 +33,10 @@ def _deployment(replicas: int) -> Deployment:
 
 def test_objects(api: Client) -> None:
     api.create(_deployment(0))
-    applied = api.apply(
-        Deployment(apiVersion="apps/v1", kind="Deployment", metadata=ObjectMeta(name="d", labels={"a": "b"}))
-    )
+    wanted = _deployment(0)
+    wanted.apiVersion, wanted.kind = "apps/v1", "Deployment"
+    wanted.metadata.labels = {"a": "b"}
+    applied = api.apply(wanted, force=True)
     assert applied.metadata.labels == {"a": "b"}
     patched = api.patch(Deployment, "d", {"spec": {"paused": True}}, patch_type=PatchType.MERGE)
     assert patched.spec.paused
@@ -53,9 +54,7 @@ def test_list_in_pages_and_watch(api: Client) -> None:
         api.create(ConfigMap(metadata=ObjectMeta(name=f"c{i}"), data={"i": str(i)}))
     listed = api.list(ConfigMap, chunk_size=2, fields={"metadata.name!": "kube-root-ca.crt"})
     assert [c.metadata.name for c in listed] == ["c0", "c1", "c2", "c3", "c4"]
-    api.set(ConfigMap(metadata=ObjectMeta(name="c0"), data={"i": "changed"})) if hasattr(
-        api, "set"
-    ) else api.patch(ConfigMap, "c0", {"data": {"i": "changed"}})
+    api.patch(ConfigMap, "c0", {"data": {"i": "changed"}})
     for kind, item in api.watch(ConfigMap, fields={"metadata.name": "c0"}):
         assert (kind, item.data) == ("ADDED", {"i": "changed"})
         break

@@ -20,13 +20,24 @@ def test_objects(api: pykube.HTTPClient, namespace: str) -> None:
     made = pykube.Deployment(api, {**deployment(), "metadata": {"name": "d", "namespace": namespace}})
     made.create()
     made.patch({"metadata": {"labels": {"a": "b"}}})
-    made.scale(1)
+    _scale(made, 1)
     found = list(pykube.Deployment.objects(api).filter(namespace=namespace, selector={"a": "b"}))
     assert [d.name for d in found] == ["d"]
     made.reload()
     assert made.obj["spec"]["replicas"] == 1
     made.delete()
     assert not made.exists()
+
+
+def _scale(deployment: pykube.Deployment, replicas: int) -> None:
+    """Its `scale` sends the version that it read; the controller may have written since."""
+    while True:
+        deployment.reload()
+        try:
+            return deployment.scale(replicas)
+        except pykube.exceptions.HTTPError as e:
+            if e.code != 409:
+                raise
 
 
 def test_watch(api: pykube.HTTPClient, namespace: str) -> None:
