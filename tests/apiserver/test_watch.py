@@ -8,7 +8,9 @@ import pytest
 
 from sampan.api.errors import StatusError
 from sampan.api.resources import CONFIGMAPS, EVENTS_V1, PODS
-from sampan.apiserver import watchcache
+from sampan.apiserver import inprocess, watchcache
+from sampan.apiserver.negotiation import Rendering
+from sampan.apiserver.records import Record
 from sampan.client.informer import Informer
 from sampan.client.types import WatchEvent
 from tests.apiserver.conftest import Api
@@ -232,3 +234,75 @@ async def test_read_cache_announces_changes(api: Api) -> None:
     assert [(o is None, n is None) for o, n in told] == [(True, False), (False, False), (False, True)]
     assert told[0][1] is told[1][0]
     assert told[1][1] is told[2][0]
+
+
+async def test_a_watch_that_an_event_cannot_be_told_to_is_cut_off_and_misses_nothing(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = await version_now(api)
+    by_label = api.watch(f"{CM}?watch=1&labelSelector=app%3Dx&allowWatchBookmarks=1&resourceVersion={start}")
+    table = api.watch(f"{CM}?watch=1&resourceVersion={start}", accept=TABLE)
+    plain = api.watch(f"{CM}?watch=1&resourceVersion={start}")
+    shown = Rendering.item
+
+    def broken(self: Rendering, record: Record) -> bytes:
+        if self.form == "table":
+            raise ValueError("cannot be shown")
+        return shown(self, record)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Rendering, "item", broken)
+        made = await api.ok(
+            "POST", CM, {**config_map("a"), "metadata": {"name": "a", "labels": {"app": "x"}}}
+        )
+    assert await plain.next() == {"type": "ADDED", "object": made}
+    assert await by_label.next() == {"type": "ADDED", "object": made}
+    assert table.ended, "loudly, not with a hole"
+    assert table.events.empty(), "above all no bookmark that would lead past the event"
+    again = api.watch(f"{CM}?watch=1&resourceVersion={start}", accept=TABLE)
+    assert (await again.next())["type"] == "ADDED"
+
+    def fail(changes: object, framed: bytes) -> None:
+        raise ValueError("cannot be told")
+
+    shelf = api.app.cache.shelf(CONFIGMAPS)
+    (group,) = (g for g in shelf.groups.values() if g.selection.label_text)
+    (watcher,) = group.watchers
+    monkeypatch.setattr(watcher, "deliver", fail)
+    await api.ok("PATCH", f"{CM}/a", {"data": {"x": "y"}}, content_type=MERGE)
+    assert by_label.ended
+    assert by_label.events.empty()
+    assert (await plain.next())["type"] == "MODIFIED"
+    assert not plain.ended
+    assert not api.app.cache.followed.done()
+
+
+async def test_a_watch_in_this_process_that_fell_behind_ends_before_what_it_missed(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inprocess, "MOST_WAITING", 1)
+    watching = api.app.client().watch(CONFIGMAPS, "", resource_version=await version_now(api))
+    taken = asyncio.ensure_future(anext(watching))
+    await asyncio.sleep(0)
+    versions = [(await api.ok("POST", CM, config_map(n)))["metadata"]["resourceVersion"] for n in "abcd"]
+    api.app.cache._send_bookmarks()
+    seen = [await taken] + [event async for event in watching]
+    assert [e.type for e in seen] == ["ADDED"] * len(seen)
+    assert [e.object["metadata"]["resourceVersion"] for e in seen] == versions[: len(seen)]
+
+
+async def test_a_cache_with_a_hole_ends_its_server(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = api.watch(f"{CM}?watch=1&allowWatchBookmarks=1&resourceVersion={await version_now(api)}")
+    running = asyncio.ensure_future(api.app.run())
+
+    def fail(event: object, obj: object) -> None:
+        raise ValueError("cannot be taken up")
+
+    monkeypatch.setattr(api.app.cache.shelf(CONFIGMAPS), "apply", fail)
+    await api("POST", CM, config_map("a"))
+    assert stream.ended
+    assert stream.events.empty()
+    with pytest.raises(ValueError, match="cannot be taken up"):
+        await asyncio.wait_for(running, 5)
+    await api.restart()
+    assert (await api.ok("GET", f"{CM}/a"))["metadata"]["name"] == "a", "it was written, and nothing is lost"

@@ -7,6 +7,7 @@ without a task of its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -17,6 +18,7 @@ from sampan.apiserver.records import Record
 from sampan.client.types import WatchEvent
 from sampan.transport.types import frame
 
+log = logging.getLogger(__name__)
 ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
@@ -143,6 +145,9 @@ class Watcher(Protocol):
     def end(self) -> None:
         """The server is closing."""
 
+    def cut(self) -> None:
+        """Something was missed: end at once, with nothing more said, so that whoever watches goes on from where it is."""
+
 
 class Group:
     """All watchers of one selection in one rendering (None: decoded, in this process)."""
@@ -156,17 +161,34 @@ class Group:
         self.watchers: dict[Watcher, None] = {}
 
     def deliver(self, changes: Sequence[Change]) -> None:
-        mine = [(t, c) for c in changes if (t := self.selection.classify(c)) is not None]
-        if not mine:
+        """Tell all of changes. What fails for one selection or one watcher ends its watches and nobody else's."""
+        try:
+            mine = [(t, c) for c in changes if (t := self.selection.classify(c)) is not None]
+            if not mine:
+                return
+            if (rendering := self.rendering) is None:
+                framed = b""
+            elif len(mine) == 1:
+                framed = mine[0][1].framed(mine[0][0], rendering)
+            else:
+                framed = b"".join([c.framed(t, rendering) for t, c in mine])
+        except Exception:  # whatever it is: these watches have missed something, others have not
+            log.exception("watches of %s are cut off: an event cannot be shown", self.selection.resource)
+            self.cut()
             return
-        if (rendering := self.rendering) is None:
-            framed = b""
-        elif len(mine) == 1:
-            framed = mine[0][1].framed(mine[0][0], rendering)
-        else:
-            framed = b"".join([c.framed(t, rendering) for t, c in mine])
         for watcher in list(self.watchers):
-            watcher.deliver(mine, framed)
+            try:
+                watcher.deliver(mine, framed)
+            except Exception:  # the same for a single one
+                log.exception("a watch of %s is cut off", self.selection.resource)
+                self.watchers.pop(watcher, None)
+                watcher.cut()
+
+    def cut(self) -> None:
+        """Cut off every watcher."""
+        watchers, self.watchers = list(self.watchers), {}
+        for watcher in watchers:
+            watcher.cut()
 
 
 def initial(records: Sequence[Record]) -> list[tuple[ChangeType, Change]]:

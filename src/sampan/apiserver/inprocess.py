@@ -224,12 +224,17 @@ class _Queue:
         self._notify()
 
     def bookmark(self, revision: int) -> None:
+        if self.ended:  # what was not delivered any more lies before this revision
+            return
         self.waiting.append(WatchEvent("BOOKMARK", bookmark_object(self._resource, revision)))
         self._notify()
 
     def end(self) -> None:
         self.ended = True
         self._notify()
+
+    def cut(self) -> None:
+        self.end()
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():

@@ -148,10 +148,13 @@ class WatchCache:
         self._early: list[Event] | None = []
         self.revision = 0
         """The newest revision seen."""
+        self.followed: asyncio.Future[None]
+        """Done, with the error, once something kept the cache from taking up a change: its server has to start anew."""
 
     async def start(self) -> None:
         """Fill the cache from the store and follow it from then on."""
-        self._unsubscribe = self._store.subscribe(self.on_commit)
+        self.followed = asyncio.get_running_loop().create_future()
+        self._unsubscribe = self._store.subscribe(self._follow)
         page = await self._store.list(ROOT)
         self.revision = page.revision
         for resource in stored():
@@ -189,6 +192,18 @@ class WatchCache:
     def take_back(self, value: bytes) -> None:
         """The write is over, whether it succeeded or not."""
         self._handed.pop(id(value), None)
+
+    def _follow(self, events: Sequence[Event]) -> None:
+        """Take up changes. If that fails, nothing here can be relied on: all watches are cut off and `followed` ends."""
+        try:
+            self.on_commit(events)
+        except Exception as e:
+            if not self.followed.done():
+                self.followed.set_exception(e)
+            for shelf in self._shelves.values():
+                for group in list(shelf.groups.values()):
+                    group.cut()
+            raise
 
     def on_commit(self, events: Sequence[Event]) -> None:
         """What has just become durable, in order."""

@@ -142,6 +142,10 @@ class StreamWatcher:
             self._bookmark(self._cache.revision)
         stream.close()
 
+    def cut(self) -> None:
+        if self._stream is not None:
+            self._stream.abort()
+
     def _closed(self) -> None:
         self._stream = None
         if self._leave is not None:
