@@ -33,35 +33,43 @@ async def events(watch: Watch, count: int) -> list[Event]:
 
 
 class StoreContract:
+    first = 0
+    """The revision of a new store."""
+
+    def revisions(self, count: int) -> list[int]:
+        """The first `count` revisions of a store."""
+        return list(range(self.first + 1, self.first + count + 1))
+
     async def reopen(self, store: Store) -> Store:
         pytest.skip("this driver keeps nothing")
 
     async def test_a_new_store_is_empty(self, store: Store) -> None:
-        assert store.revision() == 0
+        assert store.revision() == self.first
         assert await store.get("/a") is None
         assert await store.count("/") == 0
         page = await store.list("/")
-        assert (page.revision, list(page.entries), page.remaining) == (0, [], 0)
+        assert (page.revision, list(page.entries), page.remaining) == (self.first, [], 0)
 
     async def test_writes_take_consecutive_revisions(self, store: Store) -> None:
-        assert await store.create("/a", b"1") == Entry("/a", b"1", 1, 1)
-        assert await store.create("/b", b"2") == Entry("/b", b"2", 2, 2)
-        assert await store.update("/a", b"3", 1) == Entry("/a", b"3", 3, 1)
-        assert await store.delete("/a", 3) == Entry("/a", b"3", 4, 1)
-        assert await store.create("/a", b"") == Entry("/a", b"", 5, 5)
-        assert store.revision() == 5
-        assert await store.get("/a") == Entry("/a", b"", 5, 5)
+        n = self.first
+        assert await store.create("/a", b"1") == Entry("/a", b"1", n + 1, n + 1)
+        assert await store.create("/b", b"2") == Entry("/b", b"2", n + 2, n + 2)
+        assert await store.update("/a", b"3", n + 1) == Entry("/a", b"3", n + 3, n + 1)
+        assert await store.delete("/a", n + 3) == Entry("/a", b"3", n + 4, n + 1)
+        assert await store.create("/a", b"") == Entry("/a", b"", n + 5, n + 5)
+        assert store.revision() == n + 5
+        assert await store.get("/a") == Entry("/a", b"", n + 5, n + 5)
 
     async def test_create_of_a_present_key_is_refused_with_it(self, store: Store) -> None:
         present = await store.create("/a", b"1")
         with pytest.raises(KeyExists) as e:
             await store.create("/a", b"2")
         assert e.value.present == present
-        assert store.revision() == 1
+        assert store.revision() == self.first + 1
 
     async def test_update_and_delete_are_held_to_the_revision(self, store: Store) -> None:
         present = await store.create("/a", b"1")
-        for refused in (store.update("/a", b"2", 7), store.delete("/a", 7)):
+        for refused in (store.update("/a", b"2", 70), store.delete("/a", 70)):
             with pytest.raises(Conflict) as e:
                 await refused
             assert e.value.present == present
@@ -69,12 +77,15 @@ class StoreContract:
             with pytest.raises(Conflict) as e:
                 await refused
             assert e.value.present is None
-        assert (await store.delete("/a")).revision == 2
+        for never in (0, -1):
+            with pytest.raises(Conflict):
+                await store.update("/a", b"2", never)
+        assert (await store.delete("/a")).revision == present.revision + 1
 
     async def test_of_writers_that_race_one_wins(self, store: Store) -> None:
-        await store.create("/n", b"")
+        present = await store.create("/n", b"")
         results = await asyncio.gather(
-            *(store.update("/n", b"%d" % i, 1) for i in range(16)), return_exceptions=True
+            *(store.update("/n", b"%d" % i, present.revision) for i in range(16)), return_exceptions=True
         )
         winners = [r for r in results if isinstance(r, Entry)]
         losers = [r for r in results if isinstance(r, Conflict)]
@@ -112,26 +123,27 @@ class StoreContract:
             else:
                 await store.delete(present.key)
             states.append(list((await store.list("/k/")).entries))
-        for revision, state in enumerate(states, 1):
+        for revision, state in enumerate(states, self.first + 1):
             page = await store.list("/k/", revision=revision)
             assert list(page.entries) == state
             assert page.revision == revision
         with pytest.raises(FutureRevision) as e:
-            await store.list("/k/", revision=31)
-        assert e.value.current == 30
+            await store.list("/k/", revision=self.first + 31)
+        assert e.value.current == self.first + 30
 
     async def test_a_watch_tells_of_everything_after_its_revision(self, store: Store) -> None:
+        n = self.first
         await store.create("/w/a", b"1")
         await store.create("/other", b"1")
-        await store.update("/w/a", b"2", 1)
-        watch = store.watch("/w/", 1)
-        assert await events(watch, 1) == [Event(False, Entry("/w/a", b"2", 3, 1), b"1")]
+        await store.update("/w/a", b"2", n + 1)
+        watch = store.watch("/w/", n + 1)
+        assert await events(watch, 1) == [Event(False, Entry("/w/a", b"2", n + 3, n + 1), b"1")]
         await store.delete("/w/a")
         await store.create("/other2", b"1")
         await store.create("/w/b", b"3")
         assert await events(watch, 2) == [
-            Event(True, Entry("/w/a", b"2", 4, 1), b"2"),
-            Event(False, Entry("/w/b", b"3", 6, 6), None),
+            Event(True, Entry("/w/a", b"2", n + 4, n + 1), b"2"),
+            Event(False, Entry("/w/b", b"3", n + 6, n + 6), None),
         ]
         await watch.aclose()
 
@@ -144,7 +156,7 @@ class StoreContract:
         await watch.aclose()
 
     async def test_watches_see_concurrent_writes_in_order_without_gaps(self, store: Store) -> None:
-        watches = [store.watch("/w/", 0) for _ in range(3)]
+        watches = [store.watch("/w/", self.first) for _ in range(3)]
 
         async def write(n: int) -> None:
             for i in range(50):
@@ -152,15 +164,15 @@ class StoreContract:
 
         await asyncio.gather(*(write(n) for n in range(8)))
         for watch in watches:
-            assert [e.entry.revision for e in await events(watch, 400)] == list(range(1, 401))
+            assert [e.entry.revision for e in await events(watch, 400)] == self.revisions(400)
             await watch.aclose()
 
     async def test_a_slow_watch_misses_nothing(self, store: Store) -> None:
-        watch = store.watch("/w/", 0)
+        watch = store.watch("/w/", self.first)
         for batch in range(25):
             await asyncio.gather(*(store.create(f"/w/{batch}-{i}", b"") for i in range(100)))
-        assert [e.entry.revision for e in await events(watch, 2500)] == list(range(1, 2501))
-        again = store.watch("/w/9-", 0)
+        assert [e.entry.revision for e in await events(watch, 2500)] == self.revisions(2500)
+        again = store.watch("/w/9-", self.first)
         assert len(await events(again, 100)) == 100
         await watch.aclose()
         await again.aclose()
@@ -176,7 +188,7 @@ class StoreContract:
                 assert any(e.entry == entry for e in told)
 
         await asyncio.gather(*(write(n) for n in range(8)))
-        assert [e.entry.revision for e in told] == list(range(2, 162))
+        assert [e.entry.revision for e in told] == self.revisions(161)[1:]
         unsubscribe()
         await store.create("/after", b"")
         assert len(told) == 160
@@ -198,34 +210,35 @@ class StoreContract:
         unsubscribe()
 
     async def test_compaction_forgets_history_and_keeps_values(self, store: Store) -> None:
+        n = self.first
         await store.create("/a", b"1")  # 1
-        await store.update("/a", b"2", 1)  # 2
+        await store.update("/a", b"2", n + 1)  # 2
         await store.create("/b", b"1")  # 3
         await store.delete("/b")  # 4
-        await store.update("/a", b"3", 2)  # 5
-        watching = store.watch("/", 5)
-        await store.compact(4)
-        for revision in (1, 2, 3):
+        await store.update("/a", b"3", n + 2)  # 5
+        watching = store.watch("/", n + 5)
+        await store.compact(n + 4)
+        for revision in (n + 1, n + 2, n + 3):
             with pytest.raises(Compacted) as e:
                 await store.list("/", revision=revision)
-            assert e.value.oldest == 4
+            assert e.value.oldest == n + 4
             with pytest.raises(Compacted):
                 await anext(store.watch("/", revision - 1))
-        assert [e.value for e in (await store.list("/", revision=4)).entries] == [b"2"]
-        watch = store.watch("/", 4)
-        assert await events(watch, 1) == [Event(False, Entry("/a", b"3", 5, 1), b"2")]
+        assert [e.value for e in (await store.list("/", revision=n + 4)).entries] == [b"2"]
+        watch = store.watch("/", n + 4)
+        assert await events(watch, 1) == [Event(False, Entry("/a", b"3", n + 5, n + 1), b"2")]
         await watch.aclose()
-        await store.compact(2)  # nothing left to forget
+        await store.compact(n + 2)  # nothing left to forget
         with pytest.raises(FutureRevision):
-            await store.compact(6)
-        await store.compact(5)
-        assert await store.get("/a") == Entry("/a", b"3", 5, 1)
+            await store.compact(n + 6)
+        await store.compact(n + 5)
+        assert await store.get("/a") == Entry("/a", b"3", n + 5, n + 1)
         await store.create("/c", b"")
         assert (await events(watching, 1))[0].entry.key == "/c"
         await watching.aclose()
 
     async def test_closing_ends_watches_and_refuses_more(self, store: Store) -> None:
-        watch = store.watch("/", 0)
+        watch = store.watch("/", store.revision())
         waiting = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0)
         await store.close()
@@ -245,29 +258,31 @@ class StoreContract:
         assert await store.get("/b") is not None
 
     async def test_everything_survives_a_reopening(self, store: Store) -> None:
+        n = self.first
         await store.create("/a", b"1")
-        await store.update("/a", b"2", 1)
+        await store.update("/a", b"2", n + 1)
         await store.create("/b", b"\x00\xff")
         await store.delete("/b")
         store = await self.reopen(store)
-        assert store.revision() == 4
-        assert list((await store.list("/")).entries) == [Entry("/a", b"2", 2, 1)]
-        assert [e.value for e in (await store.list("/", revision=3)).entries] == [b"2", b"\x00\xff"]
-        watch = store.watch("/", 1)
+        assert store.revision() == n + 4
+        assert list((await store.list("/")).entries) == [Entry("/a", b"2", n + 2, n + 1)]
+        assert [e.value for e in (await store.list("/", revision=n + 3)).entries] == [b"2", b"\x00\xff"]
+        watch = store.watch("/", n + 1)
         assert await events(watch, 3) == [
-            Event(False, Entry("/a", b"2", 2, 1), b"1"),
-            Event(False, Entry("/b", b"\x00\xff", 3, 3), None),
-            Event(True, Entry("/b", b"\x00\xff", 4, 3), b"\x00\xff"),
+            Event(False, Entry("/a", b"2", n + 2, n + 1), b"1"),
+            Event(False, Entry("/b", b"\x00\xff", n + 3, n + 3), None),
+            Event(True, Entry("/b", b"\x00\xff", n + 4, n + 3), b"\x00\xff"),
         ]
         await watch.aclose()
-        assert (await store.create("/c", b"")).revision == 5
+        assert (await store.create("/c", b"")).revision == n + 5
 
     async def test_revisions_go_on_after_compaction_took_the_last_row(self, store: Store) -> None:
+        n = self.first
         await store.create("/a", b"1")
         await store.delete("/a")
-        await store.compact(2)
+        await store.compact(n + 2)
         store = await self.reopen(store)
-        assert store.revision() == 2
+        assert store.revision() == n + 2
         with pytest.raises(Compacted):
-            await store.list("/", revision=1)
-        assert (await store.create("/a", b"1")).revision == 3
+            await store.list("/", revision=n + 1)
+        assert (await store.create("/a", b"1")).revision == n + 3

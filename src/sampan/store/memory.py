@@ -14,15 +14,18 @@ from sampan.store.writes import Change, Write, decide
 class MemoryStore:
     """A `Store` in memory. The whole history is kept until `compact`."""
 
+    shared = False
+    self_keeping = False
+
     def __init__(self) -> None:
         self._history: list[Change] = []
         self._view = View(self._read_history, {}, 0, 0)
         self._closed = False
 
-    async def create(self, key: str, value: bytes) -> Entry:
+    async def create(self, key: str, value: bytes, *, ttl: int = 0) -> Entry:
         return await self._write("create", key, value, None)
 
-    async def update(self, key: str, value: bytes, expected: int) -> Entry:
+    async def update(self, key: str, value: bytes, expected: int, *, ttl: int = 0) -> Entry:
         return await self._write("update", key, value, expected)
 
     async def delete(self, key: str, expected: int | None = None) -> Entry:
@@ -41,6 +44,10 @@ class MemoryStore:
         return self._view.count(prefix)
 
     def revision(self) -> int:
+        return self._view.revision
+
+    async def catch_up(self) -> int:
+        self._check_open()
         return self._view.revision
 
     def watch(self, prefix: str, after: int) -> Watch:

@@ -46,6 +46,9 @@ async def open_store(path: str | Path, *, keep_history: int = KEEP_HISTORY) -> S
 class SqliteStore:
     """A `Store` on one file; made by `open_store`. All methods belong to the thread of the loop that opened it."""
 
+    shared = False
+    self_keeping = False
+
     def __init__(self, path: Path, keep_history: int) -> None:
         self._path = path
         self._keep = keep_history
@@ -61,10 +64,10 @@ class SqliteStore:
         """Why writes are refused from now on: closed, or damaged."""
         self._stopped = asyncio.Event()
 
-    async def create(self, key: str, value: bytes) -> Entry:
+    async def create(self, key: str, value: bytes, *, ttl: int = 0) -> Entry:
         return await self._write("create", key, value, None)
 
-    async def update(self, key: str, value: bytes, expected: int) -> Entry:
+    async def update(self, key: str, value: bytes, expected: int, *, ttl: int = 0) -> Entry:
         return await self._write("update", key, value, expected)
 
     async def delete(self, key: str, expected: int | None = None) -> Entry:
@@ -83,6 +86,10 @@ class SqliteStore:
         return self._view.count(prefix)
 
     def revision(self) -> int:
+        return self._view.revision
+
+    async def catch_up(self) -> int:
+        self._check_open()
         return self._view.revision
 
     def watch(self, prefix: str, after: int) -> Watch:

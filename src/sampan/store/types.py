@@ -1,7 +1,7 @@
 """The storage contract: a revisioned key-value store. Everything a driver must promise is on this page.
 
 One sequence of revisions covers all keys: every successful write takes the next one, and they never repeat or go
-back, not even over a crash. A write is acknowledged (its coroutine returns) only when it is durable. Reads and
+back, not even over a crash. (Keys that go by themselves may go several at one revision.) A write is acknowledged (its coroutine returns) only when it is durable. Reads and
 watches see writes in revision order and never one that is not durable. Keys are text such as
 `/registry/pods/default/web`; values are bytes that the store never looks into.
 """
@@ -61,6 +61,10 @@ class StoreFull(StoreError):
     """A write failed for want of space and had no effect; reads go on, and writes work again once there is room."""
 
 
+class ValueTooLarge(StoreError):
+    """A value that the store does not take, whatever room there is. Nothing was written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A key's value at a revision. `created` is the revision that created it, `revision` the last that wrote it."""
@@ -103,11 +107,21 @@ class Watch(Protocol):
 class Store(Protocol):
     """What every driver implements and `tests/store/contract.py` proves."""
 
-    async def create(self, key: str, value: bytes) -> Entry:
-        """Write a new key. Raises KeyExists."""
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to it at the same time, so that a read that must be the newest awaits
+        `catch_up` first."""
 
-    async def update(self, key: str, value: bytes, expected: int) -> Entry:
-        """Replace a value whose revision is `expected`. Raises Conflict."""
+    @property
+    def self_keeping(self) -> bool:
+        """Whether the driver forgets old history and removes keys whose time is up by itself; else `compact` and
+        `delete` are the caller's to call."""
+
+    async def create(self, key: str, value: bytes, *, ttl: int = 0) -> Entry:
+        """Write a new key, which need not be kept for longer than `ttl` seconds (0: for ever). Raises KeyExists."""
+
+    async def update(self, key: str, value: bytes, expected: int, *, ttl: int = 0) -> Entry:
+        """Replace a value whose revision is `expected`; `ttl` counts anew. Raises Conflict."""
 
     async def delete(self, key: str, expected: int | None = None) -> Entry:
         """Remove a key (at revision `expected`, if given); the entry returned bears the delete's revision and the
@@ -124,7 +138,11 @@ class Store(Protocol):
         """How many keys a prefix has now."""
 
     def revision(self) -> int:
-        """The newest durable revision; 0 for an empty new store."""
+        """The newest durable revision that this process knows; 0 (etcd: 1) for an empty new store."""
+
+    async def catch_up(self) -> int:
+        """Wait until everything that was acknowledged to anybody before the call can be read here; returns
+        `revision()` or less."""
 
     def watch(self, prefix: str, after: int) -> Watch:
         """Every write under `prefix` with a revision greater than `after`, in order and without gaps, in batches

@@ -40,6 +40,8 @@ class View:
         self._read_history = read_history
         self._keys = sorted(entries)
         self._recent: list[Change] = []
+        self._recent_after = revision
+        """All changes after this revision are in `_recent`."""
         self._subscribers: list[Subscriber] = []
         self._waiting: set[ViewWatch] = set()
         self._closed = False
@@ -60,7 +62,7 @@ class View:
                     insort(keys, key)
         self._recent.extend(changes)
         if len(self._recent) > 2 * RECENT:
-            del self._recent[:-RECENT]
+            self._forget_some()
         self.revision = changes[-1].event.entry.revision
         events = [change.event for change in changes]
         for subscriber in self._subscribers:
@@ -92,7 +94,7 @@ class View:
             raise FutureRevision(self.revision)
         if revision < self.oldest:
             raise Compacted(self.oldest)
-        # The newest values with every later change undone. Revisions are consecutive, so that positions are known.
+        # The newest values with every later change undone.
         then: dict[str, Entry | None] = {}
         position = revision
         while position < self._recent_after:
@@ -112,13 +114,18 @@ class View:
         for watch in tuple(self._waiting):
             watch.wake()
 
-    @property
-    def _recent_after(self) -> int:
-        return self.revision - len(self._recent)
-
     def _later(self, after: int) -> Sequence[Change]:
         """The changes after a revision not older than `_recent_after`."""
-        return self._recent[after - self._recent_after :]
+        return self._recent[bisect_right(self._recent, after, key=_revision) :]
+
+    def _forget_some(self) -> None:
+        """Whole revisions: a place in the sequence is a revision."""
+        cut = len(self._recent) - RECENT
+        last = _revision(self._recent[cut - 1])
+        while cut < len(self._recent) and _revision(self._recent[cut]) == last:
+            cut += 1
+        del self._recent[:cut]
+        self._recent_after = last
 
     def _span(self, prefix: str, after: str = "") -> tuple[int, int]:
         first = bisect_left(self._keys, prefix)
@@ -199,6 +206,10 @@ class ViewWatch(AsyncIterator[Sequence[Event]]):
         finally:
             self._view._waiting.discard(self)
             self._waiter = None
+
+
+def _revision(change: Change) -> int:
+    return change.event.entry.revision
 
 
 def _undo(then: dict[str, Entry | None], changes: Iterable[Change]) -> None:
