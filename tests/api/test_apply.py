@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -148,10 +149,14 @@ def test_lists_with_keys() -> None:
     web = live["spec"]["containers"][1]
     assert web == {"name": "web", "image": "2", "imagePullPolicy": "Always"}
 
-    # `new` is the applier's alone and goes; of `web` the part stays that the injector owns.
+    # An item goes with its last owner, and with it what somebody else put into it without owning the item.
     live = apply(live, of("Pod", {"labels": {"x": "y"}}))
-    assert [c["name"] for c in live["spec"]["containers"]] == ["side", "web"]
-    assert live["spec"]["containers"][1] == {"name": "web", "imagePullPolicy": "Always"}
+    assert [c["name"] for c in live["spec"]["containers"]] == ["side"]
+    assert owned(live, "injector") == {
+        '.spec.containers[name="side"]',
+        '.spec.containers[name="side"].name',
+        '.spec.containers[name="side"].image',
+    }
 
 
 def test_an_item_goes_with_what_nobody_owns_in_it() -> None:
@@ -166,7 +171,7 @@ def test_atomic_and_set() -> None:
     live = apply(None, of("Deployment", {"finalizers": ["x/one"]}, spec={"selector": selector}))
     assert ".spec.selector" in owned(live, "a")
     live = apply(live, of("Deployment", {"finalizers": ["x/two"]}), "b")
-    assert live["metadata"]["finalizers"] == ["x/two", "x/one"]
+    assert live["metadata"]["finalizers"] == ["x/one", "x/two"]
     with pytest.raises(StatusError, match=r"\.spec\.selector$"):
         apply(live, of("Deployment", spec={"selector": {"matchLabels": {"app": "y"}}}), "b")
     live = apply(live, of("Deployment", spec={"selector": selector}))
@@ -193,7 +198,7 @@ def test_status_is_not_owned_through_the_main_resource() -> None:
         (of("ConfigMap", {"managedFields": [{"manager": "x"}]}), "metadata.managedFields must be nil"),
         (
             _pod({"name": "a"}, {"name": "a"}),
-            r'\.spec\.containers: duplicate entries for key \[name="a"\]',
+            r'\(/x; v1, Kind=Pod\): \.spec\.containers: duplicate entries for key \[name="a"\]$',
         ),
         (_pod({"image": "a"}), 'omits key field "name"'),
     ],
@@ -202,3 +207,252 @@ def test_refused(config: Any, message: str) -> None:
     with pytest.raises(StatusError, match=message) as e:
         apply(None, config)
     assert e.value.code == 400
+
+
+def _steps(*steps: Any) -> Any:
+    """Run `(manager, object)` for an apply, `("-manager", object)` for an update with the whole object."""
+    live = None
+    for manager, config in steps:
+        if manager.startswith("-"):
+            new = deep_copy(config)
+            if live is not None:
+                new["metadata"]["managedFields"] = live["metadata"].get("managedFields")
+            live = update(live, new, manager[1:])
+        else:
+            live = apply(live, config, manager, force=True)
+    return live
+
+
+def _cm(**data: Any) -> Any:
+    return of("ConfigMap", data=data) if data else of("ConfigMap")
+
+
+def _dep(**spec: Any) -> Any:
+    return of("Deployment", spec=spec) if spec else of("Deployment")
+
+
+def _con(*containers: Any) -> Any:
+    return {"template": {"spec": {"containers": list(containers)}}}
+
+
+ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}
+
+
+@pytest.mark.parametrize(
+    ("steps", "left", "owners"),
+    [
+        # A key that is replaced by another, in a map.
+        ([("a", _cm(a="1")), ("a", _cm(b="1"))], _cm(b="1"), {"a": {".data.b"}}),
+        # A struct goes with its last field, and with what nobody owns in it.
+        ([("a", _dep(strategy={"type": "Recreate"})), ("a", _dep())], of("Deployment"), {}),
+        # What an update added stays; so does the struct around it.
+        (
+            [("a", _dep(strategy={"type": "RollingUpdate"})), ("-c", _dep(strategy=ROLLING)), ("a", _dep())],
+            _dep(strategy={"rollingUpdate": {"maxSurge": 1}}),
+            {"c": {".spec.strategy.rollingUpdate", ".spec.strategy.rollingUpdate.maxSurge"}},
+        ),
+        # The same where the applier still names the struct, empty.
+        (
+            [
+                ("a", _dep(strategy={"type": "RollingUpdate"})),
+                ("-c", _dep(strategy=ROLLING)),
+                ("a", _dep(strategy={})),
+            ],
+            _dep(strategy={"rollingUpdate": {"maxSurge": 1}}),
+            {
+                "a": {".spec.strategy"},
+                "c": {".spec.strategy.rollingUpdate", ".spec.strategy.rollingUpdate.maxSurge"},
+            },
+        ),
+        # A controller took a field over: it is not the applier's to take away any more.
+        (
+            [("a", _dep(replicas=1)), ("-hpa", _dep(replicas=5)), ("a", _dep(minReadySeconds=1))],
+            _dep(replicas=5, minReadySeconds=1),
+            {"a": {".spec.minReadySeconds"}, "hpa": {".spec.replicas"}},
+        ),
+        # An item of a list with keys, and one of its fields.
+        (
+            [
+                ("a", _dep(**_con({"name": "x", "image": "1"}, {"name": "y", "image": "1"}))),
+                ("b", _dep(**_con({"name": "y", "workingDir": "/"}))),
+                ("a", _dep(**_con({"name": "x", "image": "1"}))),
+            ],
+            _dep(**_con({"name": "x", "image": "1"}, {"name": "y", "workingDir": "/"})),
+            {
+                "a": {
+                    '.spec.template.spec.containers[name="x"]',
+                    '.spec.template.spec.containers[name="x"].image',
+                    '.spec.template.spec.containers[name="x"].name',
+                },
+                "b": {
+                    '.spec.template.spec.containers[name="y"]',
+                    '.spec.template.spec.containers[name="y"].name',
+                    '.spec.template.spec.containers[name="y"].workingDir',
+                },
+            },
+        ),
+        # A list that is applied empty is nobody's; a map is.
+        ([("a", _dep(**_con()))], _dep(**_con()), {}),
+        ([("a", of("ConfigMap", data={}))], of("ConfigMap", data={}), {"a": {".data"}}),
+        # An atomic list is one value.
+        (
+            [
+                ("a", _pod({"name": "x", "args": ["1", "2"]})),
+                ("b", _pod({"name": "x", "args": ["3"]})),
+            ],
+            _pod({"name": "x", "args": ["3"]}),
+            {
+                "a": {'.spec.containers[name="x"]', '.spec.containers[name="x"].name'},
+                "b": {
+                    '.spec.containers[name="x"]',
+                    '.spec.containers[name="x"].args',
+                    '.spec.containers[name="x"].name',
+                },
+            },
+        ),
+    ],
+)
+def test_what_is_left_and_whose_it_is(steps: Any, left: Any, owners: dict[str, set[str]]) -> None:
+    out = _steps(*steps)
+    entries = out["metadata"].pop("managedFields", [])
+    assert out == left
+    assert {e["manager"]: set(field_set.paths(e["fieldsV1"])) for e in entries} == owners
+
+
+@pytest.mark.parametrize(
+    ("live", "config", "order"),
+    [
+        ("abc", "d", "abcd"),
+        ("abc", "da", "dabc"),
+        ("abc", "ca", "bca"),
+        ("abc", "cba", "cba"),
+        ("abc", "adc", "abdc"),
+        ("abcd", "dxb", "acdxb"),
+        ("", "ab", "ab"),
+        ("ab", "ba", "ba"),
+    ],
+)
+def test_order_of_a_merged_list(live: str, config: str, order: str) -> None:
+    before = of("ConfigMap", {"finalizers": [f"x/{c}" for c in live]})
+    out = apply(before, of("ConfigMap", {"finalizers": [f"x/{c}" for c in config]}))
+    assert "".join(f[2:] for f in out["metadata"]["finalizers"]) == order
+
+
+def test_an_object_that_was_not_followed_is_of_before_first_apply() -> None:
+    live = of("ConfigMap", data={"a": "1"})
+    with pytest.raises(StatusError) as e:
+        apply(live, _cm(a="2"))
+    assert e.value.message == (
+        'Apply failed with 1 conflict: conflict with "before-first-apply" using v1: .data.a'
+    )
+    out = apply(live, _cm(b="2"))
+    assert owned(out, "before-first-apply") == {".data", ".data.a"}
+    assert owned(out, "a") == {".data.b"}
+    # A writer alone does not begin to follow what was reset.
+    assert "managedFields" not in update(live, of("ConfigMap", data={"a": "2"}), "u")["metadata"]
+
+
+def test_from_client_side_apply() -> None:
+    last = of("ConfigMap", data={"a": "1", "b": "1", "c": "1"})
+    annotation = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(last)}
+    live = update(
+        None,
+        of("ConfigMap", {"annotations": annotation}, data={"a": "1", "b": "other", "c": "1"}),
+        "kubectl-client-side-apply",
+    )
+    # What it applied itself is no conflict, what somebody changed since is.
+    with pytest.raises(StatusError) as e:
+        apply(live, _cm(a="2", b="2", c="1"), "kubectl")
+    assert e.value.message.endswith('conflict with "kubectl-client-side-apply" using v1: .data.b')
+    with pytest.raises(StatusError) as e:
+        apply(live, _cm(a="2"), "somebody-else")
+    out = apply(live, _cm(a="2"), "kubectl")
+    assert out["data"] == {"a": "2", "b": "other", "c": "1"}
+    noted = out["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
+    assert json.loads(noted) == _cm(a="2")
+    assert noted.endswith("\n")
+
+
+def test_an_applier_may_change_its_version_and_is_not_its_own_subresource() -> None:
+    live = apply(None, of("ConfigMap", data={"a": "1", "b": "1"}))
+    live["metadata"]["managedFields"][0]["apiVersion"] = "v0"
+    # v0 does not exist: what was owned in it cannot be told and stays.
+    live = apply(live, _cm(a="1"))
+    assert live["data"] == {"a": "1", "b": "1"}
+    assert [e["apiVersion"] for e in live["metadata"]["managedFields"]] == ["v1"]
+    live = apply(live, _cm(a="1", c="1"), sub="status")
+    assert [e.get("subresource") for e in live["metadata"]["managedFields"]] == [None, "status"]
+
+
+def test_versions_of_one_kind_share_their_fields() -> None:
+    """Core Events and those of events.k8s.io name the same fields differently."""
+    node = schema.node("io.k8s.api.core.v1.Event")
+    live = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": "x"}, "message": "m", "reason": "R"}
+    live = server_side.apply(node, None, live, manager="a", api_version="v1", time="T", force=False)
+    node = schema.node("io.k8s.api.events.v1.Event")
+    shown = {k if k != "message" else "note": v for k, v in live.items()} | {"apiVersion": "events.k8s.io/v1"}
+    config = {"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "x"}, "note": "n"}
+
+    def applied(by: str, config: Any, force: bool = False) -> Any:
+        return server_side.apply(
+            node, shown, config, manager=by, api_version="events.k8s.io/v1", time="T", force=force
+        )
+
+    with pytest.raises(StatusError) as e:
+        applied("b", config)
+    assert e.value.message == 'Apply failed with 1 conflict: conflict with "a": .message'
+    out = applied("b", config, force=True)
+    assert owned(out, "a") == {".reason"}
+    assert owned(out, "b") == {".note"}
+    # The same applier in the other version: what it does not name any more goes.
+    out = applied("a", config)
+    assert "reason" not in out
+    assert out["note"] == "n"
+    assert [(e["apiVersion"], e["fieldsV1"]) for e in out["metadata"]["managedFields"]] == [
+        ("events.k8s.io/v1", {"f:note": {}})
+    ]
+
+
+def test_a_null_says_nothing_about_parts() -> None:
+    live = update(None, of("ConfigMap", data={"a": "1"}), "u")
+    assert apply(live, of("ConfigMap", data=None))["data"] == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"spec": {"foo": 1}}, ".spec.foo: field not declared in schema"),
+        ({"spec": {"replicas": "3"}}, ".spec.replicas: expected numeric (int or float), got string"),
+        ({"spec": {"paused": "x"}}, ".spec.paused: expected boolean, got &{x}"),
+        ({"spec": []}, ".spec: expected map, got &{[]}"),
+        (
+            {"metadata": {"name": "x", "labels": {"a": 1}}},
+            ".metadata.labels.a: expected string, got &value.valueUnstructured{Value:1}",
+        ),
+        (
+            {"spec": _con({"name": "c", "env": [{"value": "v"}]})},
+            '.spec.template.spec.containers[name="c"].env: element 0: associative list with keys has an element '
+            'that omits key field "name" (and doesn\'t have default value)',
+        ),
+        (
+            {
+                "spec": _con(
+                    {"name": "c", "ports": [{"containerPort": 1}, {"containerPort": 1, "protocol": "TCP"}]}
+                )
+            },
+            '.spec.template.spec.containers[name="c"].ports: duplicate entries for key '
+            '[containerPort=1,protocol="TCP"]',
+        ),
+        (
+            {"spec": {"a": 1}, "metadata": {"name": "x", "finalizers": ["a", "a"]}},
+            'errors:\n  .metadata.finalizers: duplicate entries for key [="a"]\n  .spec.a: field not declared in schema',
+        ),
+    ],
+)
+def test_a_configuration_that_has_not_its_type(config: Any, problem: str) -> None:
+    given = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}}
+    given |= {k: config[k] for k in sorted(config)}
+    with pytest.raises(StatusError) as e:
+        apply(None, given)
+    assert e.value.code == 400
+    assert e.value.message == f"failed to create typed patch object (/x; apps/v1, Kind=Deployment): {problem}"

@@ -9,17 +9,17 @@ Upstream: `sigs.k8s.io/structured-merge-diff` (`merge.Updater.Apply`) and
 
 from __future__ import annotations
 
-import functools
 import json
-from typing import Any
+from collections.abc import Sequence
 
-from sampan.api import field_set
+from sampan.api import configuration, field_set, last_applied, managed_fields, typed
 from sampan.api.errors import Object, StatusError, bad_request
-from sampan.api.field_set import LEAF, Fields
-from sampan.api.managed_fields import Manager, base_entries, skipped, store_entries
-from sampan.api.objects import deep_copy
-from sampan.api.patch import interleave
+from sampan.api.field_set import Fields
+from sampan.api.managed_fields import Comparisons, Manager, in_version, live_entries, skipped, store_entries
 from sampan.api.schema import Node
+
+BEFORE_FIRST_APPLY = "before-first-apply"
+"""Stands for whoever wrote what was there before an object was followed."""
 
 
 def apply(
@@ -35,168 +35,197 @@ def apply(
 ) -> Object:
     """The object after `manager` applied a configuration to `live` (None: it does not exist yet).
 
-    `node` is the type of both. The result carries the new `metadata.managedFields` and may share parts with `live`;
-    where nothing changes it equals `live`, old times included. Raises StatusError: 400 for a configuration that cannot
-    be applied, 409 with a cause for every field in conflict.
+    `node` is the type of both. The result carries the new `metadata.managedFields` and may share parts with `live` and
+    `applied`; where nothing changes it equals `live`, old times included. Raises StatusError: 400 for a configuration
+    that cannot be applied, 409 with a cause for every field in conflict.
     """
-    if applied["metadata"].get("managedFields"):
+    metadata = applied["metadata"]
+    if metadata.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
-    me = Manager(manager, "Apply", api_version, subresource)
-    skip = skipped(applied.get("apiVersion") or api_version, applied.get("kind") or "", subresource)
-    config = {**applied, "metadata": {k: v for k, v in applied["metadata"].items() if k != "managedFields"}}
-    wanted = field_set.without(_fields_of(node, config, ""), skip)
-
-    base = live if live is not None else {}
-    entries = base_entries(None, live) if live is not None else []
-    mine: Fields = {}
-    others: list[Object] = []
-    for entry in entries:
-        if Manager.of(entry) == me:
-            mine = entry.get("fieldsV1") or {}
-        else:
-            others.append(entry)
-
-    merged: Object = _merge(node, base, config)
-    if gone := field_set.difference(mine, wanted):
-        owned = functools.reduce(field_set.union, (e.get("fieldsV1") or {} for e in others), wanted)
-        merged = _prune(node, merged, gone, owned)
-
-    comparison = field_set.compare(node, base, merged, skip=skip)
-    written = comparison.written()
-    if not force:
-        _refuse_conflicts(others, written)
-    if live is not None and comparison.same and mine == wanted:
-        return live
-    kept: list[Object] = []
-    for entry in others:
-        fields = entry.get("fieldsV1") or {}
-        rest = field_set.difference(field_set.difference(fields, written), comparison.removed)
-        if rest is fields:
-            kept.append(entry)
-        elif rest:
-            kept.append({**entry, "fieldsV1": rest})
-    if wanted:
-        kept.append(me.entry(wanted, time))
-    out = {**merged, "metadata": dict(merged["metadata"])}
-    store_entries(out, kept)
+    configuration.refuse(node, applied, metadata.get("namespace") or "", metadata.get("name") or "")
+    applying = _Applying(node, live, applied, Manager(manager, "Apply", api_version, subresource), time)
+    try:
+        out = applying.run(force)
+    except _Conflicts as conflicts:
+        allowed: Fields = {}
+        if manager == last_applied.MANAGER and live is not None:
+            allowed = last_applied.allowed_conflicts(node, live, (api_version, applied.get("kind") or ""))
+        others = [
+            (m, rest) for m, fields in conflicts.found if (rest := field_set.difference(fields, allowed))
+        ]
+        if others:
+            raise _conflict(others) from None
+        out = applying.run(True)
+    if manager == last_applied.MANAGER:
+        last_applied.follow(applied, out)
     return out
 
 
-def _fields_of(node: Node | None, value: Any, path: str) -> Fields:
-    """The set of what a configuration names. Unlike what a create owns, the maps and structs around are not in it, but
-    the items of lists are."""
-    if value.__class__ is list and node is not None and node.type == "array":
-        _check_unique(node, value, path)
-    parts = field_set.children(node, value)
-    if not parts:
-        # An object that names nothing is itself what is wanted; so is a value that is owned as a whole.
-        return LEAF
-    named = value.__class__ is list or (node is not None and node.type == "map")
-    out: Fields = {}
-    for element, (its_type, part) in parts.items():
-        below = _fields_of(its_type, part, path + field_set.element_text(element))
-        out[element] = {".": LEAF, **below} if named and below else below
-    if value.__class__ is dict:
-        for key, part in value.items():
-            if part is None:
-                out["f:" + key] = LEAF
-    return out
+class _Conflicts(Exception):
+    """Fields that others own and that would change, by manager."""
+
+    def __init__(self, found: list[tuple[Manager, Fields]]) -> None:
+        super().__init__()
+        self.found = found
 
 
-def _check_unique(node: Node, items: list[Any], path: str) -> None:
-    kind, keys = field_set.list_kind(node)
-    if kind == "atomic":
-        return
-    seen: set[str] = set()
-    for item in items:
-        if kind == "map" and not isinstance(item, dict):
-            raise bad_request(f"failed to create typed patch object: {path}: an object is expected")
-        if kind == "map" and all(k not in item for k in keys):
-            missing = ", ".join(keys)
-            raise bad_request(
-                f"failed to create typed patch object: {path}: associative list with keys has an element that omits "
-                f"key field {json.dumps(missing)} (and doesn't have default value)"
-            )
-        element = field_set.item_element(kind, keys, item)
-        if element in seen:
-            raise bad_request(
-                f"failed to create typed patch object: {path}: duplicate entries for key "
-                f"{field_set.element_text(element)}"
-            )
-        seen.add(element)
+class _Applying:
+    """One configuration on its way into one object."""
 
+    def __init__(self, node: Node, live: Object | None, applied: Object, me: Manager, time: str) -> None:
+        self._node = node
+        self._base: Object = live if live is not None else {}
+        self._config = applied
+        self._kind = applied.get("kind") or ""
+        self._me = me
+        self._time = time
+        skip = skipped(me.api_version, self._kind, me.subresource)
+        self._wanted = field_set.without(typed.fields_of(node, applied) or {}, skip)
+        entries = live_entries(live)
+        if live is not None and not entries:
+            entries = self._before_first_apply(live)
+        self._before = next((e for e in entries if me.is_of(e)), None)
+        self._others = [e for e in entries if e is not self._before]
 
-def _merge(node: Node | None, live: Any, config: Any) -> Any:
-    """The live value with what the configuration says about it."""
-    if config.__class__ is dict:
-        granular = node is not None and node.map_type != "atomic" and node.type in ("object", "map")
-        if not granular or live.__class__ is not dict:
-            live = {}
-            if not granular:
-                return deep_copy(config)
-        out = dict(live)
-        for key, value in config.items():
-            if value is None:
-                out.pop(key, None)
+    def _before_first_apply(self, live: Object) -> list[Object]:
+        """Of an object that was not followed so far, everything is somebody's."""
+        seen = {**live, "metadata": {k: v for k, v in live["metadata"].items() if k != "managedFields"}}
+        managed_fields.record_update(
+            self._node,
+            None,
+            seen,
+            manager=BEFORE_FIRST_APPLY,
+            api_version=self._me.api_version,
+            time=self._time,
+            subresource=self._me.subresource,
+        )
+        return live_entries(seen)
+
+    def run(self, force: bool) -> Object:
+        """The new object. Raises _Conflicts."""
+        base, wanted = self._base, self._wanted
+        merged: Object = typed.merge(self._node, base, self._config)
+        mine: Fields = (self._before or {}).get("fieldsV1") or {}
+        if field_set.difference(mine, wanted):
+            assert self._before is not None
+            merged = self._pruned(merged, mine, self._before.get("apiVersion") or "")
+        comparisons = Comparisons(
+            self._node, base, merged, self._me.api_version, self._kind, self._me.subresource
+        )
+        if not force:
+            self._refuse_conflicts(comparisons)
+        # The order of a list may be new where its items are not.
+        same = bool(base) and merged == base
+        if same:
+            merged = base
+        kept = managed_fields.left(self._others, comparisons)
+        if wanted:
+            # Where the object stays as it is, so does the time.
+            unchanged = same and self._before is not None
+            if (
+                unchanged
+                and mine == wanted
+                and (self._before or {}).get("apiVersion") == self._me.api_version
+            ):
+                kept.append(self._before or {})
             else:
-                out[key] = _merge(field_set.child(node, key), live.get(key), value)
-        return out
-    if config.__class__ is list:
-        after = field_set.items_by_element(node, config) if node is not None else None
-        if after is None:
-            return deep_copy(config)
-        assert node is not None
-        before = field_set.items_by_element(node, live) if isinstance(live, list) else None
-        if before is None:
-            return [_merge(node.items, None, item) for item in config]
-        merged = dict(before)
-        for element, item in after.items():
-            merged[element] = _merge(node.items, before.get(element), item)
-        order = interleave(list(merged), list(before), list(after), lambda element: element)
-        return [merged[element] for element in order]
-    return config
+                time = ((self._before or {}).get("time") if unchanged else "") or self._time
+                kept.append(self._me.entry(wanted, time))
+        out = {**merged, "metadata": dict(merged["metadata"])}
+        store_entries(out, kept)
+        return base if same and out == base else out
+
+    def _refuse_conflicts(self, comparisons: Comparisons) -> None:
+        found = []
+        for entry in self._others:
+            changed = comparisons.of(entry.get("apiVersion") or "")
+            if changed is None:
+                continue
+            both = field_set.intersection(entry.get("fieldsV1") or {}, changed.written())
+            if both:
+                found.append((Manager.of(entry), both))
+        if found:
+            raise _Conflicts(found)
+
+    # What the applier gave up: everything it applied last goes, and then comes back what others own or it wants still,
+    # and whatever it never owned.
+
+    def _pruned(self, merged: Object, mine: Fields, version: str) -> Object:
+        at = self._in(merged, version)
+        if at is None:
+            return merged
+        node, converted = at
+        last = typed.with_structs(node, mine)
+        stripped = typed.without_members(node, converted, last) or {}
+        owned: dict[str, Fields] = {self._me.api_version: self._wanted}
+        for entry in self._others:
+            theirs = entry.get("apiVersion") or ""
+            owned[theirs] = field_set.union(owned.get(theirs, {}), entry.get("fieldsV1") or {})
+        for theirs in sorted(owned, key=lambda v: (v != version, v)):
+            stripped = self._given_back(converted, stripped, version, theirs, owned[theirs])
+        all_, rest = _named(node, converted), _named(node, stripped)
+        gone = field_set.intersection(field_set.difference(all_, rest), last)
+        pruned = typed.without_members(node, converted, gone) or {}
+        back = (
+            in_version(pruned, version, self._kind, self._me.api_version)
+            if version != self._me.api_version
+            else None
+        )
+        return back[1] if back is not None else pruned
+
+    def _given_back(
+        self, merged: Object, stripped: Object, version: str, theirs: str, owned: Fields
+    ) -> Object:
+        """`stripped` with what is owned in another version of the kind; both objects are in `version`."""
+        if theirs == version:
+            node, whole, part = self._at(version), merged, stripped
+        else:
+            there, part_there = (in_version(o, version, self._kind, theirs) for o in (merged, stripped))
+            if there is None or part_there is None:
+                return stripped
+            (node, whole), (_, part) = there, part_there
+        keep = field_set.union(_named(node, part), typed.with_structs(node, owned))
+        out: Object = (
+            typed.without_members(node, whole, field_set.difference(_named(node, whole), keep)) or {}
+        )
+        if theirs == version:
+            return out
+        back = in_version(out, theirs, self._kind, version)
+        return back[1] if back is not None else stripped
+
+    def _in(self, obj: Object, version: str) -> tuple[Node, Object] | None:
+        if version == self._me.api_version:
+            return self._node, obj
+        return in_version(obj, self._me.api_version, self._kind, version)
+
+    def _at(self, version: str) -> Node:
+        found = self._in({}, version)
+        return found[0] if found is not None else self._node
 
 
-def _prune(node: Node | None, value: Any, gone: Fields, owned: Fields) -> Any:
-    """The value without the members of `gone`, which its manager gave up, that are not in `owned`, which somebody
-    wants still."""
-    if value.__class__ is dict:
-        out = dict(value)
-        for element, below in gone.items():
-            name = element[2:]
-            if element[:2] == "f:" and name in out:
-                left = _pruned_part(field_set.child(node, name), out[name], below, owned.get(element))
-                if left is None:
-                    del out[name]
-                else:
-                    out[name] = left
-        return out
-    if value.__class__ is list and node is not None:
-        items = field_set.items_by_element(node, value)
-        if items is None:
-            return value
-        keys = field_set.list_kind(node)[1]
-        kept = []
-        for element, item in items.items():
-            below = gone.get(element)
-            left = item if below is None else _pruned_part(node.items, item, below, owned.get(element))
-            if left is not None:
-                # An item that stays for somebody's sake stays the same item.
-                kept.append({**{k: item[k] for k in keys if k in item}, **left} if keys else left)
-        return kept
-    return value
+def _named(node: Node, obj: Object) -> Fields:
+    return typed.with_structs(node, typed.fields_of(node, obj) or {})
 
 
-def _pruned_part(node: Node | None, value: Any, below: Fields, owned: Fields | None) -> Any:
-    """What is left of one part, None for nothing. `owned` is None where nobody owns it or anything in it."""
-    member = not below or "." in below
-    if owned is None and member:
-        return None
-    if not below or owned == LEAF:
-        return value
-    left = _prune(node, value, below, owned or {})
-    # A struct or list that lost its last part goes with it, unless it is somebody's own.
-    return None if not left and value and not (owned is not None and (not owned or "." in owned)) else left
+def _conflict(found: Sequence[tuple[Manager, Fields]]) -> StatusError:
+    """409 with every field that somebody else owns."""
+    listed = sorted(
+        found, key=lambda pair: (pair[0].name, pair[0].operation, pair[0].api_version, pair[0].subresource)
+    )
+    conflicts = [(_described(manager), list(field_set.paths(fields))) for manager, fields in listed]
+    causes = [
+        {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path}
+        for who, paths in conflicts
+        for path in paths
+    ]
+    if len(causes) == 1:
+        message = f"Apply failed with 1 conflict: {causes[0]['message']}: {causes[0]['field']}"
+    else:
+        groups = (
+            f"conflicts with {who}:\n" + "\n".join(f"- {path}" for path in paths) for who, paths in conflicts
+        )
+        message = f"Apply failed with {len(causes)} conflicts: " + "\n".join(groups)
+    return StatusError(409, "Conflict", message, {"causes": causes})
 
 
 def _described(manager: Manager) -> str:
@@ -204,28 +233,3 @@ def _described(manager: Manager) -> str:
     if manager.subresource:
         text += f" with subresource {json.dumps(manager.subresource)}"
     return f"{text} using {manager.api_version}" if manager.operation == "Update" else text
-
-
-def _refuse_conflicts(others: list[Object], written: Fields) -> None:
-    """Raise 409 if anything written is somebody else's."""
-    conflicts: dict[str, list[str]] = {}
-    for entry in others:
-        both = field_set.intersection(entry.get("fieldsV1") or {}, written)
-        if paths := sorted(field_set.paths(both)):
-            conflicts.setdefault(_described(Manager.of(entry)), []).extend(paths)
-    if not conflicts:
-        return
-    causes = [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path}
-        for who, paths in sorted(conflicts.items())
-        for path in paths
-    ]
-    if len(causes) == 1:
-        message = f"Apply failed with 1 conflict: {causes[0]['message']}: {causes[0]['field']}"
-    else:
-        groups = (
-            f"conflicts with {who}:\n" + "\n".join(f"- {p}" for p in paths)
-            for who, paths in sorted(conflicts.items())
-        )
-        message = f"Apply failed with {len(causes)} conflicts: " + "\n".join(groups)
-    raise StatusError(409, "Conflict", message, {"causes": causes})

@@ -1,10 +1,10 @@
-"""Sets of fields, in the shape in which `managedFields` carries them (`FieldsV1`), and how objects turn into them.
+"""Sets of fields, in the shape in which `managedFields` carries them (`FieldsV1`). How objects turn into them is in `typed`.
 
 A set is a tree of dicts: `f:NAME` is a field, `k:{"name":"web"}` an item of a list with keys, `v:"x"` a value of a list
 that is a set. A place without children is a member; one with children is a member if it also has the key `.`. Trees
 are treated as immutable and share parts freely.
 
-Upstream: `sigs.k8s.io/structured-merge-diff` (`fieldpath.Set`, `typed.Comparison`).
+Upstream: `sigs.k8s.io/structured-merge-diff` (`fieldpath.Set`).
 """
 
 from __future__ import annotations
@@ -12,250 +12,23 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
-
-from sampan.api.schema import Node
+from typing import Any
 
 Fields = dict[str, Any]
 LEAF: Fields = {}
 """A member without children. Shared: never change it."""
 
-ALWAYS = frozenset(
-    {
-        "metadata", "spec", "status", "template", "strategy", "updateStrategy", "containers", "loadBalancer", "roleRef",
-        "involvedObject", "regarding", "source", "nodeInfo", "daemonEndpoints", "kubeletEndpoint", "jobTemplate",
-    }
-)  # fmt: skip
-"""Places that every object of a kind has, even an empty one (plain structs in upstream's Go types). They are never
-members themselves: nobody adds or removes them."""
 
-_KEY_DEFAULTS: dict[str, Any] = {"protocol": "TCP"}
-"""List keys that may be left out because their schema gives a default."""
-
-ListKind = Literal["atomic", "set", "map"]
+def member(tree: Fields) -> bool:
+    """Whether the place of a tree is in the set itself."""
+    return not tree or "." in tree
 
 
-def list_kind(node: Node) -> tuple[ListKind, tuple[str, ...]]:
-    """How a list is owned: as one value, by value, or by the keys given. Where the type says nothing, its strategic
-    merge does; without that it is one value."""
-    if node.list_type == "map":
-        return "map", node.list_map_keys
-    if node.list_type == "set":
-        return "set", ()
-    if not node.list_type and "merge" in node.patch_strategy:
-        return ("map", (node.patch_merge_key,)) if node.patch_merge_key else ("set", ())
-    return "atomic", ()
-
-
-@functools.lru_cache(4096)
-def _key_element(keys: tuple[str, ...], values: tuple[Any, ...], _types: tuple[type, ...]) -> str:
-    pairs = dict(sorted((k, v) for k, v in zip(keys, values, strict=True) if v is not None))
-    return "k:" + json.dumps(pairs, separators=(",", ":"), ensure_ascii=False)
-
-
-@functools.lru_cache(4096)
-def _value_element(value: str) -> str:
-    return "v:" + json.dumps(value, ensure_ascii=False)
-
-
-def item_element(kind: ListKind, keys: tuple[str, ...], item: Any) -> str:
-    """The path element of a list item."""
-    if kind == "set":
-        return _value_element(item) if isinstance(item, str) else "v:" + json.dumps(item)
-    values = tuple(item.get(k, _KEY_DEFAULTS.get(k)) for k in keys)
-    return _key_element(keys, values, tuple(map(type, values)))
-
-
-def items_by_element(node: Node, items: list[Any]) -> dict[str, Any] | None:
-    """The items of a list under their path elements, or None if the list is owned as one value."""
-    kind, keys = list_kind(node)
-    if kind == "atomic":
-        return None
-    if kind == "map" and not all(isinstance(i, dict) for i in items):
-        return None
-    found: dict[str, Any] = {}
-    for item in items:
-        found.setdefault(item_element(kind, keys, item), item)
-    return found
-
-
-def child(node: Node | None, name: str) -> Node | None:
-    """The type of a field or map entry, None if it is not known."""
-    if node is None:
-        return None
-    return node.items if node.type == "map" else node.fields.get(name)
-
-
-def children(node: Node | None, value: Any) -> dict[str, tuple[Node | None, Any]] | None:
-    """The parts of a value that are owned each on its own, by path element, or None for a value owned as a whole."""
-    if node is None or node.map_type == "atomic":
-        return None
-    if value.__class__ is dict and node.type in ("object", "map"):
-        if node.type == "map":
-            return {"f:" + k: (node.items, v) for k, v in value.items() if v is not None}
-        fields = node.fields
-        return {"f:" + k: (fields.get(k), v) for k, v in value.items() if v is not None}
-    if value.__class__ is list and node.type == "array":
-        items = items_by_element(node, value)
-        if items is not None:
-            item_type = node.items if list_kind(node)[0] == "map" else None
-            return {k: (item_type, v) for k, v in items.items()}
-    return None
-
-
-def whole(node: Node | None, value: Any) -> Fields:
-    """The set of a value that was not there before: every part of it, and the place itself."""
-    if value.__class__ is dict:
-        if not value or node is None or node.map_type == "atomic":
-            return LEAF
-        out: Fields = {".": LEAF}
-        if node.type == "map":
-            if node.items is None or not node.items.fields:
-                for k, v in value.items():
-                    if v is not None:
-                        out["f:" + k] = LEAF
-                return out
-            for k, v in value.items():
-                out["f:" + k] = whole(node.items, v)
-            return out
-        if node.type != "object" or not node.fields:
-            return LEAF
-        fields = node.fields
-        for k, v in value.items():
-            if v.__class__ is dict or v.__class__ is list:
-                out["f:" + k] = whole(fields.get(k), v)
-            elif v is not None:
-                out["f:" + k] = LEAF
-        return out
-    if value.__class__ is list and value and node is not None:
-        items = items_by_element(node, value)
-        if items is None:
-            return LEAF
-        out = {".": LEAF}
-        for element, item in items.items():
-            out[element] = whole(node.items, item)
-        return out
-    return LEAF
-
-
-@dataclass(slots=True)
-class Comparison:
-    """What changed from one value to another."""
-
-    added: Fields
-    modified: Fields
-    removed: Fields
-
-    @property
-    def same(self) -> bool:
-        return not (self.added or self.modified or self.removed)
-
-    def written(self) -> Fields:
-        """What was added or modified."""
-        return union(self.added, self.modified)
-
-
-def compare(
-    node: Node | None, old: Mapping[str, Any], new: Mapping[str, Any], *, skip: Mapping[str, Any]
-) -> Comparison:
-    """Compare two whole objects. `skip` maps names that are left out to None, or to such a map for their fields."""
-    out = Comparison({}, {}, {})
-    _compare_fields(node, old, new, out.added, out.modified, out.removed, skip, True)
-    return out
-
-
-def _compare_fields(
-    node: Node | None,
-    old: Mapping[str, Any],
-    new: Mapping[str, Any],
-    added: Fields,
-    modified: Fields,
-    removed: Fields,
-    skip: Mapping[str, Any],
-    always: bool,
-) -> None:
-    """Compare objects or maps name by name. `always` tells that the place is there in every object of the kind."""
-    for name, value in new.items():
-        before = old.get(name)
-        if value is before or value is None or (name in skip and skip[name] is None):
-            continue
-        rest = skip.get(name) or LEAF
-        if before is None:
-            if not (always and name in ALWAYS):
-                added["f:" + name] = whole(child(node, name), value)
-                continue
-            before = [] if value.__class__ is list else {}
-            if not value:
-                continue
-        elif not rest and before == value and type(before) is type(value):
-            continue
-        _compare_values(
-            child(node, name),
-            before,
-            value,
-            "f:" + name,
-            added,
-            modified,
-            removed,
-            rest,
-            always and name in ALWAYS,
-        )
-    for name, before in old.items():
-        if before is not None and new.get(name) is None and not (name in skip and skip[name] is None):
-            tree = whole(child(node, name), before)
-            if always and name in ALWAYS:
-                tree = {k: v for k, v in tree.items() if k != "."}
-                if not tree:
-                    continue
-            removed["f:" + name] = tree
-
-
-def _compare_values(
-    node: Node | None,
-    old: Any,
-    new: Any,
-    element: str,
-    added: Fields,
-    modified: Fields,
-    removed: Fields,
-    skip: Mapping[str, Any],
-    always: bool,
-) -> None:
-    a: Fields = {}
-    m: Fields = {}
-    r: Fields = {}
-    granular = node is not None and node.map_type != "atomic"
-    if granular and old.__class__ is dict and new.__class__ is dict and (node.fields or node.type == "map"):  # type: ignore[union-attr]
-        _compare_fields(node, old, new, a, m, r, skip, always)
-    elif (
-        granular
-        and old.__class__ is list
-        and new.__class__ is list
-        and (before := items_by_element(node, old)) is not None  # type: ignore[arg-type]
-        and (after := items_by_element(node, new)) is not None  # type: ignore[arg-type]
-    ):
-        item_type = node.items  # type: ignore[union-attr]
-        for key, value in after.items():
-            if key not in before:
-                a[key] = whole(item_type, value)
-            elif before[key] != value:
-                _compare_values(item_type, before[key], value, key, a, m, r, LEAF, False)
-        for key, value in before.items():
-            if key not in after:
-                r[key] = whole(item_type, value)
-    else:
-        modified[element] = LEAF
-        return
-    if a:
-        added[element] = a
-    if m:
-        modified[element] = m
-    if r:
-        removed[element] = r
-
-
-# --- Set algebra --------------------------------------------------------------------------------------------------
+def with_member(tree: Fields | None) -> Fields:
+    """The tree of a place (None: nothing in it is in the set) with the place itself."""
+    if not tree or "." in tree:
+        return tree or LEAF
+    return {".": LEAF, **tree}
 
 
 def union(a: Fields, b: Fields) -> Fields:
@@ -288,19 +61,15 @@ def difference(a: Fields, b: Fields) -> Fields:
     return _difference(a, b) or {}
 
 
-def _member(tree: Fields) -> bool:
-    return not tree or "." in tree
-
-
 def _difference(a: Fields, b: Fields) -> Fields | None:
     """`a` and `b` are trees of one place. None if no member is left."""
     if not a:
-        return None if _member(b) else a
+        return None if member(b) else a
     out: Fields = {}
     changed = False
     for key, sub in a.items():
         if key == ".":
-            if _member(b):
+            if member(b):
                 changed = True
             else:
                 out[key] = sub
@@ -329,7 +98,7 @@ def intersection(a: Fields, b: Fields) -> Fields:
 
 def _intersection(a: Fields, b: Fields, top: bool = False) -> Fields | None:
     out: Fields = {}
-    if not top and _member(a) and _member(b):
+    if not top and member(a) and member(b):
         out["."] = LEAF
     for key, sub in a.items():
         if key != "." and key in b:
@@ -353,23 +122,86 @@ def without(a: Fields, skip: Mapping[str, Any]) -> Fields:
 
 
 def paths(tree: Fields, prefix: str = "") -> Iterator[str]:
-    """The members, written as upstream writes them: `.spec.containers[name="web"].image`."""
-    for key, sub in tree.items():
-        if key == ".":
-            yield prefix
-        else:
-            path = prefix + element_text(key)
-            if sub:
-                yield from paths(sub, path)
-            else:
-                yield path
+    """The members, written and ordered as upstream does: `.spec.containers[name="web"].image`; of one place all that
+    are members themselves, then what is below them."""
+    elements = sorted((key for key in tree if key != "."), key=_order)
+    for key in elements:
+        if member(tree[key]):
+            yield prefix + element_text(key)
+    for key in elements:
+        if tree[key]:
+            yield from paths(tree[key], prefix + element_text(key))
+
+
+def _order(element: str) -> tuple[str, Any]:
+    """Fields, then items by key, values and indices. (The letters happen to be in this order but for `i`.)"""
+    kind, text = element[0], element[2:]
+    if kind == "f":
+        return kind, text
+    if kind == "i":
+        return "w", int(text)
+    value = json.loads(text)
+    if kind == "k":
+        return kind, [(name, _scalar_order(part)) for name, part in value.items()]
+    return kind, _scalar_order(value)
+
+
+def _scalar_order(value: Any) -> tuple[int, Any]:
+    if isinstance(value, str):
+        return 1, value
+    return (0, value) if isinstance(value, int | float) else (2, str(value))
 
 
 def element_text(element: str) -> str:
+    """A path element in a message: `.spec`, `[name="web"]`, `[="x"]`, `[0]`."""
     kind, text = element[:2], element[2:]
     if kind == "f:":
         return f".{text}"
     if kind == "v:":
         return f"[={text}]"
+    if kind == "i:":
+        return f"[{text}]"
     pairs = json.loads(text)
     return "[" + ",".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in pairs.items()) + "]"
+
+
+# --- Elements, and reading what a client sent ---------------------------------------------------------------------
+
+
+@functools.lru_cache(4096)
+def key_element(keys: tuple[str, ...], values: tuple[Any, ...], _types: tuple[type, ...]) -> str:
+    """The element of an item whose keys have these values (None: it has no such key). The types tell 1 from true."""
+    pairs = dict(sorted((k, v) for k, v in zip(keys, values, strict=True) if v is not None))
+    return "k:" + json.dumps(pairs, separators=(",", ":"), ensure_ascii=False)
+
+
+@functools.lru_cache(4096)
+def value_element(value: str) -> str:
+    """The element of a text in a list that is a set."""
+    return "v:" + json.dumps(value, ensure_ascii=False)
+
+
+def read(tree: Any) -> Fields:
+    """A set that a client sent, with its elements written as we write them. Raises ValueError if it is none."""
+    if not isinstance(tree, dict):
+        raise ValueError("a set of fields is an object")
+    if not tree:
+        return LEAF
+    out: Fields = {}
+    for element, below in tree.items():
+        kind, text = element[:2], element[2:]
+        if element == ".":
+            out["."] = LEAF
+        elif kind == "f:" or (kind == "i:" and text.isascii() and text.isdigit()):
+            out[element] = read(below)
+        elif kind == "k:" and isinstance(pairs := json.loads(text), dict) and pairs:
+            keys = tuple(pairs)
+            values = tuple(pairs.values())
+            if not all(isinstance(v, str | int | float) for v in values):
+                raise ValueError(f"{element}: the value of a key is a text, a number or a boolean")
+            out[key_element(keys, values, tuple(map(type, values)))] = read(below)
+        elif kind == "v:" and not isinstance(value := json.loads(text), dict | list):
+            out[value_element(value) if isinstance(value, str) else "v:" + json.dumps(value)] = read(below)
+        else:
+            raise ValueError(f"{element!r} is no element of a path")
+    return out

@@ -6,43 +6,51 @@ Upstream: `k8s.io/apimachinery/pkg/util/managedfields`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sampan.api import field_set, resources
+from sampan.api import conversion, field_set, resources, schema, typed
 from sampan.api.errors import Object
 from sampan.api.field_set import Fields
 from sampan.api.schema import Node
+from sampan.api.typed import Comparison
 
 MAX_UPDATE_MANAGERS = 10
 ANCIENT = "ancient-changes"
 """Stands for the oldest managers of an object that more than ten have updated."""
 
-_METADATA = dict.fromkeys(
+_METADATA: Mapping[str, Any] = dict.fromkeys(
     (
         "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields",
         "resourceVersion",
     )
 )  # fmt: skip
+_NOT_THROUGH_STATUS: Mapping[str, tuple[str, ...]] = {
+    "pods": ("deletionTimestamp", "ownerReferences"),
+    "deployments.apps": ("labels",),
+}
+"""Metadata that a write of the status leaves as it is, by key stem."""
 
 
 @functools.lru_cache(512)
 def skipped(api_version: str, kind: str, subresource: str) -> Mapping[str, Any]:
-    """What nobody owns, in the form that `field_set.compare` takes: identity, bookkeeping, and what a write through
-    this (sub)resource does not change."""
+    """What nobody owns, in the form that `typed.compare` takes: identity, bookkeeping, and what a write through this
+    (sub)resource does not change."""
     skip: dict[str, Any] = {"apiVersion": None, "kind": None, "metadata": _METADATA}
     resource = resources.by_kind(api_version, kind)
     if subresource == "status":
         skip["spec"] = None
-    elif not subresource and (resource is None or resource.subresource("status") is not None):
+        if resource is not None and (more := _NOT_THROUGH_STATUS.get(resource.key_stem)):
+            skip["metadata"] = {**_METADATA, **dict.fromkeys(more)}
+    elif resource is None or resource.subresource("status") is not None:
         skip["status"] = None
     return skip
 
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """What tells one entry from another."""
+    """What tells one entry from another. Of an applier the version does not: it may change it."""
 
     name: str
     operation: str
@@ -56,6 +64,15 @@ class Manager:
             entry.get("operation") or "",
             entry.get("apiVersion") or "",
             entry.get("subresource") or "",
+        )
+
+    def is_of(self, entry: Mapping[str, Any]) -> bool:
+        """Whether an entry is this manager's."""
+        return (
+            entry.get("manager") == self.name
+            and entry.get("operation") == self.operation
+            and (entry.get("subresource") or "") == self.subresource
+            and (self.operation == "Apply" or entry.get("apiVersion") == self.api_version)
         )
 
     def entry(self, fields: Fields, time: str) -> Object:
@@ -72,19 +89,44 @@ class Manager:
         return out
 
 
-def base_entries(old: Object | None, new: Object) -> list[Object]:
-    """The entries that a write starts from: those sent with the object (a single empty one resets them), else those
-    of the stored object."""
+def live_entries(live: Object | None) -> list[Object]:
+    """The entries of a stored object."""
+    return (
+        list(live["metadata"].get("managedFields") or ()) if live is not None and "metadata" in live else []
+    )
+
+
+def base_entries(old: Object | None, new: Object, subresource: str = "") -> list[Object]:
+    """The entries that a write starts from: those sent with the object (a single empty one resets them) if they can be
+    read, else those of the stored object. A subresource cannot change them."""
     sent = new["metadata"].get("managedFields")
-    if sent is not None and len(sent) == 1 and not sent[0]:
-        return []
-    if sent and all(e.get("fieldsType") == "FieldsV1" and isinstance(e.get("fieldsV1"), dict) for e in sent):
+    if not sent or subresource:
+        return live_entries(old)
+    if old is not None and sent == old["metadata"].get("managedFields"):
         return list(sent)
-    return list((old or {}).get("metadata", {}).get("managedFields") or ())
+    if len(sent) == 1 and not sent[0]:
+        return []
+    try:
+        return list({Manager.of(e) if e["operation"] == "Update" else (e.get("manager"), e.get("subresource")): e
+                     for e in map(_read, sent)}.values())  # fmt: skip
+    except ValueError:
+        return live_entries(old)
+
+
+def _read(entry: Mapping[str, Any]) -> Object:
+    """An entry that a client sent. Raises ValueError."""
+    if entry.get("operation") not in ("Apply", "Update"):
+        raise ValueError("operation must be `Apply` or `Update`")
+    if not entry.get("apiVersion"):
+        raise ValueError("apiVersion must not be empty")
+    if entry.get("fieldsType") != "FieldsV1":
+        raise ValueError("fieldsType must be FieldsV1")
+    return {**entry, "fieldsV1": field_set.read(entry.get("fieldsV1") or {})}
 
 
 def store_entries(obj: Object, entries: list[Object]) -> None:
-    """Put entries on an object, in upstream's order."""
+    """Put entries on an object, in upstream's order. Those that own nothing are dropped."""
+    entries = [e for e in entries if e.get("fieldsV1")]
     if entries:
         entries.sort(key=_order)
         obj["metadata"]["managedFields"] = entries
@@ -102,6 +144,62 @@ def _order(entry: Object) -> tuple[str, str, str, str, str]:
     )
 
 
+class Comparisons:
+    """What changed between two states of an object, in each of its versions that somebody owns fields of."""
+
+    def __init__(
+        self, node: Node, old: Object, new: Object, api_version: str, kind: str, subresource: str
+    ) -> None:
+        self._old = old
+        self._new = new
+        self._api_version = api_version
+        self._kind = kind
+        self._subresource = subresource
+        self.own = typed.compare(node, old, new, skip=skipped(api_version, kind, subresource))
+        self._of: dict[str, Comparison | None] = {api_version: self.own}
+
+    def of(self, api_version: str) -> Comparison | None:
+        """The comparison in a version, None if the kind has no such version (any more)."""
+        if api_version not in self._of:
+            self._of[api_version] = self._compare(api_version)
+        return self._of[api_version]
+
+    def _compare(self, api_version: str) -> Comparison | None:
+        old = in_version(self._old, self._api_version, self._kind, api_version)
+        new = in_version(self._new, self._api_version, self._kind, api_version)
+        if old is None or new is None:
+            return None
+        skip = skipped(api_version, self._kind, self._subresource)
+        return typed.compare(new[0], old[1], new[1], skip=skip)
+
+
+def in_version(obj: Object, given: str, kind: str, wanted: str) -> tuple[Node, Object] | None:
+    """An object of one version (maybe without its parts) in another, with its type; None if there is no such version."""
+    mine, other = resources.by_kind(given, kind), resources.by_kind(wanted, kind)
+    if mine is None or other is None or resources.hub(mine) is not resources.hub(other):
+        return None
+    node = schema.node(other.definition)
+    if not obj:
+        return node, obj
+    return node, conversion.shown(other, conversion.kept(mine, resources.hub(mine), obj))
+
+
+def left(entries: Iterable[Object], comparisons: Comparisons) -> list[Object]:
+    """What the entries of others still own after somebody changed an object. Unchanged ones are the same as before."""
+    kept: list[Object] = []
+    for entry in entries:
+        comparison = comparisons.of(entry.get("apiVersion") or "")
+        if comparison is None:
+            continue
+        fields = entry.get("fieldsV1") or {}
+        rest = field_set.difference(field_set.difference(fields, comparison.written()), comparison.removed)
+        if rest is fields:
+            kept.append(entry)
+        elif rest:
+            kept.append({**entry, "fieldsV1": rest})
+    return kept
+
+
 def record_update(
     node: Node,
     old: Object | None,
@@ -110,53 +208,67 @@ def record_update(
     manager: str,
     api_version: str,
     time: str,
-    operation: str = "Update",
     subresource: str = "",
 ) -> None:
     """Set `new["metadata"]["managedFields"]` for a create (`old` is None), an update or a patch.
 
     The writer becomes the owner of what it added or changed; whoever owned that, or what went, owns it no more.
-    `time` is the moment of the write as `metav1.Time`. Entries that did not change are shared with `old`.
+    `time` is the moment of the write as `metav1.Time`. Entries that did not change are shared with `old`. An object
+    whose managers were reset is not followed until somebody applies it.
     """
-    me = Manager(manager, operation, api_version, subresource)
-    skip = skipped(new.get("apiVersion") or api_version, new.get("kind") or "", subresource)
-    entries = base_entries(old, new)
-    comparison = field_set.compare(node, old or {}, new, skip=skip)
-    if comparison.same:
+    entries = base_entries(old, new, subresource)
+    if not entries and old is not None:
+        new["metadata"].pop("managedFields", None)
+        return
+    comparisons = Comparisons(node, old or {}, new, api_version, new.get("kind") or "", subresource)
+    if comparisons.own.same:
         store_entries(new, entries)
         return
-    written = comparison.written()
-    kept: list[Object] = []
-    mine: Fields = {}
-    for entry in entries:
-        fields = entry.get("fieldsV1") or {}
-        if Manager.of(entry) == me:
-            mine = field_set.difference(fields, comparison.removed)
-            continue
-        rest = field_set.difference(field_set.difference(fields, written), comparison.removed)
-        if rest is fields:
-            kept.append(entry)
-        elif rest:
-            kept.append({**entry, "fieldsV1": rest})
-    mine = field_set.union(mine, written)
-    if mine:
-        kept.append(me.entry(mine, time))
+    kept = left(entries, comparisons)
+    written = comparisons.own.written()
+    if written:
+        me = Manager(manager, "Update", api_version, subresource)
+        mine = next((i for i, e in enumerate(kept) if me.is_of(e)), None)
+        if mine is not None:
+            written = field_set.union(kept.pop(mine)["fieldsV1"], written)
+        kept.append(me.entry(written, time))
     store_entries(new, _capped(kept) if len(kept) > MAX_UPDATE_MANAGERS else kept)
 
 
 def _capped(entries: list[Object]) -> list[Object]:
-    """At most ten entries of updates: the oldest beyond that become one."""
-    updates = sorted((e for e in entries if e.get("operation") == "Update"), key=_order)
-    excess = len(updates) - MAX_UPDATE_MANAGERS
-    if excess <= 0:
-        return entries
-    # One more than the excess, because what they become takes a place too; one entry for each API version.
-    oldest = updates[: excess + 1]
-    out = [e for e in entries if not any(e is o for o in oldest)]
-    merged: dict[str, Object] = {}
-    for entry in oldest:
+    """At most ten entries of updates: the oldest of each version become one, as long as there are more."""
+    updates = sorted((e for e in entries if e.get("operation") == "Update"), key=_age)
+    out = list(entries)
+    count = len(updates)
+    buckets: dict[str, Object] = {}
+    for entry in updates:
+        if count <= MAX_UPDATE_MANAGERS:
+            break
+        if not any(e is entry for e in out):
+            continue
         version = entry.get("apiVersion") or ""
-        before = merged.get(version)
-        fields = field_set.union(before["fieldsV1"], entry["fieldsV1"]) if before else entry["fieldsV1"]
-        merged[version] = Manager(ANCIENT, "Update", version).entry(fields, entry.get("time") or "")
-    return out + list(merged.values())
+        before = buckets.get(version)
+        if before is None:
+            buckets[version] = entry
+            continue
+        bucket = Manager(ANCIENT, "Update", version)
+        fields = field_set.union(entry["fieldsV1"], before["fieldsV1"])
+        known = next((e for e in out if e is not before and e is not entry and bucket.is_of(e)), None)
+        if known is not None:
+            fields = field_set.union(fields, known["fieldsV1"])
+            count -= 1
+        # The time of what was merged into it last: it is the more recent.
+        buckets[version] = bucket.entry(fields, entry.get("time") or "")
+        out = [e for e in out if not (e is before or e is entry or e is known)]
+        out.append(buckets[version])
+        count -= 1
+    return out
+
+
+def _age(entry: Object) -> tuple[str, str, str, str]:
+    return (
+        entry.get("time") or "",
+        entry.get("manager") or "",
+        entry.get("apiVersion") or "",
+        entry.get("subresource") or "",
+    )
