@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sampan.api import decoding, defaults, managed_fields, schema, strategy, support, validation
+from sampan.api import conversion, decoding, defaults, managed_fields, schema, strategy, support, validation
 from sampan.api.errors import FieldError, Object, StatusError, bad_request, invalid
 from sampan.api.objects import new_uid, now
-from sampan.api.resources import Resource
+from sampan.api.resources import Resource, hub
 from sampan.apiserver.types import User
 
 FieldValidation = Literal["Strict", "Warn", "Ignore"]
@@ -71,15 +71,20 @@ def check_resource(resource: Resource, obj: Object, writing: Writing, duplicates
     check_type(resource.definition, resource.api_version, resource.kind, obj, writing, duplicates)
 
 
-def begin_create(resource: Resource, obj: Object) -> None:
-    """Give a new object its defaults and what the server alone decides: uid, creation time, first status."""
+def begin_create(resource: Resource, obj: Object, writing: Writing, applied: bool = False) -> None:
+    """Give a new object (in its stored form) its defaults and what the server alone decides: uid, creation time, first
+    status. `resource` is the one that was asked for. Who created it owns the defaults, but not what the server adds;
+    of an object that was `applied` the managedFields stand."""
+    row = hub(resource)
     metadata = obj["metadata"]
     for name in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
         metadata.pop(name, None)
     metadata["uid"] = new_uid()
     metadata["creationTimestamp"] = now()
-    defaults.apply(resource, obj)
-    strategy.prepare_create(resource, obj)
+    defaults.apply(row, obj)
+    if not applied:
+        record_fields(resource, obj, None, writing)
+    strategy.prepare_create(row, obj)
 
 
 def validate_create(resource: Resource, obj: Object, writing: Writing) -> None:
@@ -104,7 +109,12 @@ def validate_update(resource: Resource, new: Object, old: Object, subresource: s
 def record_fields(
     resource: Resource, new: Object, old: Object | None, writing: Writing, subresource: str = ""
 ) -> None:
-    """Note in `metadata.managedFields` who set what in this write."""
+    """Note in `metadata.managedFields` who set what in this write. `resource` is the one that was asked for: the fields
+    are named as in its version; both objects are in their stored form."""
+    given = new
+    if resource.storage:
+        new = conversion.shown(resource, {**new, "metadata": dict(new["metadata"])})
+        old = conversion.shown(resource, old) if old is not None else None
     managed_fields.record_update(
         schema.node(resource.definition),
         old,
@@ -114,6 +124,11 @@ def record_fields(
         time=now(),
         subresource=subresource,
     )
+    if new is not given:
+        entries = new["metadata"].get("managedFields")
+        given["metadata"].pop("managedFields", None)
+        if entries:
+            given["metadata"]["managedFields"] = entries
 
 
 def _refuse(resource: Resource, obj: Object, problems: Sequence[FieldError]) -> None:

@@ -87,10 +87,8 @@ class Registry:
             None,
             writing.dry_run,
         )
-        preparation.begin_create(row, obj)
+        preparation.begin_create(resource, obj, writing, applied)
         await self.admission.mutate(attributes)
-        if not applied:
-            preparation.record_fields(row, obj, None, writing)
         preparation.validate_create(row, obj, writing)
         await self.admission.validate(attributes)
         writing.warnings += attributes.warnings
@@ -210,7 +208,7 @@ class Registry:
         row = hub(resource)
         old = record.obj
         preparation.begin_update(row, new, old, subresource)
-        preparation.record_fields(row, new, old, writing, subresource)
+        preparation.record_fields(resource, new, old, writing, subresource)
         return await self.finish_update(resource, record, new, subresource, writing)
 
     async def finish_update(
