@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sampan.api.defaults import apps, core, networking, pods, rbac, services
+from sampan.api.defaults import (
+    apps,
+    core,
+    networking,
+    pods,
+    quota,
+    rbac,
+    scheduling,
+    services,
+    storage,
+)
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
 
@@ -20,8 +30,17 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
     ("", "Namespace"): core.namespace,
     ("", "Node"): core.node,
     ("", "Binding"): core.binding,
+    ("", "LimitRange"): quota.limit_range,
+    ("", "PersistentVolume"): storage.persistent_volume,
+    ("", "PersistentVolumeClaim"): storage.persistent_volume_claim,
+    ("scheduling.k8s.io", "PriorityClass"): scheduling.priority_class,
+    ("storage.k8s.io", "StorageClass"): storage.storage_class,
+    ("storage.k8s.io", "CSIDriver"): storage.csi_driver,
+    ("storage.k8s.io", "VolumeAttachment"): storage.volume_attachment,
     ("apps", "Deployment"): apps.deployment,
     ("apps", "ReplicaSet"): apps.replica_set,
+    ("apps", "DaemonSet"): apps.daemon_set,
+    ("apps", "StatefulSet"): apps.stateful_set,
     ("networking.k8s.io", "IngressClass"): networking.ingress_class,
     ("networking.k8s.io", "NetworkPolicy"): networking.network_policy,
     ("rbac.authorization.k8s.io", "RoleBinding"): rbac.binding,

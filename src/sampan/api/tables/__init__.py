@@ -10,7 +10,18 @@ from typing import Any, Literal
 
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
-from sampan.api.tables import core, network, pods, workloads
+from sampan.api.tables import (
+    autoscaling,
+    batch,
+    classes,
+    core,
+    network,
+    pods,
+    policy,
+    quota,
+    storage,
+    workloads,
+)
 from sampan.api.tables.cells import Column, Row, human_duration
 
 __all__ = ["Column", "columns", "human_duration", "render"]
@@ -29,8 +40,34 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Row]] = {
     "events": (core.EVENT_COLUMNS, core.event_row),
     "deployments.apps": (workloads.DEPLOYMENT_COLUMNS, workloads.deployment_row),
     "replicasets.apps": (workloads.REPLICASET_COLUMNS, workloads.replicaset_row),
+    "daemonsets.apps": (workloads.DAEMONSET_COLUMNS, workloads.daemonset_row),
+    "statefulsets.apps": (workloads.STATEFULSET_COLUMNS, workloads.statefulset_row),
+    "controllerrevisions.apps": (workloads.CONTROLLERREVISION_COLUMNS, workloads.controllerrevision_row),
+    "replicationcontrollers": (workloads.REPLICATIONCONTROLLER_COLUMNS, workloads.replicationcontroller_row),
+    "podtemplates": (workloads.PODTEMPLATE_COLUMNS, workloads.podtemplate_row),
+    "jobs.batch": (batch.JOB_COLUMNS, batch.job_row),
+    "cronjobs.batch": (batch.CRONJOB_COLUMNS, batch.cronjob_row),
+    "horizontalpodautoscalers.autoscaling": (autoscaling.COLUMNS, autoscaling.row),
+    "poddisruptionbudgets.policy": (policy.COLUMNS, policy.row),
     "endpointslices.discovery.k8s.io": (network.ENDPOINTSLICE_COLUMNS, network.endpointslice_row),
     "leases.coordination.k8s.io": (core.LEASE_COLUMNS, core.lease_row),
+    "resourcequotas": (quota.RESOURCEQUOTA_COLUMNS, quota.resourcequota_row),
+    "persistentvolumes": (storage.PV_COLUMNS, storage.pv_row),
+    "persistentvolumeclaims": (storage.PVC_COLUMNS, storage.pvc_row),
+    "storageclasses.storage.k8s.io": (storage.STORAGECLASS_COLUMNS, storage.storageclass_row),
+    "csidrivers.storage.k8s.io": (storage.CSIDRIVER_COLUMNS, storage.csidriver_row),
+    "csinodes.storage.k8s.io": (storage.CSINODE_COLUMNS, storage.csinode_row),
+    "csistoragecapacities.storage.k8s.io": (
+        storage.CSISTORAGECAPACITY_COLUMNS,
+        storage.csistoragecapacity_row,
+    ),
+    "volumeattachments.storage.k8s.io": (storage.VOLUMEATTACHMENT_COLUMNS, storage.volumeattachment_row),
+    "volumeattributesclasses.storage.k8s.io": (
+        storage.VOLUMEATTRIBUTESCLASS_COLUMNS,
+        storage.volumeattributesclass_row,
+    ),
+    "priorityclasses.scheduling.k8s.io": (classes.PRIORITYCLASS_COLUMNS, classes.priorityclass_row),
+    "runtimeclasses.node.k8s.io": (classes.RUNTIMECLASS_COLUMNS, classes.runtimeclass_row),
     "ingresses.networking.k8s.io": (network.INGRESS_COLUMNS, network.ingress_row),
     "ingressclasses.networking.k8s.io": (network.INGRESSCLASS_COLUMNS, network.ingressclass_row),
     "networkpolicies.networking.k8s.io": (network.NETWORKPOLICY_COLUMNS, network.networkpolicy_row),

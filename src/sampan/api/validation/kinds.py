@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from sampan.api.validation import Rules, apps, core, formats, networking, pods, rbac, services
+from sampan.api.validation import (
+    Rules,
+    apps,
+    core,
+    formats,
+    networking,
+    persistent_volumes,
+    pods,
+    priority,
+    quota,
+    rbac,
+    runtime_class,
+    services,
+    storage,
+)
 
 _RBAC = "rbac.authorization.k8s.io"
 _NETWORKING = "networking.k8s.io"
+_STORAGE = "storage.k8s.io"
 _EVENT = Rules(create=core.event, update=core.event_update)
 
 RULES: dict[tuple[str, str], Rules] = {
@@ -21,10 +36,42 @@ RULES: dict[tuple[str, str], Rules] = {
     ("events.k8s.io", "Event"): _EVENT,
     ("apps", "Deployment"): Rules(create=apps.deployment, update=apps.deployment_update),
     ("apps", "ReplicaSet"): Rules(create=apps.replica_set, update=apps.replica_set_update),
+    ("apps", "DaemonSet"): Rules(create=apps.daemon_set, update=apps.daemon_set_update),
+    ("apps", "StatefulSet"): Rules(create=apps.stateful_set, update=apps.stateful_set_update),
+    ("apps", "ControllerRevision"): Rules(
+        create=apps.controller_revision, update=apps.controller_revision_update
+    ),
     ("discovery.k8s.io", "EndpointSlice"): Rules(
         create=services.endpoint_slice, update=services.endpoint_slice_update
     ),
     ("coordination.k8s.io", "Lease"): Rules(create=core.lease),
+    ("", "LimitRange"): Rules(create=quota.limit_range),
+    ("", "ResourceQuota"): Rules(create=quota.resource_quota, update=quota.resource_quota_update),
+    ("", "PersistentVolume"): Rules(
+        create=persistent_volumes.persistent_volume, update=persistent_volumes.persistent_volume_update
+    ),
+    ("", "PersistentVolumeClaim"): Rules(
+        create=persistent_volumes.persistent_volume_claim,
+        update=persistent_volumes.persistent_volume_claim_update,
+    ),
+    (_STORAGE, "StorageClass"): Rules(create=storage.storage_class, update=storage.storage_class_update),
+    (_STORAGE, "CSIDriver"): Rules(create=storage.csi_driver, update=storage.csi_driver_update),
+    (_STORAGE, "CSINode"): Rules(create=storage.csi_node, update=storage.csi_node_update),
+    (_STORAGE, "CSIStorageCapacity"): Rules(
+        create=storage.csi_storage_capacity, update=storage.csi_storage_capacity_update
+    ),
+    (_STORAGE, "VolumeAttachment"): Rules(
+        create=storage.volume_attachment, update=storage.volume_attachment_update
+    ),
+    (_STORAGE, "VolumeAttributesClass"): Rules(
+        create=storage.volume_attributes_class, update=storage.volume_attributes_class_update
+    ),
+    ("scheduling.k8s.io", "PriorityClass"): Rules(
+        create=priority.priority_class, update=priority.priority_class_update
+    ),
+    ("node.k8s.io", "RuntimeClass"): Rules(
+        create=runtime_class.runtime_class, update=runtime_class.runtime_class_update
+    ),
     (_NETWORKING, "Ingress"): Rules(create=networking.ingress_create, update=networking.ingress_update),
     (_NETWORKING, "IngressClass"): Rules(
         create=networking.ingress_class, update=networking.ingress_class_update

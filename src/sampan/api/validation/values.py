@@ -117,3 +117,16 @@ def positive_int_or_percent(path: str, value: int | str) -> Problems:
     if isinstance(value, str):
         return formatted(path, value, formats.percent)
     return non_negative(path, value)
+
+
+def int_or_percent_amount(value: int | str) -> int:
+    """The number in an integer or percentage; 0 for what is neither."""
+    if isinstance(value, str):
+        return 0 if formats.percent(value) else int(value[:-1])
+    return value
+
+
+def at_most_100_percent(path: str, value: int | str) -> Problems:
+    if isinstance(value, str) and int_or_percent_amount(value) > 100:
+        return [invalid_value(path, value, "must not be greater than 100%")]
+    return []
