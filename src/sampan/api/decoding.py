@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from sampan.api.errors import Object, StatusError, bad_request, unsupported_media_type
-from sampan.api.type_check import cannot_handle, check, join, json_kind
+from sampan.api.type_check import Undecodable, check, join, json_kind
 
-__all__ = ["MAX_BODY", "MAX_DEPTH", "check", "parse", "strict_error"]
+__all__ = ["MAX_BODY", "MAX_DEPTH", "Undecodable", "check", "parse", "strict_error"]
 
 MAX_BODY = 3 * 1024 * 1024
 """Bytes of a request body, as upstream's default."""
@@ -44,9 +44,9 @@ def parse(body: bytes, content_type: str, duplicates: bool = True) -> tuple[Obje
     )
 
 
-def strict_error(obj: Object, problems: Iterable[str]) -> StatusError:
+def strict_error(obj: Object, problems: Iterable[str]) -> Undecodable:
     """The refusal of an object with unknown or duplicate fields (fieldValidation Strict)."""
-    return bad_request(cannot_handle(obj) + "strict decoding error: " + ", ".join(problems))
+    return Undecodable(obj, "strict decoding error: " + ", ".join(problems))
 
 
 def _object(value: Any) -> Object:

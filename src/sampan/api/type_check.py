@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sampan.api import intent, quantity
-from sampan.api.errors import Object, bad_request, show
+from sampan.api.errors import Object, StatusError, show
 from sampan.api.schema import MICRO_TIME, QUANTITY, TIME, Node
 
 # The quick pass
@@ -150,19 +150,27 @@ def cannot_handle(obj: Object) -> str:
     return f'{kind} in version "{version}" cannot be handled as a {kind}: ' if kind else ""
 
 
+class Undecodable(StatusError):
+    """An object that does not have its type: 400. `problem` is what is wrong, without the object's name."""
+
+    def __init__(self, obj: Object, problem: str) -> None:
+        super().__init__(400, "BadRequest", cannot_handle(obj) + problem)
+        self.problem = problem
+
+
 def check(node: Node, obj: Object) -> list[str]:
     """Hold an object against its type, in place: unknown fields are dropped and returned as upstream's problems
     (`unknown field "spec.containers[0].foo"`, with the likely intent after it), nulls become absent, quantities and
     times get their normal form.
 
-    Raises StatusError 400 that lists every value of a wrong type: path, given value, expected type, likely intent.
+    Raises Undecodable that lists every value of a wrong type: path, given value, expected type, likely intent.
     """
     if _checker(node)(obj):
         return []
     thorough = _Thorough(node)
     thorough.object(node, obj, "", "", "")
     if thorough.wrong:
-        raise bad_request(cannot_handle(obj) + "; ".join(thorough.wrong))
+        raise Undecodable(obj, "; ".join(thorough.wrong))
     return thorough.unknown
 
 

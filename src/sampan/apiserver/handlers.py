@@ -7,25 +7,34 @@ Reads are answered in the call itself, from the watch cache: no task is made and
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from sampan.api import decoding, errors, schema
 from sampan.api.errors import Object, StatusError
 from sampan.api.resources import BINDINGS, ENDPOINTS, NAMESPACES, Resource
-from sampan.apiserver import authorization, bodies, deletion, listing, negotiation, preparation, requestinfo
+from sampan.apiserver import (
+    authorization,
+    bodies,
+    deletion,
+    list_options,
+    negotiation,
+    preparation,
+    reads,
+    requestinfo,
+)
 from sampan.apiserver.authentication import KeysWanted
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
-from sampan.apiserver.events import Selection
 from sampan.apiserver.impersonation import impersonate
-from sampan.apiserver.listing import Listed, Lists
-from sampan.apiserver.negotiation import Rendering
+from sampan.apiserver.listing import Lists
 from sampan.apiserver.patching import Patching
+from sampan.apiserver.reads import Reads
 from sampan.apiserver.records import Record
 from sampan.apiserver.registry import Registry
+from sampan.apiserver.rendering import Rendering
 from sampan.apiserver.subresources import CONNECT, Actions, view_of
 from sampan.apiserver.types import Authenticator, Authorizer, Connector, RequestInfo, User
 from sampan.apiserver.watchcache import WatchCache
-from sampan.apiserver.watching import parse_revision, too_large, watch
 from sampan.client.types import APPLY_PATCH
 from sampan.transport.types import Answer, Request, Response
 
@@ -59,7 +68,7 @@ class Handlers:
         self._registry = registry
         self._patching = patching
         self._deletion = deletion
-        self._lists = lists
+        self._reads = Reads(cache, lists)
         self._actions = actions
         self._authenticator = authenticator
         self._authorizer = authorizer
@@ -76,6 +85,7 @@ class Handlers:
 
     def handle(self, request: Request) -> Answer | Awaitable[Answer]:
         """Answer a request. Failures become Status answers here; only bugs are raised."""
+        self._cache.lag.arm()
         try:
             if request.target.startswith("/api/v1/proxy/"):
                 request.target = requestinfo.modern_target(request.target)
@@ -133,19 +143,15 @@ class Handlers:
             if resource.namespaced and not info.namespace:
                 raise errors.page_not_found()
             self._check_verb(resource, verb)
-            return self._get(request, info, resource)
+            return self._reads.get(request, info, resource)
         if verb == "list":
             self._check_verb(resource, verb)
-            return self._list(request, info, resource)
+            return self._reads.list(request, info, resource)
         if verb == "watch":
             self._check_verb(resource, verb)
-            selection = Selection(
-                resource,
-                info.namespace if resource.namespaced else "",
-                info.label_selector,
-                _field_selector(info),
-            )
-            return watch(self._cache, request, selection, _rendering(resource, request))
+            if request.method not in ("GET", "HEAD"):
+                raise _method_not_allowed()
+            return self._reads.watch(request, info, resource)
         writer = self._writers.get(verb)
         if writer is None or (verb in ("update", "patch", "delete") and not info.name):
             raise _method_not_allowed()
@@ -159,38 +165,6 @@ class Handlers:
     def _check_verb(self, resource: Resource, verb: str) -> None:
         if verb not in resource.verbs:
             raise _method_not_allowed()
-
-    # -- reads
-
-    def _get(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
-        record = self._record(request, info, resource)
-        accept = request.headers.get("accept", "")
-        rendering = _rendering(resource, request, accept)
-        return Response(200, rendering.one(record), rendering.content_type)
-
-    def _record(self, request: Request, info: RequestInfo, resource: Resource) -> Record:
-        if "?" in request.target:
-            asked = parse_revision(request.param("resourceVersion"))
-            if asked > self._cache.revision:
-                raise too_large(asked, self._cache.revision)
-        namespace = info.namespace if resource.namespaced else ""
-        record = self._cache.record(resource, namespace, info.name)
-        if record is None:
-            raise errors.not_found(resource.plural, info.name, resource.group)
-        return record
-
-    def _list(self, request: Request, info: RequestInfo, resource: Resource) -> Answer | Awaitable[Answer]:
-        rendering = _rendering(resource, request)
-        selection = Selection(
-            resource, info.namespace if resource.namespaced else "", info.label_selector, info.field_selector
-        )
-        listed = self._lists.list(selection, listing.options_from(request.params))
-        if isinstance(listed, Listed):
-            return _list_answer(rendering, listed)
-        return self._list_later(rendering, listed)
-
-    async def _list_later(self, rendering: Rendering, listed: Awaitable[Listed]) -> Answer:
-        return _list_answer(rendering, await listed)
 
     # -- subresources
 
@@ -208,9 +182,9 @@ class Handlers:
             return self._act(request, info, resource, user)
         if info.verb == "get":
             view = view_of(resource, subresource)
-            record = self._record(request, info, resource)
+            record = self._reads.record(request, info, resource)
             if view.kind == resource.kind:
-                rendering = _rendering(resource, request)
+                rendering = negotiation.negotiate(resource, request)
                 return Response(200, rendering.one(record), rendering.content_type)
             return _plain(request, view.read(record.obj), 200)
         return self._writers[info.verb](request, info, resource, user)
@@ -224,7 +198,7 @@ class Handlers:
     # -- writes
 
     async def _create(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
-        rendering = _rendering(resource, request)
+        rendering = negotiation.negotiate(resource, request)
         writing = bodies.writing(request, user)
         obj, duplicates = bodies.read(request, writing.field_validation != "Ignore")
         if resource is BINDINGS:
@@ -241,11 +215,12 @@ class Handlers:
         return _object(rendering, record, 201, writing.warnings)
 
     async def _update(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
-        rendering = _rendering(resource, request)
+        rendering = negotiation.negotiate(resource, request)
         view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
         writing = bodies.writing(request, user)
         face, duplicates = bodies.read(request, writing.field_validation != "Ignore")
         preparation.check_type(view.definition, view.api_version, view.kind, face, writing, duplicates)
+        writing.authorize_create = lambda: self._authorize_create(info, user)
         namespace = info.namespace if resource.namespaced else ""
         record, created = await self._registry.update(resource, namespace, info.name, view, face, writing)
         if view.kind != resource.kind:
@@ -253,7 +228,7 @@ class Handlers:
         return _object(rendering, record, 201 if created else 200, writing.warnings)
 
     async def _patch(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
-        rendering = _rendering(resource, request)
+        rendering = negotiation.negotiate(resource, request)
         view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
         writing = bodies.writing(request, user)
         patch, duplicates, media = bodies.read_patch(request)
@@ -264,20 +239,24 @@ class Handlers:
         elif "force" in request.params:
             problem = errors.forbidden_field("force", "may not be specified for non-apply patch")
             raise errors.invalid("PatchOptions", "", [problem], "meta.k8s.io")
-        if duplicates and writing.field_validation == "Strict":
-            raise decoding.strict_error(patch, duplicates)
-        if duplicates and writing.field_validation == "Warn":
-            writing.warnings += duplicates
+        writing.authorize_create = lambda: self._authorize_create(info, user)
         namespace = info.namespace if resource.namespaced else ""
         record, created = await self._patching.patch(
-            resource, namespace, info.name, view, patch, media, writing
+            resource, namespace, info.name, view, patch, media, writing, duplicates
         )
         if view.kind != resource.kind:
             return _plain(request, view.read(record.obj), 200, writing.warnings)
         return _object(rendering, record, 201 if created else 200, writing.warnings)
 
+    def _authorize_create(self, info: RequestInfo, user: User) -> None:
+        """An update or apply of what is not there is a create. Raises StatusError 403."""
+        creating = replace(info, verb="create")
+        decision = self._authorizer.authorize(user, creating)
+        if not decision.allowed:
+            raise authorization.forbidden(user, creating, decision.reason)
+
     async def _delete(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
-        rendering = _rendering(resource, request)
+        rendering = negotiation.negotiate(resource, request)
         options = self._delete_options(request)
         writing = bodies.writing(request, user)
         namespace = info.namespace if resource.namespaced else ""
@@ -290,19 +269,16 @@ class Handlers:
     async def _delete_collection(
         self, request: Request, info: RequestInfo, resource: Resource, user: User
     ) -> Answer:
-        rendering = _rendering(resource, request)
+        rendering = negotiation.negotiate(resource, request, "list")
+        list_options.read(request.params)
         options = self._delete_options(request)
         writing = bodies.writing(request, user)
-        selection = Selection(
-            resource, info.namespace if resource.namespaced else "", info.label_selector, info.field_selector
+        gone = await self._deletion.delete_collection(
+            resource, reads.selection(info, resource), options, writing
         )
-        gone = await self._deletion.delete_collection(resource, selection, options, writing)
-        return Response(
-            200,
-            rendering.list(gone, self._cache.revision),
-            rendering.content_type,
-            bodies.warning_headers(writing.warnings),
-        )
+        body, size = await rendering.list_in_turns(self._cache.turns, gone, self._cache.revision)
+        headers = bodies.warning_headers(writing.warnings)
+        return Response(200, body, rendering.content_type, headers, size=size)
 
     def _delete_options(self, request: Request) -> deletion.DeleteOptions:
         body: Object | None = None
@@ -314,7 +290,7 @@ class Handlers:
 
 def failure(request: Request, error: StatusError) -> Response:
     """An error as its Status."""
-    body, content_type = negotiation.plain(error.status(), request.headers.get("accept", ""))
+    body, content_type = negotiation.plain(error.status(), request)
     headers = []
     retry = (error.details or {}).get("retryAfterSeconds")
     if retry:
@@ -335,32 +311,12 @@ def _method_not_allowed() -> StatusError:
     return StatusError(405, "MethodNotAllowed", message, {})
 
 
-def _field_selector(info: RequestInfo) -> str:
-    """Of a watch in its old form, whose path names the object."""
-    if info.name and not info.field_selector:
-        return f"metadata.name={info.name}"
-    return info.field_selector
-
-
-def _rendering(resource: Resource, request: Request, accept: str | None = None) -> Rendering:
-    if accept is None:
-        accept = request.headers.get("accept", "")
-    if "as=" in accept:
-        return negotiation.negotiate(resource, accept, request.param("includeObject"))
-    return negotiation.negotiate(resource, accept)
-
-
-def _list_answer(rendering: Rendering, listed: Listed) -> Response:
-    body = rendering.list(listed.records, listed.revision, listed.continue_, listed.remaining)
-    return Response(200, body, rendering.content_type)
-
-
 def _object(rendering: Rendering, record: Record, status: int, warnings: list[str]) -> Response:
     headers = bodies.warning_headers(warnings) if warnings else ()
     return Response(status, rendering.one(record), rendering.content_type, headers)
 
 
 def _plain(request: Request, value: Object, status: int, warnings: list[str] | None = None) -> Response:
-    body, content_type = negotiation.plain(value, request.headers.get("accept", ""))
+    body, content_type = negotiation.plain(value, request)
     headers = bodies.warning_headers(warnings) if warnings else ()
     return Response(status, body, content_type, headers)

@@ -5,12 +5,12 @@ Upstream: `k8s.io/apiserver/pkg/endpoints/handlers/patch.go`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sampan.api import apply, errors, schema
+from sampan.api import apply, configuration, decoding, errors, scale_fields, schema
 from sampan.api import patch as patches
-from sampan.api.errors import Object, StatusError, bad_request
+from sampan.api.errors import Object, bad_request
 from sampan.api.objects import deep_copy, now
 from sampan.api.resources import Resource, hub
 from sampan.apiserver import preparation
@@ -36,31 +36,43 @@ class Patching:
         patch: Any,
         content_type: str,
         writing: Writing,
+        duplicates: Sequence[str] = (),
     ) -> tuple[Record, bool]:
-        """Change an object by one of the four kinds of patch; the second value says whether it was created."""
-        apply_patch = _applier(view, patch, content_type)
+        """Change an object by one of the four kinds of patch; the second value says whether it was created.
+        `duplicates` are the fields that the patch names twice."""
         row = hub(resource)
+        wanted: Object = {}
+        if content_type == APPLY_PATCH:
+            wanted = self._configuration(resource, namespace, name, view, patch, writing, duplicates)
+        apply_patch = _applier(view, patch, content_type)
         while True:
             record = self._registry.cache.record(row, namespace, name)
             if record is None:
                 if content_type != APPLY_PATCH or view.name:
                     raise errors.not_found(row.plural, name, row.group)
-                return await self._apply_missing(resource, namespace, name, patch, writing), True
+                return await self._apply_missing(resource, namespace, wanted, writing), True
             mark = len(writing.warnings)
             try:
                 if content_type == APPLY_PATCH:
-                    return await self._apply(resource, record, view, patch, writing), False
+                    return await self._apply(resource, record, view, wanted, writing), False
                 face = deep_copy(apply_patch(view.read(record.obj)))
-                return await self._patched(resource, record, view, face, writing), False
+                return await self._patched(resource, record, view, patch, face, writing, duplicates), False
             except Conflict:
                 # Tried again on the newer object; a patch that names a version is found out by its preconditions.
                 del writing.warnings[mark:]
 
     async def _patched(
-        self, resource: Resource, record: Record, view: View, face: Object, writing: Writing
+        self,
+        resource: Resource,
+        record: Record,
+        view: View,
+        patch: Any,
+        face: Object,
+        writing: Writing,
+        duplicates: Sequence[str],
     ) -> Record:
         row = hub(resource)
-        preparation.check_type(view.definition, view.api_version, view.kind, face, writing)
+        _check_patched(view, patch, face, writing, duplicates)
         metadata = face["metadata"]
         if metadata.get("name") != record.name:
             raise bad_request(
@@ -72,73 +84,124 @@ class Patching:
             resource, record, view.write(record.obj, face), view.name, writing
         )
 
-    async def _apply(
-        self, resource: Resource, record: Record, view: View, config: Object, writing: Writing
-    ) -> Record:
-        row = hub(resource)
-        if view.kind != resource.kind:
-            what = f"server-side apply of {resource.plural}/{view.name} is not supported by sampan"
-            raise StatusError(501, "NotImplemented", what)
-        self._check_applied(resource, record.namespace, record.name, view, config, writing)
-        asked = config["metadata"].get("resourceVersion") or ""
-        self._registry.check_preconditions(row, record, config["metadata"], asked)
-        live = view.read(record.obj)
-        face = apply.apply(
-            schema.node(view.definition),
-            live,
-            config,
-            manager=writing.manager,
-            api_version=view.api_version,
-            time=now(),
-            force=writing.force,
-            subresource=view.name,
-        )
-        new = view.write(record.obj, deep_copy(face))
-        preparation.begin_update(row, new, record.obj, view.name)
-        return await self._registry.finish_update(resource, record, new, view.name, writing)
+    # -- server-side apply
 
-    async def _apply_missing(
-        self, resource: Resource, namespace: str, name: str, config: Object, writing: Writing
-    ) -> Record:
-        view = ObjectView(resource)
-        self._check_applied(resource, namespace, name, view, config, writing)
-        if config["metadata"].get("uid"):
-            why = f"uid mismatch: the provided object specified uid {config['metadata']['uid']}, and no existing object was found"
-            raise errors.conflict(resource.plural, name, why, resource.group)
-        made = apply.apply(
-            schema.node(resource.definition),
-            None,
-            config,
-            manager=writing.manager,
-            api_version=resource.api_version,
-            time=now(),
-            force=writing.force,
+    def _configuration(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        view: View,
+        given: Any,
+        writing: Writing,
+        duplicates: Sequence[str],
+    ) -> Object:
+        """An applied configuration, held against its type. Raises StatusError."""
+        if not isinstance(given, dict):
+            raise bad_request("error decoding YAML: an applied configuration is one object")
+        version, kind = given.get("apiVersion"), given.get("kind")
+        if not version or not kind or not isinstance(version, str) or not isinstance(kind, str):
+            missing = "apiVersion" if not version or not isinstance(version, str) else "kind"
+            raise bad_request(f"invalid object type: {missing} must be set in an applied configuration")
+        if (version, kind) != (view.api_version, view.kind):
+            raise bad_request(f"invalid object type: {version}, Kind={kind}")
+        if duplicates and writing.field_validation == "Strict":
+            raise bad_request(f"error strict decoding YAML: {', '.join(duplicates)}")
+        if duplicates and writing.field_validation == "Warn":
+            writing.warnings += duplicates
+        metadata = given.get("metadata")
+        if isinstance(metadata, dict) and metadata.get("managedFields") is not None:
+            raise bad_request("metadata.managedFields must be nil")
+        node = schema.node(view.definition)
+        shown = metadata if isinstance(metadata, dict) else {}
+        configuration.refuse(
+            node, given, str(shown.get("namespace") or namespace), str(shown.get("name") or name)
         )
-        obj = deep_copy(made)
-        return await self._registry.create(resource, namespace, obj, writing, applied=True)
-
-    def _check_applied(
-        self, resource: Resource, namespace: str, name: str, view: View, config: Any, writing: Writing
-    ) -> None:
-        if not isinstance(config, dict):
-            raise bad_request("an applied configuration is an object")
-        for needed in ("apiVersion", "kind"):
-            if not config.get(needed):
-                raise bad_request(f"invalid object type: {needed} must be set in an applied configuration")
+        config = deep_copy(given)
         preparation.check_type(view.definition, view.api_version, view.kind, config, writing)
         metadata = config["metadata"]
-        if metadata.get("managedFields"):
-            raise bad_request("metadata.managedFields must be nil")
         check_namespace(resource, namespace, metadata)
         if metadata.setdefault("name", name) != name:
             raise bad_request(
                 f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
             )
+        # A null has a meaning here: it is owned, and takes the value away.
+        _put_back_nulls(config, given)
+        return config
+
+    async def _apply(
+        self, resource: Resource, record: Record, view: View, config: Object, writing: Writing
+    ) -> Record:
+        asked = config["metadata"].get("resourceVersion") or ""
+        self._registry.check_preconditions(hub(resource), record, config["metadata"], asked)
+        live = view.read(record.obj)
+        entries = record.obj["metadata"].get("managedFields") or []
+        scale = view.kind != resource.kind
+        if scale:
+            # A scale shows no managers, but has them.
+            theirs = scale_fields.to_scale(entries, view.api_version)
+            live = {**live, "metadata": {**live["metadata"], "managedFields": theirs}}
+        face = _applied(view, live, config, writing)
+        new = view.write(record.obj, deep_copy(face))
+        if scale:
+            theirs = face["metadata"].get("managedFields") or []
+            new["metadata"]["managedFields"] = deep_copy(
+                scale_fields.to_parent(entries, theirs, resource.api_version)
+            )
+        preparation.begin_update(hub(resource), new, record.obj, view.name)
+        return await self._registry.finish_update(resource, record, new, view.name, writing)
+
+    async def _apply_missing(
+        self, resource: Resource, namespace: str, config: Object, writing: Writing
+    ) -> Record:
+        metadata = config["metadata"]
+        if metadata.get("uid"):
+            why = f"uid mismatch: the provided object specified uid {metadata['uid']}, and no existing object was found"
+            raise errors.conflict(resource.plural, metadata["name"], why, resource.group)
+        writing.authorize_create()
+        obj = deep_copy(_applied(ObjectView(resource), None, config, writing))
+        obj["metadata"].pop("resourceVersion", None)
+        return await self._registry.create(resource, namespace, obj, writing, applied=True)
+
+
+def _applied(view: View, live: Object | None, config: Object, writing: Writing) -> Object:
+    return apply.apply(
+        schema.node(view.definition),
+        live,
+        config,
+        manager=writing.manager,
+        api_version=view.api_version,
+        time=now(),
+        force=writing.force,
+        subresource=view.name,
+    )
+
+
+def _put_back_nulls(checked: Any, given: Any) -> None:
+    """Give a configuration, whose type check took the nulls out, back those that it had."""
+    if isinstance(given, dict) and isinstance(checked, dict):
+        for name, value in given.items():
+            if value is None:
+                checked[name] = None
+            elif isinstance(value, dict | list):
+                _put_back_nulls(checked.get(name), value)
+    elif isinstance(given, list) and isinstance(checked, list):
+        for part, value in zip(checked, given, strict=False):
+            _put_back_nulls(part, value)
+
+
+def _check_patched(view: View, patch: Any, face: Object, writing: Writing, duplicates: Sequence[str]) -> None:
+    """Hold a patched object against its type; what does not fit is told of the patch. Raises StatusError 422."""
+    given = patch if isinstance(patch, dict) else face
+    try:
+        preparation.check_type(view.definition, view.api_version, view.kind, face, writing, duplicates)
+    except decoding.Undecodable as e:
+        raise errors.invalid("", "", [errors.invalid_value("patch", given, e.problem)]) from None
 
 
 def _applier(view: View, patch: Any, content_type: str) -> Callable[[Object], Object]:
     if content_type == JSON_PATCH:
-        return lambda doc: patches.json_patch(deep_copy(doc), patch)
+        return lambda doc: patches.json_patch(doc, patch)
     if content_type == MERGE_PATCH:
         return lambda doc: patches.merge_patch(doc, patch)
     if content_type == STRATEGIC_MERGE_PATCH:
@@ -148,5 +211,5 @@ def _applier(view: View, patch: Any, content_type: str) -> Callable[[Object], Ob
         return lambda doc: doc
     raise errors.unsupported_media_type(
         "the body of the request was in an unknown format - accepted media types include: "
-        f"{JSON_PATCH}, {MERGE_PATCH}, {APPLY_PATCH}"
+        f"{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_MERGE_PATCH}, {APPLY_PATCH}"
     )

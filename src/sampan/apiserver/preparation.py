@@ -6,7 +6,7 @@ once for updates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +17,10 @@ from sampan.api.resources import Resource, hub
 from sampan.apiserver.types import User
 
 FieldValidation = Literal["Strict", "Warn", "Ignore"]
+
+
+def _anyone() -> None:
+    """Our own parts may do anything."""
 
 
 @dataclass(slots=True)
@@ -30,6 +34,8 @@ class Writing:
     field_validation: FieldValidation = "Warn"
     force: bool = False
     """Of server-side apply: take fields from their managers."""
+    authorize_create: Callable[[], None] = _anyone
+    """Raises StatusError 403 if whoever updates may not create what is not there."""
     warnings: list[str] = field(default_factory=list)
     """For the client; grows on the way."""
 

@@ -187,6 +187,7 @@ class Registry:
         if face["metadata"].get("uid"):
             why = f"Precondition failed: UID in precondition: {face['metadata']['uid']}, UID in object meta: "
             raise errors.conflict(row.plural, name, why, row.group)
+        writing.authorize_create()
         return await self.create(resource, namespace, face, writing), True
 
     def check_preconditions(self, row: Resource, record: Record, metadata: Object, asked: str) -> None:
