@@ -11,8 +11,8 @@ from typing import Any
 
 from sampan.api import decoding, errors
 from sampan.api.errors import Object, StatusError, bad_request
+from sampan.apiserver.list_options import flag
 from sampan.apiserver.preparation import Writing
-from sampan.apiserver.requestinfo import truthy
 from sampan.apiserver.types import User
 from sampan.client.types import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 from sampan.transport.types import Request
@@ -82,7 +82,7 @@ def writing(request: Request, user: User) -> Writing:
             problem = errors.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn"))
             raise errors.invalid("CreateOptions", "", [problem], "meta.k8s.io")
         out.field_validation = validation  # type: ignore[assignment]
-    out.force = truthy(request.param("force"))
+    out.force = flag(params, "force")
     return out
 
 

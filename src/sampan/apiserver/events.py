@@ -8,13 +8,13 @@ without a task of its own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
-from sampan.apiserver.negotiation import Rendering
 from sampan.apiserver.records import Record
+from sampan.apiserver.rendering import Rendering
 from sampan.client.types import WatchEvent
 from sampan.transport.types import frame
 
@@ -64,8 +64,11 @@ class Change:
         return made
 
     def forget_frames(self) -> None:
-        """Let go of what only the moment of delivery needs."""
+        """Let go of what only the moment of the commit needs."""
         self._frames = None
+
+    def forget(self) -> None:
+        """Let go of what only the delivery needs."""
         self._events = None
         self._left = None
 
@@ -160,12 +163,12 @@ class Group:
         self.rendering = rendering
         self.watchers: dict[Watcher, None] = {}
 
-    def deliver(self, changes: Sequence[Change]) -> None:
-        """Tell all of changes. What fails for one selection or one watcher ends its watches and nobody else's."""
+    def deliveries(self, changes: Sequence[Change], before: int) -> Sequence[Delivery]:
+        """What is to be told to whom; `before` is the revision before all these. What cannot be shown ends the watches of this selection and nobody else's."""
         try:
             mine = [(t, c) for c in changes if (t := self.selection.classify(c)) is not None]
             if not mine:
-                return
+                return ()
             if (rendering := self.rendering) is None:
                 framed = b""
             elif len(mine) == 1:
@@ -175,14 +178,18 @@ class Group:
         except Exception:  # whatever it is: these watches have missed something, others have not
             log.exception("watches of %s are cut off: an event cannot be shown", self.selection.resource)
             self.cut()
-            return
-        for watcher in list(self.watchers):
-            try:
-                watcher.deliver(mine, framed)
-            except Exception:  # the same for a single one
-                log.exception("a watch of %s is cut off", self.selection.resource)
-                self.watchers.pop(watcher, None)
-                watcher.cut()
+            return ()
+        # Those who are here now: whoever joins later has caught up with these changes by himself.
+        return (Delivery(self, before, iter(list(self.watchers)), mine, framed),)
+
+    def deliver(self, watcher: Watcher, changes: Sequence[tuple[ChangeType, Change]], framed: bytes) -> None:
+        """Tell one watcher. A failure ends his watch and nobody else's."""
+        try:
+            watcher.deliver(changes, framed)
+        except Exception:
+            log.exception("a watch of %s is cut off", self.selection.resource)
+            self.watchers.pop(watcher, None)
+            watcher.cut()
 
     def cut(self) -> None:
         """Cut off every watcher."""
@@ -191,9 +198,30 @@ class Group:
             watcher.cut()
 
 
-def initial(records: Sequence[Record]) -> list[tuple[ChangeType, Change]]:
-    """The state at the start of a watch, as ADDED events."""
-    return [("ADDED", Change("ADDED", r, None)) for r in records]
+class Delivery:
+    """Changes on their way to the watchers of one group; `watchers` is whoever is left."""
+
+    __slots__ = ("before", "changes", "framed", "group", "watchers")
+
+    def __init__(
+        self,
+        group: Group,
+        before: int,
+        watchers: Iterator[Watcher],
+        changes: Sequence[tuple[ChangeType, Change]],
+        framed: bytes,
+    ) -> None:
+        self.group = group
+        self.before = before
+        """The revision before the commit that they come from."""
+        self.watchers = watchers
+        self.changes = changes
+        self.framed = framed
+
+
+def initial(records: Sequence[Record]) -> list[Change]:
+    """The state at the start of a watch, as additions."""
+    return [Change("ADDED", r, None) for r in records]
 
 
 def bookmark_object(resource: Resource, revision: int, *, initial_end: bool = False) -> Object:

@@ -19,14 +19,14 @@ from sampan.api.resources import BINDINGS, Resource
 from sampan.apiserver import deletion
 from sampan.apiserver.deletion import DeleteOptions, Deletion
 from sampan.apiserver.events import Change, ChangeType, Selection, bookmark_object, initial
-from sampan.apiserver.listing import Listed, ListOptions, Lists
+from sampan.apiserver.list_options import ListOptions, parse_revision, too_large
+from sampan.apiserver.listing import Listed, Lists
 from sampan.apiserver.patching import Patching
 from sampan.apiserver.preparation import Writing, check_resource, check_type
 from sampan.apiserver.registry import Registry
 from sampan.apiserver.subresources import Actions, view_of
 from sampan.apiserver.types import User
 from sampan.apiserver.watchcache import WatchCache
-from sampan.apiserver.watching import parse_revision, too_large
 from sampan.client.types import MERGE_PATCH, ObjectList, WatchEvent
 
 MOST_WAITING = 100_000
@@ -102,10 +102,11 @@ class InProcessClient:
         revision = parse_revision(resource_version)
         if revision > self._cache.revision:
             raise too_large(revision, self._cache.revision)
+        first: Sequence[tuple[ChangeType, Change]]
         if revision:
             first = self._cache.backlog(selection, revision)
         else:
-            first = initial(self._cache.shelf(resource).select(selection))
+            first = [("ADDED", c) for c in initial(self._cache.shelf(resource).select(selection))]
         queue = _Queue(resource)
         queue.deliver(first, b"")
         leave = self._cache.join(selection, None, queue)

@@ -8,23 +8,31 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
+from posixpath import normpath
 
 from sampan.api import errors
-from sampan.api.errors import StatusError, bad_request, gone
+from sampan.api.errors import StatusError, bad_request, gone, show
+from sampan.apiserver import list_options
 from sampan.apiserver.events import Selection
+from sampan.apiserver.list_options import EXACT, NOT_OLDER_THAN, ListOptions, too_large
 from sampan.apiserver.records import ROOT, Record
 from sampan.apiserver.watchcache import WatchCache
-from sampan.apiserver.watching import parse_revision, too_large
-from sampan.store.types import Compacted, FutureRevision, Store
+from sampan.store.types import Compacted, Entry, FutureRevision, Store
 
+_AT_ONCE = 500
+"""Most objects that are held against selectors in the call itself."""
+_STEP = 100
 _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list "
     "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
     "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
     "modified, or deleted between the time the first chunk was returned and now may show up in the list."
 )
+_TOKEN_VERSION = "meta.k8s.io/v1"
+_JUST_AFTER = "\0"
+"""Ends the start of a continue token, which names the first key that may come: the least one behind the last shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,66 +45,37 @@ class Listed:
     remaining: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListOptions:
-    limit: int = 0
-    continue_: str = ""
-    resource_version: str = ""
-    match: str = ""
-
-
-def options_from(params: dict[str, list[str]]) -> ListOptions:
-    """The options of a request. Raises StatusError for those that do not fit together."""
-
-    def one(name: str) -> str:
-        return params.get(name, [""])[0]
-
-    limit = one("limit")
-    if limit and not limit.lstrip("-").isdigit():
-        raise bad_request(f"limit must be a number: {limit!r}")
-    options = ListOptions(
-        max(0, int(limit or 0)), one("continue"), one("resourceVersion"), one("resourceVersionMatch")
+def encode_continue(revision: int, last: str) -> str:
+    """A continue token: where to go on (behind `last`, a key without its resource's prefix), and at which revision
+    (-1: at the newest)."""
+    token = json.dumps(
+        {"v": _TOKEN_VERSION, "rv": revision, "start": last + _JUST_AFTER}, separators=(",", ":")
     )
-    match, version = options.match, options.resource_version
-    why = ""
-    if match:
-        if options.continue_:
-            why = "resourceVersionMatch is forbidden when continue is provided"
-        elif not version:
-            why = "resourceVersionMatch is forbidden unless resourceVersion is provided"
-        elif match not in ("Exact", "NotOlderThan"):
-            raise errors.invalid(
-                "ListOptions",
-                "",
-                [errors.not_supported("resourceVersionMatch", match, ("Exact", "NotOlderThan", ""))],
-                "meta.k8s.io",
-            )
-        elif match == "Exact" and version == "0":
-            why = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
-    if why:
-        raise errors.invalid(
-            "ListOptions", "", [errors.forbidden_field("resourceVersionMatch", why)], "meta.k8s.io"
-        )
-    return options
-
-
-def encode_continue(revision: int, start: str) -> str:
-    """A continue token: where to go on, and at which revision (-1: at the newest)."""
-    token = json.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": start}, separators=(",", ":"))
     return base64.urlsafe_b64encode(token.encode()).rstrip(b"=").decode()
 
 
 def _decode_continue(token: str) -> tuple[int, str]:
+    """The revision, and behind which key to go on. Raises StatusError 400 for a token that is not ours."""
     try:
-        found = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        revision, start = found["rv"], found["start"]
-        if found["v"] != "meta.k8s.io/v1" or not isinstance(revision, int) or not isinstance(start, str):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, binascii.Error):
-        raise bad_request("continue key is not valid: incorrect encoding") from None
-    if revision == 0 or not start or ".." in start.split("/"):
-        raise bad_request("continue key is not valid: incorrect encoding")
-    return revision, start
+        data = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        found = json.loads(data)
+        version, revision, start = found["v"], found.get("rv", 0), found.get("start", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
+        raise _bad_token("it cannot be read") from None
+    if version != _TOKEN_VERSION:
+        raise _bad_token(f"server does not recognize this encoded version {show(version)}")
+    if type(revision) is not int or revision == 0 or not -(2**63) <= revision < 2**63:
+        raise _bad_token(f"incorrect encoded start resourceVersion (version {_TOKEN_VERSION})")
+    if not isinstance(start, str) or not start:
+        raise _bad_token(f"encoded start key empty (version {_TOKEN_VERSION})")
+    # What is no clean path below the resource's prefix could lead out of it.
+    if normpath("/" + start.removeprefix("/")) != "/" + start.removeprefix("/"):
+        raise _bad_token(show(start))
+    return revision, start.removeprefix("/").removesuffix(_JUST_AFTER)
+
+
+def _bad_token(why: str) -> StatusError:
+    return bad_request(f"invalid continue token: continue key is not valid: {why}")
 
 
 class Lists:
@@ -105,52 +84,98 @@ class Lists:
         self._cache = cache
 
     def list(self, selection: Selection, options: ListOptions) -> Listed | Awaitable[Listed]:
-        """At once where the cache can answer, which it can for all but the past."""
+        """At once where the cache can answer and little has to be looked at. Raises StatusError: 400 for tokens and
+        revisions that are none, 410 for those that are no longer kept, 504 for those that are yet to come."""
         cache = self._cache
         shelf = cache.shelf(selection.resource)
+        asked = list_options.parse_revision(options.resource_version)
         if options.continue_:
-            if options.resource_version not in ("", "0"):
-                raise bad_request("specifying resource version is not allowed when using continue")
             revision, start = _decode_continue(options.continue_)
+            if asked:
+                raise bad_request("specifying resource version is not allowed when using continue")
             after = f"{ROOT}{shelf.stem}/{start}"
             if revision < 0:
-                return self._page(selection, cache.revision, after, options.limit)
+                return self._present(selection, cache.revision, after, options.limit)
+            if revision > cache.revision:
+                raise too_large(revision, cache.revision)
             if revision >= shelf.revision:
-                return self._page(selection, revision, after, options.limit)
+                return self._present(selection, revision, after, options.limit)
             return self._past(selection, revision, after, options.limit, continued=True)
-        asked = parse_revision(options.resource_version)
         if asked > cache.revision:
             raise too_large(asked, cache.revision)
         # With a limit, a plain resourceVersion means that very revision, as it always has.
-        exact = options.match == "Exact" or (asked and options.limit and not options.match)
+        exact = options.match == EXACT or (asked and options.limit and options.match != NOT_OLDER_THAN)
         if exact and asked < shelf.revision:
             return self._past(selection, asked, "", options.limit)
-        revision = asked if exact else cache.revision
-        if options.limit:
-            return self._page(selection, revision, "", options.limit)
-        return Listed(shelf.select(selection), revision)
+        return self._present(selection, asked if exact else cache.revision, "", options.limit)
 
-    def _page(self, selection: Selection, revision: int, after: str, limit: int) -> Listed:
-        return _cut(
-            self._cache.shelf(selection.resource).select(selection, after), selection, revision, limit
-        )
+    def _present(
+        self, selection: Selection, revision: int, after: str, limit: int
+    ) -> Listed | Awaitable[Listed]:
+        """Of the cache as it is now, which is also how it was at `revision`."""
+        shelf = self._cache.shelf(selection.resource)
+        if selection.everything:
+            start, end = shelf.span(selection.namespace, after)
+            stop = min(end, start + limit) if limit else end
+            return self._page(selection, shelf.rows[start:stop], revision, end - stop)
+        rows = shelf.within(selection, after)
+        if len(rows) > _AT_ONCE:
+            return self._sift(selection, rows, revision, limit)
+        return self._cut(selection, [r for r in rows if selection.matches(r)], revision, limit)
+
+    async def _sift(self, selection: Selection, rows: Sequence[Record], revision: int, limit: int) -> Listed:
+        found: list[Record] = []
+        matches = selection.matches
+
+        def sift() -> Iterator[None]:
+            for i in range(0, len(rows), _STEP):
+                if limit and len(found) > limit:
+                    return
+                found.extend([r for r in rows[i : i + _STEP] if matches(r)])
+                yield
+
+        await self._cache.turns.run(sift)
+        return self._cut(selection, found, revision, limit)
 
     async def _past(
         self, selection: Selection, revision: int, after: str, limit: int, *, continued: bool = False
     ) -> Listed:
         shelf = self._cache.shelf(selection.resource)
         prefix = f"{ROOT}{shelf.stem}/{selection.namespace + '/' if selection.namespace else ''}"
+        most = limit if selection.everything else 0
         try:
-            page = await self._store.list(prefix, revision=revision, after=after)
-        except Compacted as e:
+            page = await self._store.list(prefix, revision=revision, after=after, limit=most)
+        except Compacted:
             if not continued:
-                raise gone(f"The resourceVersion for the provided list is too old: {revision} ({e.oldest})") from None  # fmt: skip
-            error = gone(_TOO_OLD)
-            raise ContinueExpired(error, encode_continue(-1, after[len(ROOT) + len(shelf.stem) + 1 :])) from None  # fmt: skip
+                raise gone("The resourceVersion for the provided list is too old.") from None
+            last = after[len(ROOT) + len(shelf.stem) + 1 :]
+            raise ContinueExpired(gone(_TOO_OLD), encode_continue(-1, last)) from None
         except FutureRevision as e:
             raise too_large(revision, e.current) from None
-        found = (shelf.make(e.key, e.value, e.revision) for e in page.entries)
-        return _cut([r for r in found if selection.matches(r)], selection, revision, limit)
+        found: list[Record] = []
+
+        def make(entries: Sequence[Entry]) -> None:
+            records = [shelf.make(e.key, e.value, e.revision) for e in entries]
+            found.extend(records if selection.everything else [r for r in records if selection.matches(r)])
+
+        await self._cache.turns.each(page.entries, _STEP, make)
+        if selection.everything:
+            return self._page(selection, found, revision, page.remaining)
+        return self._cut(selection, found, revision, limit)
+
+    def _cut(self, selection: Selection, found: Sequence[Record], revision: int, limit: int) -> Listed:
+        """The first of what was found. How many more there are is not told, as upstream does not with selectors."""
+        if not limit or len(found) <= limit:
+            return Listed(found, revision)
+        return Listed(found[:limit], revision, self._token(found[limit - 1], revision))
+
+    def _page(self, selection: Selection, records: Sequence[Record], revision: int, remaining: int) -> Listed:
+        if not remaining:
+            return Listed(records, revision)
+        return Listed(records, revision, self._token(records[-1], revision), remaining)
+
+    def _token(self, last: Record, revision: int) -> str:
+        return encode_continue(revision, f"{last.namespace}/{last.name}" if last.namespace else last.name)
 
 
 class ContinueExpired(StatusError):
@@ -164,13 +189,3 @@ class ContinueExpired(StatusError):
         out = super().status()
         out["metadata"] = {"continue": self._token}
         return out
-
-
-def _cut(records: Sequence[Record], selection: Selection, revision: int, limit: int) -> Listed:
-    if not limit or len(records) <= limit:
-        return Listed(records, revision)
-    page = records[:limit]
-    last = page[-1]
-    start = f"{last.namespace}/{last.name}" if last.namespace else last.name
-    remaining = len(records) - limit if selection.everything else None
-    return Listed(page, revision, encode_continue(revision, start), remaining)

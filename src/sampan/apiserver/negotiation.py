@@ -1,172 +1,39 @@
-"""Which form of an answer a client accepts, and how an object is put into that form.
+"""Which form of an answer a client accepts.
 
-Upstream: `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`. JSON of the object itself is the form that costs
-nothing: the bytes at rest. Tables, metadata alone, YAML and the second name of Events are made from the decoded
-object. We read protobuf but never write it.
+Upstream: `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`. We read protobuf but never write it, and know no CBOR: who
+accepts nothing else is refused with what is offered.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal
 
-from sampan.api import conversion
-from sampan.api.errors import Object, StatusError
+from sampan.api.errors import StatusError, bad_request, show
 from sampan.api.resources import Resource
-from sampan.apiserver.records import Record, to_json
+from sampan.apiserver.rendering import JSON, YAML, Form, Rendering, Syntax, rendering, write
+from sampan.transport.types import Request
 
-Form = Literal["object", "table", "metadata"]
-Include = Literal["None", "Metadata", "Object"]
-"""What each row of a table carries of its object."""
-_JSON_TYPES = {"application/json", "application/*", "*/*", ""}
-_YAML_TYPE = "application/yaml"
+Purpose = Literal["one", "list", "watch"]
+"""What is asked for: a single object, a list or a watch. Not every form fits each."""
 
-
-def not_acceptable() -> StatusError:
-    return StatusError(
-        406,
-        "NotAcceptable",
-        "only the following media types are accepted: application/json, application/yaml",
-    )
+_BROWSERS = ("curl", "Wget", "Mozilla/5.0")
+"""Programs whose users read the answer themselves."""
 
 
-class Rendering:
-    """How the objects of one resource are shown to one kind of client.
-
-    There is one instance for each distinct choice (`rendering()` keeps them), so that identity stands for equality
-    and watchers who want the same bytes can be recognized.
-    """
-
-    __slots__ = ("content_type", "form", "include", "plain", "resource", "yaml")
-
-    def __init__(self, resource: Resource, form: Form, include: Include, yaml: bool) -> None:
-        self.resource = resource
-        self.form = form
-        self.include = include
-        self.yaml = yaml
-        self.plain = form == "object" and not resource.storage
-        """Whether the bytes at rest are what is shown."""
-        self.content_type = _YAML_TYPE if yaml else "application/json"
-
-    def one(self, record: Record) -> bytes:
-        """An object as the whole answer."""
-        if self.plain and not self.yaml:
-            return record.data + b"\n"
-        return self.write(self.value(record))
-
-    def value(self, record: Record) -> Any:
-        """An object in this form, as a value."""
-        return self._value([record.obj], str(record.revision), single=True)
-
-    def item(self, record: Record) -> bytes:
-        """An object as the JSON of a watch event's `object`."""
-        return record.data if self.plain else to_json(self.value(record))
-
-    def list(
-        self, records: Sequence[Record], revision: int, continue_: str = "", remaining: int | None = None
-    ) -> bytes | Sequence[bytes]:
-        """A list of objects as the whole answer; in parts where it is made of the stored bytes."""
-        metadata: Object = {"resourceVersion": str(revision)}
-        if continue_:
-            metadata["continue"] = continue_
-            if remaining is not None:
-                metadata["remainingItemCount"] = remaining
-        if self.plain and not self.yaml:
-            head = to_json(
-                {
-                    "kind": self.resource.list_kind,
-                    "apiVersion": self.resource.api_version,
-                    "metadata": metadata,
-                }
-            )
-            start, end = head[:-1] + b',"items":[', b"]}\n"
-            if not records:
-                return start + end
-            parts = [b","] * (2 * len(records) + 1)
-            parts[1::2] = [r.data for r in records]
-            parts[0], parts[-1] = start, end
-            return parts
-        out = self._value([r.obj for r in records], str(revision), single=False)
-        out["metadata"] = metadata
-        return self.write(out)
-
-    def write(self, value: Any) -> bytes:
-        """Any value in the accepted syntax."""
-        if self.yaml:
-            import yaml
-
-            text = yaml.dump(value, Dumper=_yaml_dumper(), default_flow_style=False, allow_unicode=True)
-            return text.encode()
-        return to_json(value) + b"\n"
-
-    def _value(self, objects: Sequence[Object], revision: str, *, single: bool) -> Any:
-        resource = self.resource
-        shown = [conversion.shown(resource, o) for o in objects] if resource.storage else objects
-        if self.form == "table":
-            from sampan.api import tables
-
-            table = tables.render(resource, shown, now=time.time(), include=self.include)
-            table["metadata"] = {"resourceVersion": revision}
-            return table
-        if self.form == "metadata":
-            metas = [
-                {
-                    "kind": "PartialObjectMetadata",
-                    "apiVersion": "meta.k8s.io/v1",
-                    "metadata": o["metadata"],
-                }
-                for o in shown
-            ]
-            if single:
-                return metas[0]
-            return {
-                "kind": "PartialObjectMetadataList",
-                "apiVersion": "meta.k8s.io/v1",
-                "metadata": {},
-                "items": metas,
-            }
-        if single:
-            return shown[0]
-        return {
-            "kind": resource.list_kind,
-            "apiVersion": resource.api_version,
-            "metadata": {},
-            "items": list(shown),
-        }
+def not_acceptable(offered: str = f"{JSON}, {YAML}") -> StatusError:
+    return _refused(f"only the following media types are accepted: {offered}")
 
 
-@functools.lru_cache(1)
-def _yaml_dumper() -> Any:
-    import yaml
-
-    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-    class Dumper(base):  # type: ignore[misc]
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    return Dumper
-
-
-_renderings: dict[tuple[int, Form, Include, bool], Rendering] = {}
-
-
-def rendering(
-    resource: Resource, form: Form = "object", include: Include = "Metadata", yaml: bool = False
-) -> Rendering:
-    key = (id(resource), form, include, yaml)
-    found = _renderings.get(key)
-    if found is None:
-        found = _renderings[key] = Rendering(resource, form, include, yaml)
-    return found
+def _refused(message: str) -> StatusError:
+    return StatusError(406, "NotAcceptable", message)
 
 
 def accepts(header: str) -> Iterable[tuple[str, dict[str, str]]]:
-    """The media ranges of an Accept header with their parameters, best first."""
-    ranges: list[tuple[float, int, str, dict[str, str]]] = []
+    """The media ranges of an Accept header with their parameters, best first: by quality, then the more specific,
+    then the earlier."""
+    ranges: list[tuple[float, int, int, str, dict[str, str]]] = []
     for i, part in enumerate(header.split(",")):
         media, *rest = (p.strip() for p in part.split(";"))
         params = {k.strip().lower(): v.strip().strip('"') for k, _, v in (p.partition("=") for p in rest)}
@@ -174,58 +41,78 @@ def accepts(header: str) -> Iterable[tuple[str, dict[str, str]]]:
             quality = float(params.pop("q", "1"))
         except ValueError:
             quality = 1.0
-        if quality > 0:
-            ranges.append((-quality, i, media.lower(), params))
-    return [(media, params) for _, _, media, params in sorted(ranges, key=lambda r: r[:2])]
+        if media and quality > 0:
+            ranges.append((-quality, media.count("*"), i, media.lower(), params))
+    return [(media, params) for *_, media, params in sorted(ranges, key=lambda r: r[:3])]
 
 
-@functools.lru_cache(256)
-def _choose(header: str, reading: bool) -> tuple[Form, bool]:
-    """The form and whether YAML, of the first range that can be served. `reading`: whether other forms than the
-    object itself are offered."""
+@functools.lru_cache(512)
+def _choose(header: str, streaming: bool) -> tuple[Form, str, Syntax]:
+    """The form, its kind as asked for, and the syntax, of the first range that can be served."""
+    if not header:
+        return "object", "", "json"
+    offered = (JSON,) if streaming else (JSON, YAML)
     for media, params in accepts(header):
-        yaml = media == _YAML_TYPE
-        if not yaml and media not in _JSON_TYPES:
+        found = next((o for o in offered if media in (o, "application/*", "*/*")), None)
+        if found is None or params.get("stream", "watch") not in ("", "watch"):
             continue
+        syntax: Syntax = "yaml" if found == YAML else "pretty" if params.get("pretty") == "1" else "json"
         as_ = params.get("as", "")
-        if not as_:
-            return "object", yaml
+        if not as_ and "g" not in params and "v" not in params:
+            return "object", "", syntax
         if params.get("g") != "meta.k8s.io" or params.get("v") != "v1":
             continue
-        if reading and as_ == "Table":
-            return "table", yaml
+        if as_ == "Table":
+            return "table", as_, syntax
         if as_ in ("PartialObjectMetadata", "PartialObjectMetadataList"):
-            return "metadata", yaml
-    raise not_acceptable()
+            return "metadata", as_, syntax
+    raise not_acceptable(f"{JSON};stream=watch") if streaming else not_acceptable()
 
 
-def negotiate(resource: Resource, accept: str, include: str = "", *, reading: bool = True) -> Rendering:
-    """The rendering for an Accept header. Raises StatusError 406 where nothing in it can be served."""
-    if not accept or accept == "application/json":
+def negotiate(resource: Resource, request: Request, purpose: Purpose = "one") -> Rendering:
+    """The rendering that a request asks for. Raises StatusError 406 where nothing that it accepts can be served."""
+    accept = request.headers.get("accept", "")
+    pretty = _wants_pretty(request)
+    if (not accept or accept == JSON) and not pretty:
         return rendering(resource)
-    form, yaml = _choose(accept, reading)
-    if form != "table":
-        return rendering(resource, form, yaml=yaml)
-    match include:
-        case "None" | "Object" | "Metadata":
-            return rendering(resource, form, include, yaml)
-        case "":
-            return rendering(resource, form, "Metadata", yaml)
-    raise StatusError(400, "BadRequest", f'unrecognized includeObject value: "{include}"')
+    form, kind, syntax = _choose(accept, purpose == "watch")
+    if purpose == "watch":
+        syntax = "json"
+    elif syntax != "yaml" and pretty is not None:
+        syntax = "pretty" if pretty else "json"
+    if form == "table":
+        match include := request.param("includeObject"):
+            case "None" | "Object" | "Metadata":
+                return rendering(resource, form, include, syntax)
+            case "":
+                return rendering(resource, form, "Metadata", syntax)
+        raise bad_request(
+            f"Unable to convert to Table as requested: includeObject: Invalid value: {show(include)}: "
+            "must be 'Metadata', 'Object', 'None', or empty"
+        )
+    if kind == "PartialObjectMetadata" and purpose == "list":
+        raise _refused(f"you requested PartialObjectMetadata, but the requested object is a list ({resource.list_kind})")  # fmt: skip
+    if kind == "PartialObjectMetadataList" and purpose != "list":
+        raise _refused(f"you requested PartialObjectMetadataList, but the requested object is not a list ({resource.kind})")  # fmt: skip
+    return rendering(resource, form, syntax=syntax)
 
 
-def wants_yaml(accept: str) -> bool:
-    """Whether a plain value (a Status, a Scale) is to be answered as YAML. Never refuses: an error must get out."""
+def _wants_pretty(request: Request) -> bool | None:
+    """Whether JSON is to be easy on the eye; None where neither parameter nor program says."""
+    if "pretty=" in request.target and (said := request.param("pretty")):
+        return said in ("1", "t", "T", "true", "TRUE", "True")
+    agent = request.headers.get("user-agent")
+    return True if agent is not None and agent.startswith(_BROWSERS) else None
+
+
+def plain(value: Any, request: Request) -> tuple[bytes, str]:
+    """A value that is no stored object (a Status, a Scale), as (body, content type). Never refuses: an error must get
+    out."""
     try:
-        return bool(accept) and _choose(accept, True)[1]
+        syntax = _choose(request.headers.get("accept", ""), False)[2]
     except StatusError:
-        return False
-
-
-def plain(value: Any, accept: str) -> tuple[bytes, str]:
-    """A value that is no stored object, as (body, content type)."""
-    if wants_yaml(accept):
-        import yaml
-
-        return yaml.dump(value, Dumper=_yaml_dumper(), default_flow_style=False).encode(), _YAML_TYPE
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n", "application/json"
+        syntax = "json"
+    pretty = _wants_pretty(request)
+    if syntax != "yaml" and pretty is not None:
+        syntax = "pretty" if pretty else "json"
+    return write(value, syntax), YAML if syntax == "yaml" else JSON

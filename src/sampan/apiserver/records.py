@@ -118,6 +118,10 @@ class Record:
     def decoded(self) -> bool:
         return self._obj is not None
 
+    def glimpse(self) -> Object:
+        """`obj`, without keeping what has to be decoded for it: for who looks once at many objects."""
+        return self._obj if self._obj is not None else _decoder.decode(self.data)
+
     @property
     def labels(self) -> Mapping[str, str]:
         if self._labels is None:
@@ -129,7 +133,7 @@ class Record:
         if self._fields is None:
             from sampan.api.selectors import fields_of
 
-            self._fields = fields_of(resource, self.obj)
+            self._fields = fields_of(resource, self.glimpse())
         return self._fields
 
     def at(self, revision: int) -> Record:

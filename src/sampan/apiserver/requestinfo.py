@@ -7,6 +7,7 @@ so nothing here depends on the body.
 from __future__ import annotations
 
 from sampan.api.resources import lookup
+from sampan.apiserver.list_options import flag
 from sampan.apiserver.types import RequestInfo
 from sampan.transport.types import Request
 
@@ -38,9 +39,14 @@ def modern_target(target: str) -> str:
     return target
 
 
-def truthy(value: str) -> bool:
-    """A boolean query parameter, as upstream reads it: present and not `0` or `false`."""
-    return value not in ("", "0", "false", "False", "FALSE", "F", "f")
+def _only_name(field_selector: str) -> str:
+    """The name that a field selector asks for, if it can stand in a path: whoever may get an object may list or watch it
+    alone."""
+    for term in field_selector.split(","):
+        field, _, value = term.partition("=")
+        if field == "metadata.name" and (value := value.removeprefix("=")):
+            return "" if value in (".", "..") or set(value) & set("/%\\=") else value
+    return ""
 
 
 def parse(request: Request) -> RequestInfo:
@@ -72,14 +78,11 @@ def parse(request: Request) -> RequestInfo:
         if verb == "delete":
             verb = "deletecollection"
         else:
-            verb = "watch" if truthy(request.param("watch")) else "list"
+            verb = "watch" if "?" in request.target and flag(request.params, "watch") else "list"
     if verb in ("list", "watch", "deletecollection") and "?" in request.target:
         label_selector = request.param("labelSelector")
         field_selector = request.param("fieldSelector")
-        if not name and field_selector.startswith("metadata.name="):
-            only = field_selector[len("metadata.name=") :]
-            if only and not set(only) & set(",=!/%"):
-                name = only
+        name = name or _only_name(field_selector)
     return RequestInfo(
         verb,
         path,

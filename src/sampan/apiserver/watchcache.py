@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from time import perf_counter
 
 from sampan.api.errors import Object, StatusError, gone
 from sampan.api.resources import Resource, stored
-from sampan.apiserver.events import Change, ChangeType, Group, Selection, Watcher
-from sampan.apiserver.negotiation import Rendering
+from sampan.apiserver.events import Change, ChangeType, Delivery, Group, Selection, Watcher
+from sampan.apiserver.looplag import LoopLag
 from sampan.apiserver.records import ROOT, Record, key_of, opening, prefix_of, splice, split_key
+from sampan.apiserver.rendering import Rendering
+from sampan.apiserver.turns import SLICE_SECONDS, Turns
 from sampan.apiserver.types import ChangeCallback
 from sampan.store.types import Event, Store
 
@@ -51,6 +54,8 @@ class Shelf:
         self.oldest = revision
         """A watch may start behind any revision from this one on."""
         self.keys: list[str] = []
+        self.rows: list[Record] = []
+        """The objects, each at the place of its key: a list copies a part of it in no time."""
         self.records: dict[str, Record] = {}
         self.history: deque[Change] = deque()
         self.history_bytes = 0
@@ -70,30 +75,31 @@ class Shelf:
         data = splice(value, self.opening, revision)
         return Record(key, namespace, name, revision, data, len(self.opening), labels=labels, obj=obj)
 
-    def span(self, namespace: str) -> Sequence[str]:
-        """The keys of a namespace ("" for all), in order."""
-        if not namespace:
-            return self.keys
-        prefix = prefix_of(self.stem, namespace)
-        start = bisect_left(self.keys, prefix)
-        # "0" follows "/": the first text that is greater than everything with the prefix
-        return self.keys[start : bisect_left(self.keys, prefix[:-1] + "0", start)]
+    def span(self, namespace: str, after: str = "") -> tuple[int, int]:
+        """Where the objects of a namespace ("" for all) stand in `keys` and `rows`; with `after`, those whose key is
+        greater."""
+        keys = self.keys
+        start, end = 0, len(keys)
+        if namespace:
+            prefix = prefix_of(self.stem, namespace)
+            start = bisect_left(keys, prefix)
+            # "0" follows "/": the first text that is greater than everything with the prefix
+            end = bisect_left(keys, prefix[:-1] + "0", start)
+        return (bisect_right(keys, after, start, end) if after else start), end
 
-    def select(self, selection: Selection, after: str = "") -> list[Record]:
-        """The objects of a selection in key order; with `after`, those whose key is greater."""
-        records = self.records
+    def within(self, selection: Selection, after: str = "") -> list[Record]:
+        """The objects that a selection must be held against, in key order: of one name, or of a namespace."""
         only = selection.only_name
         if only is not None and (selection.namespace or not self.resource.namespaced):
-            record = records.get(key_of(self.stem, selection.namespace, only))
-            found = record is not None and record.key > after and selection.matches(record)
-            return [record] if record is not None and found else []
-        keys = self.span(selection.namespace)
-        if after:
-            keys = keys[bisect_right(keys, after) :]
-        if selection.everything:
-            return [records[k] for k in keys]
-        matches = selection.matches
-        return [r for k in keys if matches(r := records[k])]
+            record = self.records.get(key_of(self.stem, selection.namespace, only))
+            return [record] if record is not None and record.key > after else []
+        start, end = self.span(selection.namespace, after)
+        return self.rows[start:end]
+
+    def select(self, selection: Selection) -> list[Record]:
+        """The objects of a selection in key order, at once."""
+        rows = self.within(selection)
+        return rows if selection.everything else [r for r in rows if selection.matches(r)]
 
     def apply(self, event: Event, obj: Object | None) -> Change:
         entry = event.entry
@@ -101,15 +107,19 @@ class Shelf:
         previous = self.records.get(key)
         if event.deleted:
             if previous is not None:
-                del self.records[key]
-                del self.keys[bisect_left(self.keys, key)]
+                at = bisect_left(self.keys, key)
+                del self.records[key], self.keys[at], self.rows[at]
             change = Change("DELETED", self.make(key, entry.value, entry.revision), previous)
         else:
             wanted = self.decoded_groups or self.callbacks or (previous is not None and previous.decoded)
             record = self.make(key, entry.value, entry.revision, obj if wanted else None)
             self.records[key] = record
+            at = bisect_left(self.keys, key)
             if previous is None:
-                insort(self.keys, key)
+                self.keys.insert(at, key)
+                self.rows.insert(at, record)
+            else:
+                self.rows[at] = record
             change = Change("MODIFIED" if previous is not None else "ADDED", record, previous)
         self.revision = entry.revision
         self._remember(change)
@@ -126,14 +136,15 @@ class Shelf:
             self.history_bytes -= len(dropped.record.data)
             self.oldest = dropped.record.revision
 
-    def since(self, revision: int) -> Iterator[Change]:
+    def since(self, revision: int) -> list[Change]:
         """The changes after a revision, in order."""
         recent: list[Change] = []
         for change in reversed(self.history):
             if change.record.revision <= revision:
                 break
             recent.append(change)
-        return reversed(recent)
+        recent.reverse()
+        return recent
 
 
 class WatchCache:
@@ -146,6 +157,10 @@ class WatchCache:
         self._bookmarks: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._early: list[Event] | None = []
+        self.lag = LoopLag()
+        self.turns = Turns()
+        self._outbox: deque[Delivery] = deque()
+        self._posting = False
         self.revision = 0
         """The newest revision seen."""
         self.followed: asyncio.Future[None]
@@ -168,6 +183,7 @@ class WatchCache:
             shelf.keys.append(entry.key)
         for shelf in self._shelves.values():
             shelf.keys.sort()
+            shelf.rows = [shelf.records[k] for k in shelf.keys]
         early, self._early = self._early or [], None
         self.on_commit([e for e in early if e.entry.revision > page.revision])
         self._schedule_bookmarks()
@@ -210,6 +226,8 @@ class WatchCache:
         if self._early is not None:
             self._early += events
             return
+        self.lag.arm()
+        before = self.revision
         touched: dict[str, tuple[Shelf, list[Change]]] = {}
         for event in events:
             entry = event.entry
@@ -232,9 +250,35 @@ class WatchCache:
                 )
         for shelf, changes in touched.values():
             for group in list(shelf.groups.values()):
-                group.deliver(changes)
+                self._outbox.extend(group.deliveries(changes, before))
             for change in changes:
                 change.forget_frames()
+        if not self._posting:
+            self._post()
+
+    def _post(self) -> None:
+        """Write what is due, a slice at a time, for with many watchers one commit is much to write. The further behind,
+        the longer the slices: those who write must not outrun those who watch."""
+        outbox = self._outbox
+        until = perf_counter() + SLICE_SECONDS * (1 + len(outbox) // 8)
+        while outbox:
+            delivery = outbox[0]
+            for watcher in delivery.watchers:
+                delivery.group.deliver(watcher, delivery.changes, delivery.framed)
+                if perf_counter() >= until:
+                    self._posting = True
+                    self.lag.arm()
+                    asyncio.get_running_loop().call_soon(self._post)
+                    return
+            outbox.popleft()
+            for _, change in delivery.changes:
+                change.forget()
+        self._posting = False
+
+    @property
+    def told(self) -> int:
+        """Every watcher has been told of every change up to this revision."""
+        return self._outbox[0].before if self._outbox else self.revision
 
     # -- reading
 
@@ -251,7 +295,8 @@ class WatchCache:
 
     def list(self, resource: Resource, namespace: str = "") -> Sequence[Object]:
         shelf = self.shelf(resource)
-        return [shelf.records[k].obj for k in shelf.span(namespace)]
+        start, end = shelf.span(namespace)
+        return [r.obj for r in shelf.rows[start:end]]
 
     def on_change(self, resource: Resource, callback: ChangeCallback) -> None:
         self.shelf(resource).callbacks.append(callback)
@@ -282,20 +327,27 @@ class WatchCache:
 
         return leave
 
-    def backlog(self, selection: Selection, revision: int) -> Sequence[tuple[ChangeType, Change]]:
-        """What a watch from `revision` has missed. Raises StatusError 410 where that is no longer known."""
+    def missed(self, selection: Selection, revision: int) -> Sequence[Change]:
+        """What has changed since `revision`, whether selected or not. Raises StatusError 410 where that is no longer
+        known."""
         shelf = self.shelf(selection.resource)
         if revision < shelf.oldest:
             raise too_old(revision, shelf.oldest)
-        return [(t, c) for c in shelf.since(revision) if (t := selection.classify(c)) is not None]
+        return shelf.since(revision)
+
+    def backlog(self, selection: Selection, revision: int) -> Sequence[tuple[ChangeType, Change]]:
+        """What a watch from `revision` has missed. Raises StatusError 410 where that is no longer known."""
+        missed = self.missed(selection, revision)
+        return [(t, c) for c in missed if (t := selection.classify(c)) is not None]
 
     def _schedule_bookmarks(self) -> None:
         self._bookmarks = asyncio.get_running_loop().call_later(BOOKMARK_SECONDS, self._send_bookmarks)
 
     def _send_bookmarks(self) -> None:
+        told = self.told
         for shelf in self._shelves.values():
             for group in list(shelf.groups.values()):
                 for watcher in list(group.watchers):
                     if watcher.bookmarks:
-                        watcher.bookmark(self.revision)
+                        watcher.bookmark(told)
         self._schedule_bookmarks()

@@ -3,15 +3,20 @@
 Upstream: `k8s.io/apiserver/pkg/endpoints/handlers/watch.go` and the start semantics of `storage/cacher`: without a
 resourceVersion, or with "0", the present state comes first as ADDED events; with one, what changed since; with
 `sendInitialEvents` the state and then a bookmark that says that it is complete.
+
+A watcher that has caught up costs no task: the cache writes to its stream. One that has much to catch up with has a task
+for as long as that takes, which goes at the peer's pace; what changes meanwhile is read from the cache's history.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 
-from sampan.api.errors import StatusError, bad_request, invalid_value
+from sampan.api.errors import StatusError
+from sampan.apiserver import list_options
 from sampan.apiserver.events import (
     Change,
     ChangeType,
@@ -20,37 +25,24 @@ from sampan.apiserver.events import (
     framed_event,
     initial,
 )
-from sampan.apiserver.negotiation import Rendering, not_acceptable
+from sampan.apiserver.list_options import ListOptions
 from sampan.apiserver.records import to_json
-from sampan.apiserver.requestinfo import truthy
+from sampan.apiserver.rendering import Rendering
 from sampan.apiserver.watchcache import WatchCache
-from sampan.transport.types import Request, Stream, StreamingResponse
+from sampan.transport import websocket
+from sampan.transport.types import Answer, Request, Stream, StreamingResponse
 
-MOST_BUFFERED = 32 * 2**20
+log = logging.getLogger(__name__)
+
+MOST_BUFFERED = 16 * 2**20
 """Bytes that a watcher may leave untaken before it is cut off."""
 _TIMEOUT_SECONDS = 1800.0
+"""Least time that a watch goes on which says nothing of it; twice as much at most."""
+_AT_ONCE = 200
+"""Most changes that are written in the call itself."""
+_STEP = 20
 
-
-def parse_revision(text: str) -> int:
-    """A resourceVersion parameter; "" is 0. Raises StatusError 400."""
-    if not text:
-        return 0
-    if not text.isascii() or not text.isdigit() or len(text) > 19:
-        raise bad_request(f"invalid resource version: {text!r}")
-    return int(text)
-
-
-def too_large(asked: int, current: int) -> StatusError:
-    """A revision that has not been reached; clients try again."""
-    return StatusError(
-        504,
-        "Timeout",
-        f"Too large resource version: {asked}, current: {current}",
-        {
-            "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
-            "retryAfterSeconds": 1,
-        },
-    )
+Changes = Sequence[tuple[ChangeType, Change]]
 
 
 class StreamWatcher:
@@ -70,13 +62,16 @@ class StreamWatcher:
         self.bookmarks = bookmarks
         self._cache = cache
         self._selection = selection
-        self._rendering = rendering
+        self._first = rendering
+        """That of the next event; Tables say only once what their columns are."""
+        self._rendering = rendering.following
         self._revision = revision
         self._initial_events = initial_events
         self._timeout = timeout
         self._stream: Stream | None = None
         self._leave: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._catching_up: asyncio.Task[None] | None = None
 
     def start(self, stream: Stream) -> None:
         """The head is out: catch up, and from then on be told."""
@@ -84,32 +79,79 @@ class StreamWatcher:
         stream.on_closed(self._closed)
         if self._stream is None:
             return
-        changes: Sequence[tuple[ChangeType, Change]]
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._timeout, self.end)
+        shelf = self._cache.shelf(self._selection.resource)
+        position = shelf.revision
+        missed: Sequence[Change]
         try:
             if self._revision is None:
-                changes = initial(self._cache.shelf(self._selection.resource).select(self._selection))
+                missed = initial(shelf.within(self._selection))
             else:
-                changes = self._cache.backlog(self._selection, self._revision)
+                missed = self._cache.missed(self._selection, self._revision)
         except StatusError as e:
-            stream.write_framed(framed_event("ERROR", to_json(e.status())))
-            stream.close()
+            self._fail(e)
             return
-        rendering = self._rendering
-        if changes:
-            stream.write_framed(b"".join([c.framed(t, rendering) for t, c in changes]))
-            for _, change in changes:
-                change.forget_frames()
+        if len(missed) > _AT_ONCE:
+            self._catching_up = loop.create_task(
+                self._catch_up(stream, missed, position), name="watch-catch-up"
+            )
+            return
+        self._write(stream, missed)
+        self._go_on()
+
+    async def _catch_up(self, stream: Stream, missed: Sequence[Change], position: int) -> None:
+        """Write what was missed up to `position`, then what was missed meanwhile, until little is left."""
+        cache = self._cache
+        shelf = cache.shelf(self._selection.resource)
+        try:
+            while len(missed) > _AT_ONCE:
+                for i in range(0, len(missed), _AT_ONCE):
+                    part = missed[i : i + _AT_ONCE]
+                    await cache.turns.each(part, _STEP, lambda some: self._write(stream, some))
+                    await stream.drain()
+                missed = cache.missed(self._selection, position)
+                position = shelf.revision
+            self._catching_up = None
+            self._write(stream, missed)
+            self._go_on()
+        except StatusError as e:
+            self._fail(e)
+        except ConnectionError:
+            stream.abort()
+        except Exception:
+            log.exception("a watch failed while it caught up")
+            stream.abort()
+
+    def _go_on(self) -> None:
+        """Nothing is missed any more."""
         if self._initial_events and self.bookmarks:
             self._bookmark(self._cache.revision, initial_end=True)
-        self._leave = self._cache.join(self._selection, rendering, self)
-        self._timer = asyncio.get_running_loop().call_later(self._timeout, self.end)
+        if self._stream is not None:
+            self._leave = self._cache.join(self._selection, self._rendering, self)
 
-    def deliver(self, changes: Sequence[tuple[ChangeType, Change]], framed: bytes) -> None:
+    def _write(self, stream: Stream, changes: Sequence[Change]) -> None:
+        classify = self._selection.classify
+        told = [(t, c) for c in changes if (t := classify(c)) is not None]
+        if told:
+            stream.write_framed(self._framed(told))
+
+    def _framed(self, changes: Changes) -> bytes:
+        frames = []
+        for type_, change in changes:
+            frames.append(framed_event(type_, self._first.item(change.shown(type_))))
+            self._first = self._rendering
+        return b"".join(frames)
+
+    def deliver(self, changes: Changes, framed: bytes) -> None:
         stream = self._stream
         if stream is None:
             return
+        if self._first is not self._rendering:
+            framed = self._framed(changes)
         stream.write_framed(framed)
         if stream.buffered > MOST_BUFFERED:
+            log.info("a watch of %s takes no events; connection cut", self._selection.resource.plural)
             stream.abort()
 
     def bookmark(self, revision: int) -> None:
@@ -128,10 +170,17 @@ class StreamWatcher:
                 "kind": "Table",
                 "apiVersion": "meta.k8s.io/v1",
                 "metadata": {"resourceVersion": str(revision)},
-                "columnDefinitions": [],
+                "columnDefinitions": None,
                 "rows": [row],
             }
         self._stream.write_framed(framed_event("BOOKMARK", to_json(obj)))
+
+    def _fail(self, error: StatusError) -> None:
+        """Upstream tells in the stream what it finds only after the watch has begun."""
+        stream = self._stream
+        if stream is not None:
+            stream.write_framed(framed_event("ERROR", to_json(error.status())))
+            stream.close()
 
     def end(self) -> None:
         """The time is up, or the server is closing."""
@@ -139,7 +188,7 @@ class StreamWatcher:
         if stream is None:
             return
         if self.bookmarks and self._leave is not None:
-            self._bookmark(self._cache.revision)
+            self._bookmark(self._cache.told)
         stream.close()
 
     def cut(self) -> None:
@@ -154,44 +203,43 @@ class StreamWatcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        task, self._catching_up = self._catching_up, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
 
 
 def watch(
-    cache: WatchCache, request: Request, selection: Selection, rendering: Rendering
-) -> StreamingResponse:
-    """The answer to a watch request. Raises StatusError for parameters that do not fit together."""
-    if rendering.yaml:
-        raise not_acceptable()
-    param = request.param
-    asked = param("resourceVersion")
-    match = param("resourceVersionMatch")
-    send_initial = param("sendInitialEvents")
-    initial_events = truthy(send_initial)
-    revision = parse_revision(asked)
-    if match and not send_initial:
-        raise _invalid("resourceVersionMatch", match, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")  # fmt: skip
-    if send_initial and match != "NotOlderThan":
-        raise _invalid("resourceVersionMatch", match, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")  # fmt: skip
+    cache: WatchCache, request: Request, selection: Selection, rendering: Rendering, options: ListOptions
+) -> Answer:
+    """The answer to a watch request. Raises StatusError for a revision that cannot be watched from."""
+    revision = list_options.parse_revision(options.resource_version)
     if revision > cache.revision:
-        raise too_large(revision, cache.revision)
-    start = revision or None
-    if send_initial:
-        start = None if initial_events else (revision or cache.revision)
-    seconds = param("timeoutSeconds")
-    timeout = float(seconds) if seconds.isdigit() and int(seconds) else 0.0
+        raise list_options.too_large(revision, cache.revision)
+    send_initial = options.send_initial_events
+    if send_initial is None:
+        send_initial = revision == 0
+    timeout = options.timeout_seconds or _TIMEOUT_SECONDS * random.uniform(1, 2)
     watcher = StreamWatcher(
         cache,
         selection,
         rendering,
-        revision=start,
-        bookmarks=truthy(param("allowWatchBookmarks")),
-        initial_events=initial_events,
-        timeout=timeout or _TIMEOUT_SECONDS * random.uniform(1, 2),
+        revision=None if send_initial else revision or cache.revision,
+        bookmarks=options.bookmarks,
+        initial_events=send_initial,
+        timeout=max(0.0, timeout),
     )
+    if websocket.is_websocket(request):
+        return _over_websocket(request, watcher)
     return StreamingResponse(watcher.start, content_type="application/json")
 
 
-def _invalid(field: str, value: str, why: str) -> StatusError:
-    from sampan.api.errors import invalid
+def _over_websocket(request: Request, watcher: StreamWatcher) -> Answer:
+    """The same watch with each event as a text message."""
+    from sampan.apiserver.watchsockets import SocketStream
 
-    return invalid("ListOptions", "", [invalid_value(field, value, why)], "meta.k8s.io")
+    async def run(socket: websocket.WebSocket) -> None:
+        stream = SocketStream(socket)
+        watcher.start(stream)
+        await stream.until_closed()
+
+    return websocket.upgrade(request, websocket.offered(request.headers)[:1], run)

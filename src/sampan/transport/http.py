@@ -325,7 +325,11 @@ class _Connection(asyncio.Protocol):
         key = _names.get(name) or _header_name(name)
         text = value.decode("latin-1")
         headers = self._headers
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        if key in headers:
+            # A group's name may hold a comma; nothing in a header can hold a line break.
+            between = "\n" if key.startswith("impersonate-") else ", "
+            text = f"{headers[key]}{between}{text}"
+        headers[key] = text
 
     def on_headers_complete(self) -> None:
         self._head_done = True
@@ -493,7 +497,7 @@ class _Connection(asyncio.Protocol):
         incoming = self._current
         assert incoming is not None
         body = response.body
-        size = len(body) if isinstance(body, bytes) else sum(map(len, body))
+        size = len(body) if isinstance(body, bytes) else response.size or sum(map(len, body))
         gzipped = (
             size > GZIP_FROM
             and incoming.accepts_gzip

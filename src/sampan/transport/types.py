@@ -30,7 +30,8 @@ class PeerCertificate:
 
 @dataclass(slots=True)
 class Request:
-    """One request. Header names are lower case; of a repeated header the values are joined with `, `."""
+    """One request. Header names are lower case; of a repeated header the values are joined with `, `, or, of an
+    `Impersonate-` header, with a line break."""
 
     method: str
     target: str
@@ -73,12 +74,16 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """A complete answer. A `body` of several parts is written as one; the server adds Content-Length and Date."""
+    """A complete answer. A `body` of several parts is written as one; the server adds Content-Length and Date.
+
+    `size` is the length of a body of very many parts, where whoever made it knows: adding up takes time. 0 is unknown.
+    """
 
     status: int
     body: bytes | Sequence[bytes] = b""
     content_type: str = "application/json"
     headers: Sequence[tuple[str, str]] = ()
+    size: int = 0
 
 
 class Stream(Protocol):

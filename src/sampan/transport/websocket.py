@@ -224,6 +224,15 @@ class WebSocket:
     async def drain(self) -> None:
         await self._writer.drain()
 
+    @property
+    def buffered(self) -> int:
+        """Bytes sent and not yet taken by the kernel."""
+        return self._writer.transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._writer.transport.abort()
+
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Say goodbye; the other side then closes the connection."""
         self._write(Opcode.CLOSE, code.to_bytes(2, "big") + reason.encode()[:123])

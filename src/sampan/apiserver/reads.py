@@ -1,0 +1,80 @@
+"""get, list and watch: what a request wants to see, found and shown.
+
+What can be answered at once is, without a task; large lists take turns. Upstream:
+`k8s.io/apiserver/pkg/endpoints/handlers/get.go`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from sampan.api import errors
+from sampan.api.errors import bad_request
+from sampan.api.resources import Resource
+from sampan.apiserver import list_options
+from sampan.apiserver.events import Selection
+from sampan.apiserver.listing import Listed, Lists
+from sampan.apiserver.negotiation import negotiate
+from sampan.apiserver.records import Record
+from sampan.apiserver.rendering import Rendering
+from sampan.apiserver.types import RequestInfo
+from sampan.apiserver.watchcache import WatchCache
+from sampan.apiserver.watching import watch
+from sampan.transport.types import Answer, Request, Response
+
+
+class Reads:
+    def __init__(self, cache: WatchCache, lists: Lists) -> None:
+        self._cache = cache
+        self._lists = lists
+
+    def get(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+        rendering = negotiate(resource, request)
+        return Response(200, rendering.one(self.record(request, info, resource)), rendering.content_type)
+
+    def record(self, request: Request, info: RequestInfo, resource: Resource) -> Record:
+        """The object that a request names. Raises StatusError 404; 504 where it wants one newer than there is."""
+        if "?" in request.target:
+            asked = list_options.parse_revision(request.param("resourceVersion"))
+            if asked > self._cache.revision:
+                raise list_options.too_large(asked, self._cache.revision)
+        record = self._cache.record(resource, info.namespace if resource.namespaced else "", info.name)
+        if record is None:
+            raise errors.not_found(resource.plural, info.name, resource.group)
+        return record
+
+    def list(self, request: Request, info: RequestInfo, resource: Resource) -> Answer | Awaitable[Answer]:
+        rendering = negotiate(resource, request, "list")
+        options = list_options.read(request.params)
+        listed = self._lists.list(selection(info, resource), options)
+        if isinstance(listed, Listed) and len(listed.records) <= rendering.at_once:
+            body = rendering.list(listed.records, listed.revision, listed.continue_, listed.remaining)
+            return Response(200, body, rendering.content_type)
+        return self._list_later(rendering, listed)
+
+    async def _list_later(self, rendering: Rendering, listed: Listed | Awaitable[Listed]) -> Answer:
+        if not isinstance(listed, Listed):
+            listed = await listed
+        body, size = await rendering.list_in_turns(
+            self._cache.turns, listed.records, listed.revision, listed.continue_, listed.remaining
+        )
+        return Response(200, body, rendering.content_type, size=size)
+
+    def watch(self, request: Request, info: RequestInfo, resource: Resource) -> Answer:
+        rendering = negotiate(resource, request, "watch")
+        options = list_options.read(request.params, watch=True)
+        return watch(self._cache, request, selection(info, resource), rendering, options)
+
+
+def selection(info: RequestInfo, resource: Resource) -> Selection:
+    """The objects that a request is about. Raises StatusError 400 for selectors that are none."""
+    found = Selection(
+        resource, info.namespace if resource.namespaced else "", info.label_selector, info.field_selector
+    )
+    if info.name and found.only_name != info.name:
+        # A watch in its old form, whose path names the object.
+        if found.fields is not None:
+            raise bad_request("fieldSelector metadata.name doesn't match requested name")
+        name = info.name.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
+        return Selection(resource, found.namespace, info.label_selector, f"metadata.name={name}")
+    return found

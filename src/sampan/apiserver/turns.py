@@ -1,0 +1,53 @@
+"""Long work in slices: whoever goes over many objects takes turns with the rest of the server.
+
+All such work shares one `Turns`, so that in one round of the loop at most one slice is done, however many large lists are
+under way; requests that are answered at once go in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import TypeVar
+
+SLICE_SECONDS = 0.002
+"""How long a slice holds the loop, give or take one step of the work."""
+
+T = TypeVar("T")
+
+
+class Turns:
+    """Who may hold the loop. `longest` is the longest slice so far, in seconds."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self.longest = 0.0
+
+    async def each(self, items: Sequence[T], step: int, work: Callable[[Sequence[T]], object]) -> None:
+        """Call `work` with `step` items at a time, in order, a slice at a time."""
+        await self.run(lambda: _steps(items, step, work))
+
+    async def run(self, steps: Callable[[], Iterator[object]]) -> None:
+        """Go through an iterator, whose every step must be short, a slice at a time."""
+        left = steps()
+        while True:
+            async with self._lock:
+                began = perf_counter()
+                going = _slice(left, began + SLICE_SECONDS)
+                held = perf_counter() - began
+                if held > self.longest:
+                    self.longest = held
+            if not going:
+                return
+            await asyncio.sleep(0)
+
+
+def _steps(items: Sequence[T], step: int, work: Callable[[Sequence[T]], object]) -> Iterator[object]:
+    for i in range(0, len(items), step):
+        yield work(items[i : i + step])
+
+
+def _slice(left: Iterator[object], until: float) -> bool:
+    """Steps until the time is over; False once there are no more."""
+    return any(perf_counter() >= until for _ in left)
