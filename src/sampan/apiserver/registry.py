@@ -165,9 +165,10 @@ class Registry:
                 new = view.write(record.obj, deep_copy(face) if not asked else face)
                 return await self.replace(resource, record, new, view.name, writing), False
             except Conflict:
-                if asked:
+                # Somebody else's write came between, so that the cluster as a whole gets on: try again. Where a version
+                # was asked for, the next round says what became of it: changed (409) or gone (404).
+                if asked and self.cache.record(row, namespace, name) is record:
                     raise modified(row, name) from None
-                # Somebody else's write came between, so that the cluster as a whole gets on: try again.
 
     async def _update_missing(
         self,
