@@ -8,6 +8,8 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 from sampan.api.errors import bad_request
+from sampan.apiserver.tokens import groups as account_groups
+from sampan.apiserver.tokens import split_user_name
 from sampan.apiserver.types import (
     ANONYMOUS,
     AUTHENTICATED,
@@ -20,43 +22,44 @@ from sampan.apiserver.types import (
 from sampan.transport.types import Request
 
 _EXTRA = "impersonate-extra-"
-_ACCOUNT = "system:serviceaccount:"
+_GROUP = "authentication.k8s.io"
 
 
 def impersonate(request: Request, user: User, authorizer: Authorizer) -> User:
     """The user that the request is made as: `user`, or whom its headers name. Raises StatusError 403 or 400."""
     headers = request.headers
-    if "impersonate-user" not in headers:
-        if any(h.startswith("impersonate-") for h in headers):
+    name = headers.get("impersonate-user", "")
+    groups = _values(headers.get("impersonate-group", ""))
+    uid = headers.get("impersonate-uid", "")
+    extra = {unquote(h[len(_EXTRA) :]): _values(v) for h, v in headers.items() if h.startswith(_EXTRA)}
+    if not name:
+        if groups or uid or extra:
             raise bad_request("requested impersonation without impersonating a user")
         return user
-    name = headers["impersonate-user"]
-    groups = [g.strip() for g in headers.get("impersonate-group", "").split(",") if g.strip()]
-    extra = {
-        unquote(h[len(_EXTRA) :]).lower(): [v.strip() for v in value.split(",")]
-        for h, value in headers.items()
-        if h.startswith(_EXTRA)
-    }
-    uid = headers.get("impersonate-uid", "")
-    account = name.removeprefix(_ACCOUNT).split(":") if name.startswith(_ACCOUNT) else []
-    if len(account) == 2:
+    account = split_user_name(name)
+    if account is not None:
         _check(authorizer, user, "", "serviceaccounts", account[1], account[0])
-        if not groups:
-            groups = ["system:serviceaccounts", f"system:serviceaccounts:{account[0]}"]
     else:
         _check(authorizer, user, "", "users", name)
-    for group in [g for g in headers.get("impersonate-group", "").split(",") if g.strip()]:
-        _check(authorizer, user, "", "groups", group.strip())
+    for group in groups:
+        _check(authorizer, user, "", "groups", group)
     for key, values in extra.items():
         for value in values:
-            _check(authorizer, user, "authentication.k8s.io", "userextras", value, subresource=key)
+            _check(authorizer, user, _GROUP, "userextras", value, subresource=key)
     if uid:
-        _check(authorizer, user, "authentication.k8s.io", "uids", uid)
+        _check(authorizer, user, _GROUP, "uids", uid)
+    if account is not None and not groups:
+        groups = list(account_groups(account[0]))
     if name == ANONYMOUS:
-        groups = [*groups, *({UNAUTHENTICATED} - set(groups))]
-    elif UNAUTHENTICATED not in groups:
-        groups = [*groups, *({AUTHENTICATED} - set(groups))]
+        if UNAUTHENTICATED not in groups:
+            groups.append(UNAUTHENTICATED)
+    elif AUTHENTICATED not in groups and UNAUTHENTICATED not in groups:
+        groups.append(AUTHENTICATED)
     return User(name, uid, tuple(groups), extra)
+
+
+def _values(text: str) -> list[str]:
+    return [v for v in (part.strip() for part in text.split("\n")) if v]
 
 
 def _check(
