@@ -40,7 +40,13 @@ def main() -> None:
 def up(
     name: Name = "default",
     nodes: Annotated[int | None, typer.Option(help="How many nodes, 1 to 20.")] = None,
-    store: Annotated[str | None, typer.Option(help="Where objects are kept: sqlite.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Where objects are kept: sqlite, etcd (one of its own) or etcd://HOST:PORT,..."),
+    ] = None,
+    etcd_cafile: Annotated[str, typer.Option(help="Who signs the certificates of an etcd that stands.")] = "",
+    etcd_certfile: Annotated[str, typer.Option(help="The certificate to show to it.")] = "",
+    etcd_keyfile: Annotated[str, typer.Option(help="Its key.")] = "",
     listen: Annotated[
         str | None, typer.Option(help="Address for the API besides the bridge; loopback unless given.")
     ] = None,
@@ -68,6 +74,9 @@ def up(
         name=name,
         nodes=nodes,
         store=store,
+        etcd_cafile=etcd_cafile,
+        etcd_certfile=etcd_certfile,
+        etcd_keyfile=etcd_keyfile,
         api_port=api_port,
         service_cidr=service_cidr,
         pod_cidr=pod_cidr,

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sampan.cluster import storage
 from sampan.cluster.errors import ClusterError
 
 STATE = Path(os.environ.get("SAMPAN_STATE", "/var/lib/sampan"))
@@ -50,6 +51,13 @@ class ClusterConfig:
     node_subnet: str
     nodes: tuple[str, ...]
     store: str = "sqlite"
+    """Where its objects are: see `storage`."""
+    etcd_port: int = 0
+    """Port on loopback of an etcd of its own."""
+    etcd_cafile: str = ""
+    etcd_certfile: str = ""
+    etcd_keyfile: str = ""
+    """PEM files for an etcd that stands."""
     listen: str = "127.0.0.1"
     tls_sans: tuple[str, ...] = ()
     publish: tuple[Publication, ...] = ()
@@ -152,6 +160,9 @@ class Wishes:
     name: str = "default"
     nodes: int | None = None
     store: str | None = None
+    etcd_cafile: str = ""
+    etcd_certfile: str = ""
+    etcd_keyfile: str = ""
     api_port: int = 0
     service_cidr: str = ""
     pod_cidr: str = ""
@@ -272,7 +283,7 @@ def resolve(wishes: Wishes) -> tuple[ClusterConfig, bool]:
 
 def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     fixed = {
-        "--store": (wishes.store, present.store),
+        "--store": (storage.parse(wishes.store) if wishes.store else None, present.store),
         "--api-port": (wishes.api_port or None, present.api_port),
         "--service-cidr": (wishes.service_cidr or None, present.service_cidr),
         "--pod-cidr": (wishes.pod_cidr or None, present.pod_cidr),
@@ -296,6 +307,11 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
         changes["tls_sans"] = tuple(wishes.tls_sans)
     if wishes.publish:
         changes["publish"] = tuple(parse_publish(p) for p in wishes.publish)
+    for name in ("etcd_cafile", "etcd_certfile", "etcd_keyfile"):
+        if file := getattr(wishes, name):
+            changes[name] = os.path.abspath(file)
+    if files := storage.problems(dataclasses.replace(wishes, store=present.store)):
+        raise ClusterError("; ".join(files))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
 
 
@@ -317,9 +333,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     count = 1 if wishes.nodes is None else wishes.nodes
     if not 1 <= count <= 20:
         problems.append(f"--nodes {count}: allowed are 1 to 20")
-    store = wishes.store or "sqlite"
-    if store != "sqlite":
-        problems.append(f"--store {store!r} is not supported yet: allowed is sqlite")
+    problems += storage.problems(wishes)
     others = [c for c in (load(n) for n in names()) if c is not None]
     given = {
         "--service-cidr": wishes.service_cidr,
@@ -342,6 +356,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     if problems:
         raise ClusterError("; ".join(problems))
     number = _free_number(wishes, listen, others)
+    store = storage.parse(wishes.store or storage.SQLITE)
     return ClusterConfig(
         name=wishes.name,
         number=number,
@@ -351,6 +366,10 @@ def _new(wishes: Wishes) -> ClusterConfig:
         node_subnet=wishes.node_subnet or _ranges(number)[2],
         nodes=tuple(f"node-{i + 1}" for i in range(count)),
         store=store,
+        etcd_port=_free_etcd_port(number, others) if store == storage.ETCD else 0,
+        etcd_cafile=os.path.abspath(wishes.etcd_cafile) if wishes.etcd_cafile else "",
+        etcd_certfile=os.path.abspath(wishes.etcd_certfile) if wishes.etcd_certfile else "",
+        etcd_keyfile=os.path.abspath(wishes.etcd_keyfile) if wishes.etcd_keyfile else "",
         listen=listen,
         tls_sans=tuple(wishes.tls_sans),
         publish=tuple(publish),
@@ -389,6 +408,13 @@ def _free_number(wishes: Wishes, listen: str, others: Sequence[ClusterConfig]) -
     )
 
 
+def _free_etcd_port(number: int, others: Sequence[ClusterConfig]) -> int:
+    """Beside etcd's usual 2379, which may well be taken."""
+    taken = {c.etcd_port for c in others}
+    ports = range(12379 + number, 12379 + 1000)
+    return next(p for p in ports if p not in taken and not _port_problem("127.0.0.1", p))
+
+
 def _is_network(text: str) -> bool:
     try:
         ipaddress.IPv4Network(text)
@@ -414,6 +440,7 @@ def _cidr_problems(flag: str, cidr: str, others: Sequence[ClusterConfig]) -> lis
 def busy_ports(config: ClusterConfig) -> list[str]:
     """Why the ports of a cluster that is to be started cannot be had, one line each."""
     wanted = [(config.listen, config.api_port), ("127.0.0.1", config.api_port)]
+    wanted += [("127.0.0.1", config.etcd_port)] if config.etcd_port else []
     wanted += [(p.address, p.port) for p in config.publish]
     return [
         f"port {port} {why}"

@@ -10,6 +10,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from sampan.cluster import storage
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink, revive_command
 from sampan.cluster.owner import run_until_told, stop_event
@@ -41,12 +42,11 @@ async def _serve(config: ClusterConfig) -> None:
     from sampan.apiserver.proxying import streams_body
     from sampan.controllers.manager import Manager
     from sampan.scheduler.scheduler import Scheduler
-    from sampan.store.sqlite import open_store
     from sampan.transport.http import HttpServer
     from sampan.transport.tls import server_context
 
     stop = stop_event()
-    store = await open_store(config.directory / "store")
+    store = await storage.open_store(config)
     app = App(store, _api_config(config))
     pki = config.directory / "pki"
     context = server_context(pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt")
@@ -59,6 +59,7 @@ async def _serve(config: ClusterConfig) -> None:
         await run_until_told(
             {
                 "api": app.run(),
+                "store": store.failed(),
                 "publish": Publisher(config.publish, config.node_address(config.nodes[0])).run(),
                 "link": link.run(),
                 "controllers": Manager(

@@ -1,6 +1,7 @@
 """The cluster's certificates: made once, renewed before they end.
 
-One authority signs servers (API, nodes) and clients (admin, nodes, the API server towards nodes). Keys are P-256 and
+One authority signs servers (API, nodes) and clients (admin, nodes, the API server towards nodes); an etcd of the
+cluster's own has another, so that none of these opens it. Keys are P-256 and
 0600. A leaf lives a year and is made anew when less than a third of that is left, at every `up` and daily while the
 cluster runs, so that one resumed after a year starts with fresh ones.
 """
@@ -28,12 +29,14 @@ NODE_CLIENT = "sampan-apiserver-node-client"
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One certificate to have: file stem below `pki/`, subject, names it serves under (none for a client)."""
+    """One certificate to have: file stem below `pki/`, subject, names it serves under (none for a client), and the
+    directory below `pki/` of the authority that signs it."""
 
     stem: str
     common_name: str
     organizations: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    authority: str = ""
 
 
 def leaves(config: ClusterConfig) -> list[Leaf]:
@@ -48,6 +51,9 @@ def leaves(config: ClusterConfig) -> list[Leaf]:
         Leaf("admin", "kubernetes-admin", ("system:masters",)),
         Leaf("node-client", NODE_CLIENT, ("system:masters",)),
     ]
+    if config.etcd_port:
+        made.append(Leaf("etcd/server", "etcd", (), ("localhost", "127.0.0.1"), "etcd"))
+        made.append(Leaf("etcd/client", "kube-apiserver-etcd-client", (), (), "etcd"))
     for node in config.nodes:
         user = f"system:node:{node}"
         made.append(Leaf(f"nodes/{node}/client", user, ("system:nodes",)))
@@ -76,11 +82,17 @@ def ensure(config: ClusterConfig) -> list[str]:
     if not (root / "sa.key").exists():
         _make_signing_key(root)
         made.append("sa")
-    if due:
-        authority = _load_authority(root)
+    if config.etcd_port and not (root / "etcd" / "ca.crt").exists():
+        (root / "etcd").mkdir(mode=0o700, exist_ok=True)
+        _make_authority(root / "etcd", f"{config.name}-etcd", now)
+        due = [leaf for leaf in leaves(config) if leaf in due or leaf.authority]
+        made.append("etcd/ca")
+    for directory in dict.fromkeys(leaf.authority for leaf in due):
+        authority = _load_authority(root / directory)
         for leaf in due:
-            _make_leaf(root, leaf, authority, now)
-            made.append(leaf.stem)
+            if leaf.authority == directory:
+                _make_leaf(root, leaf, authority, now)
+                made.append(leaf.stem)
     return made
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sampan.cluster import config as configuration
-from sampan.cluster import control_plane, node_process, processes
+from sampan.cluster import control_plane, etcd_process, node_process, processes, storage
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.supervisor import AlreadyRunning, Part, Supervisor, redirect
 from sampan.linux import inotify
@@ -33,7 +33,10 @@ def supervise(config: ClusterConfig) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True
     )
     _preload()
-    parts = [Part(control_plane.PART, lambda: control_plane.run(config))]
+    parts = []
+    if config.store == storage.ETCD:
+        parts.append(Part(etcd_process.PART, lambda: etcd_process.run(config), silent=True))
+    parts.append(Part(control_plane.PART, lambda: control_plane.run(config)))
     for node in config.nodes:
         parts.append(
             Part(

@@ -40,6 +40,9 @@ class Part:
     name: str
     run: Callable[[], None]
     prepare: Callable[[], None] = lambda: None
+    silent: bool = False
+    """It is no program of ours and never says that it is ready; it counts as such while it runs. The others stand on
+    it, so that it stops after them."""
     pid: int = 0
     started: str = ""
     since: float = 0.0
@@ -150,6 +153,7 @@ class Supervisor:
                 continue
             part.pid, part.started = entry["pid"], entry["started"]
             part.since = time.monotonic()
+            part.ready = part.silent
             self._follow(part)
             log.info("adopted %s, pid %d", name, part.pid)
 
@@ -166,7 +170,7 @@ class Supervisor:
         pid = os.fork()
         if pid == 0:
             self._become(part)
-        part.pid, part.since, part.ready = pid, time.monotonic(), False
+        part.pid, part.since, part.ready = pid, time.monotonic(), part.silent
         part.started = processes.start_time(pid)
         self._follow(part)
         self._save()
@@ -317,8 +321,9 @@ class Supervisor:
         self._stopping = True
 
     def _stop_parts(self) -> None:
-        pids = [p.pid for p in self._parts.values() if p.pid]
-        processes.end(pids, grace=STOP_GRACE)
+        for silent in (False, True):
+            pids = [p.pid for p in self._parts.values() if p.pid and p.silent is silent]
+            processes.end(pids, grace=STOP_GRACE)
         for part in self._parts.values():
             part.pid, part.ready = 0, False
 

@@ -67,6 +67,7 @@ async def open_store(
                     raise
                 await asyncio.sleep(0.02)  # it is being started; there is nothing to wait for but an answer
             else:
+                store._members.patience = timeout / 2  # etcd may be started anew, or change its leader
                 return store
     except BaseException:
         await store.close()

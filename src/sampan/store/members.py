@@ -17,6 +17,8 @@ from typing import Any
 from sampan.store.types import StoreError, StoreFull, ValueTooLarge
 
 CONNECT_TIMEOUT = 3.0
+_RETRY = 0.05
+"""Seconds between two rounds of asking everybody."""
 _SERVICE = "/etcdserverpb."
 _OPTIONS = [
     # A peer that vanished without a word is noticed within 15 s. Below 5 s etcd would take it for an attack.
@@ -79,6 +81,8 @@ class Members:
         self._line = [e.rstrip("/") for e in endpoints]
         self._tls = tls
         self._timeout = timeout
+        self.patience = 0.0
+        """Seconds for which members are asked again while none of them is there."""
         self._channels: dict[str, Any] = {}
         self._calls: dict[tuple[str, str], Any] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -92,6 +96,18 @@ class Members:
         """The answer to one request (`KV/Range`). What must not be done twice (`again` False) goes to a further member
         only where the one before cannot have done it. Raises OutOfRange, StoreFull, ValueTooLarge, MayHaveHappened,
         StoreError."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.patience
+        while True:
+            try:
+                return await self._call(method, request, again)
+            except _NoneAnswers as e:
+                if loop.time() >= deadline:
+                    raise StoreError(f"no etcd answers ({e})") from None
+                await asyncio.sleep(_RETRY)
+
+    async def _call(self, method: str, request: bytes, again: bool) -> bytes:
+        """Ask each member once. Raises as `call`, and _NoneAnswers where none can have done it."""
         causes = []
         for endpoint in tuple(self._line):
             try:
@@ -111,7 +127,7 @@ class Members:
                     ) from e
                 causes.append(cause)
             self._put_last(endpoint)
-        raise StoreError(f"no etcd answers ({'; '.join(causes)})")
+        raise _NoneAnswers("; ".join(causes))
 
     async def stream(self, method: str, request: bytes = b"") -> AsyncGenerator[bytes, None]:
         """What the first member in line sends for one long request, until it has sent all. Raises StoreError when the
@@ -220,6 +236,10 @@ class Members:
         ):
             return None
         return StoreError(message)
+
+
+class _NoneAnswers(Exception):
+    """No member is there just now."""
 
 
 class _Unreachable(Exception):

@@ -66,6 +66,9 @@ class MemoryStore:
             self._history = [c for c in self._history if c.event.entry.revision > revision]
             self._view.oldest = revision
 
+    async def failed(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
     async def close(self) -> None:
         self._closed = True
         self._view.close()

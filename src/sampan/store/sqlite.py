@@ -107,6 +107,9 @@ class SqliteStore:
         await self._in_thread(self._database.compact, revision)
         self._view.oldest = max(self._view.oldest, revision)
 
+    async def failed(self) -> None:
+        await self._loop.create_future()  # a damaged file refuses writes and goes on being read
+
     async def close(self) -> None:
         """As the contract says; waits for the writes under way. May be called again."""
         if not self._closing:

@@ -161,5 +161,8 @@ class Store(Protocol):
     async def compact(self, revision: int) -> None:
         """Forget history before `revision`; newest values stay. Reads below it raise Compacted."""
 
+    async def failed(self) -> None:
+        """Returns never; raises StoreError once the store cannot go on and must be opened anew."""
+
     async def close(self) -> None:
         """Finish what is under way and let go of the files. Later calls raise StoreError."""

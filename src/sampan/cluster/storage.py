@@ -1,0 +1,108 @@
+"""Where a cluster keeps its objects: a SQLite file, an etcd of its own, or an etcd that stands.
+
+sqlite                       a file in the cluster's directory
+etcd                         one member that the supervisor looks after (`etcd_process`), on loopback, with mutual TLS
+etcd://h1:2379,h2:2379       the members of an etcd that somebody else looks after
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sampan.cluster import preflight
+from sampan.cluster.errors import ClusterError
+
+if TYPE_CHECKING:
+    from sampan.cluster.config import ClusterConfig, Wishes
+    from sampan.store.types import Store
+
+SQLITE, ETCD = "sqlite", "etcd"
+_SCHEME = "etcd://"
+_PATIENCE = 30.0
+"""Seconds that an etcd of the cluster's own may take to start."""
+
+
+def parse(text: str) -> str:
+    """The choice in its one spelling. Raises ClusterError."""
+    if text in (SQLITE, ETCD):
+        return text
+    if not text.startswith(_SCHEME):
+        raise ClusterError(
+            f"--store {text!r} is not supported: allowed are sqlite, etcd, etcd://HOST:PORT[,HOST:PORT...]"
+        )
+    hosts = []
+    for host in text.removeprefix(_SCHEME).rstrip("/").split(","):
+        name, _, port = host.rpartition(":")
+        if not name or not port.isdigit() or not 0 < int(port) < 65536 or "/" in name:
+            raise ClusterError(f"--store {text!r}: {host!r} is not HOST:PORT, such as 10.0.0.5:2379")
+        hosts.append(host)
+    return _SCHEME + ",".join(hosts)
+
+
+def problems(wishes: Wishes) -> list[str]:
+    """What is wrong with the wishes about the store."""
+    found = []
+    store = SQLITE
+    try:
+        store = parse(wishes.store or SQLITE)
+    except ClusterError as e:
+        found.append(str(e))
+    files = {
+        "--etcd-cafile": wishes.etcd_cafile,
+        "--etcd-certfile": wishes.etcd_certfile,
+        "--etcd-keyfile": wishes.etcd_keyfile,
+    }
+    for flag, file in files.items():
+        if file and not found and not store.startswith(_SCHEME):
+            found.append(f"{flag} is for an etcd that stands: --store etcd://HOST:PORT")
+        elif file and not Path(file).is_file():
+            found.append(f"{flag} {file}: there is no such file")
+    if bool(wishes.etcd_certfile) != bool(wishes.etcd_keyfile):
+        found.append("--etcd-certfile and --etcd-keyfile belong together")
+    if store == ETCD and (missing := missing_program()):
+        found.append(missing)
+    return found
+
+
+def missing_program() -> str:
+    """What to do to have the program `etcd`; "" where it is there."""
+    if shutil.which("etcd", path=preflight.SEARCH):
+        return ""
+    return "--store etcd needs the program etcd: apt-get install etcd-server"
+
+
+def is_shared(config: ClusterConfig) -> bool:
+    """Whether other servers than one of the cluster's own may write to the store."""
+    return config.store.startswith(_SCHEME)
+
+
+def endpoints(config: ClusterConfig) -> list[str]:
+    """The members of the cluster's etcd."""
+    if config.store == ETCD:
+        return [f"https://127.0.0.1:{config.etcd_port}"]
+    scheme = "https" if config.etcd_cafile or config.etcd_certfile else "http"
+    return [f"{scheme}://{host}" for host in config.store.removeprefix(_SCHEME).split(",")]
+
+
+async def open_store(config: ClusterConfig) -> Store:
+    """The store of a cluster. Raises StoreError."""
+    if config.store == SQLITE:
+        from sampan.store import sqlite
+
+        return await sqlite.open_store(config.directory / "store")
+    from sampan.store import etcd
+    from sampan.store.members import Tls
+
+    if config.store == ETCD:
+        pki = config.directory / "pki" / "etcd"
+        tls = Tls(str(pki / "ca.crt"), str(pki / "client.crt"), str(pki / "client.key"))
+    else:
+        tls = Tls(config.etcd_cafile, config.etcd_certfile, config.etcd_keyfile)
+    return await etcd.open_store(
+        endpoints(config),
+        tls=tls,
+        shared=is_shared(config),
+        patience=_PATIENCE if config.store == ETCD else 0.0,
+    )
