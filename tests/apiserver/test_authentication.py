@@ -5,8 +5,10 @@ import base64
 import pytest
 
 from sampan.api.errors import StatusError
+from sampan.api.objects import format_time
 from sampan.apiserver import authentication
 from sampan.apiserver.authentication import RequestAuthenticator
+from sampan.apiserver.tokens import InvalidToken
 from sampan.apiserver.tokens.requests import create_token_request
 from sampan.apiserver.types import User
 from sampan.transport.types import PeerCertificate, Request
@@ -30,6 +32,24 @@ def test_a_certificate_names_user_and_groups() -> None:
     certificate = PeerCertificate("alice", ("devs", "ops"), 9e9)
     user = authenticator.authenticate(Request("GET", "/", {}, certificate=certificate))
     assert (user.name, user.groups) == ("alice", ("devs", "ops", "system:authenticated"))
+
+
+def test_a_certificate_is_told_by_its_fingerprint_and_may_name_a_uid() -> None:
+    authenticator = authentication.build(config(), FakeCache())
+    certificate = PeerCertificate("alice", (), 9e9, "00ff", "u1")
+    user = authenticator.authenticate(Request("GET", "/", {}, certificate=certificate))
+    assert user.uid == "u1"
+    assert user.extra == {"authentication.kubernetes.io/credential-id": ("X509SHA256=00ff",)}
+
+
+def test_a_certificate_without_a_name_leaves_it_to_the_token() -> None:
+    authenticator = authentication.build(config(static_tokens={"t": User("bob")}), FakeCache())
+    nameless = PeerCertificate("", ("devs",), 9e9)
+    headers = {"authorization": "Bearer t"}
+    assert authenticator.authenticate(Request("GET", "/", headers, certificate=nameless)).name == "bob"
+    with pytest.raises(StatusError) as e:
+        authenticator.authenticate(Request("GET", "/", {}, certificate=nameless))
+    assert e.value.code == 401
 
 
 def test_a_certificate_that_has_run_out_on_an_open_connection_is_refused() -> None:
@@ -100,6 +120,38 @@ def test_a_service_account_token_is_good_while_all_that_it_names_is_there() -> N
     cache.put(account)
     clock.now += 3600 + 61
     assert refused()
+
+
+@pytest.mark.parametrize(("kind", "namespace"), [("Node", ""), ("Secret", "default")])
+def test_a_token_bound_to_an_object_ends_with_it(kind: str, namespace: str) -> None:
+    account = make("ServiceAccount", "builder")
+    holder = make(kind, "holder", namespace)
+    cache, clock = FakeCache(account, holder), Clock()
+    authenticator = RequestAuthenticator(config(), cache, clock)
+    reference = {"kind": kind, "apiVersion": "v1", "name": "holder"}
+    answer = create_token_request(
+        cache, config(), User("x"), account, {"spec": {"boundObjectRef": reference}}, clock=clock
+    )
+    token = answer["status"]["token"]
+    extra = authenticator.authenticate_token(token)[0].extra
+    uid = holder["metadata"]["uid"]
+    assert extra["authentication.kubernetes.io/credential-id"][0].startswith("JTI=")
+    if kind == "Node":
+        assert extra["authentication.kubernetes.io/node-uid"] == (uid,)
+    cache.put({**holder, "metadata": {**holder["metadata"], "labels": {"a": "b"}}})
+    authenticator.authenticate_token(token)
+    cache.put({**holder, "metadata": {**holder["metadata"], "uid": "another"}})
+    with pytest.raises(InvalidToken, match="another one now"):
+        authenticator.authenticate_token(token)
+    going = format_time(clock.now)
+    cache.put({**holder, "metadata": {**holder["metadata"], "deletionTimestamp": going}})
+    authenticator.authenticate_token(token)
+    clock.now += 61
+    with pytest.raises(InvalidToken, match="has been deleted"):
+        authenticator.authenticate_token(token)
+    cache.remove(holder)
+    with pytest.raises(InvalidToken, match="has been deleted"):
+        authenticator.authenticate_token(token)
 
 
 def test_a_token_for_others_is_not_for_us() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -205,3 +206,70 @@ async def test_kubectl_asks_who_and_whether(kubectl: Kubectl) -> None:
     ]
     assert "FIELD: nodePort <integer>" in await kubectl("explain", "service.spec.ports.nodePort")
     assert "running at" in await kubectl("cluster-info")
+
+
+async def test_kubectl_makes_tokens(kubectl: Kubectl) -> None:
+    api = kubectl.api
+    await kubectl("create", "serviceaccount", "bot")
+    secret = await api.ok("POST", f"{DEFAULT}/secrets", {"metadata": {"name": "holder"}})
+    token = await kubectl(
+        "create", "token", "bot", "--bound-object-kind", "Secret", "--bound-object-name", "holder",
+        "--bound-object-uid", secret["metadata"]["uid"], "--duration", "10m",
+    )  # fmt: skip
+    who = await api.ok("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}, token=token.strip())
+    assert who["status"]["userInfo"]["username"] == "system:serviceaccount:default:bot"
+    told = await kubectl("--token", token.strip(), "auth", "whoami", "--as", "")
+    assert "system:masters" in told, "the client certificate counts before the token"
+    await kubectl("delete", "secret", "holder")
+    reply = await api("GET", "/apis", token=token.strip())
+    assert (reply.status, reply.json["message"], reply.json["reason"]) == (
+        401,
+        "Unauthorized",
+        "Unauthorized",
+    )
+
+    elsewhere = (await kubectl("create", "token", "bot", "--audience", "vault")).strip()
+    assert (await api("GET", "/apis", token=elsewhere)).status == 401
+    review = {"spec": {"token": elsewhere, "audiences": ["vault"]}}
+    told = await api.ok("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review)
+    assert told["status"]["audiences"] == ["vault"]
+    told = await api.ok("POST", "/apis/authentication.k8s.io/v1/tokenreviews", {"spec": {"token": elsewhere}})
+    assert told["status"]["error"] == (
+        '[invalid bearer token, token audiences ["vault"] is invalid for the target audiences '
+        '["https://kubernetes.default.svc.cluster.local"]]'
+    )
+    for arguments, message in (
+        (("--duration", "5m"), "may not specify a duration less than 10 minutes"),
+        (("--bound-object-kind", "Pod", "--bound-object-name", "gone"), 'pods "gone" not found'),
+    ):
+        code, _, err = await kubectl.run("create", "token", "bot", *arguments)
+        assert code == 1
+        assert message in err
+
+
+async def test_kubectl_reconciles_rights(kubectl: Kubectl) -> None:
+    def manifest(*verbs: str) -> str:
+        role = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": "r", "namespace": "default"},
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": list(verbs)}],
+        }
+        return json.dumps(role)
+
+    assert "reconciled" in await kubectl("auth", "reconcile", "-f", "-", stdin=manifest("get"))
+    await kubectl("auth", "reconcile", "-f", "-", stdin=manifest("list"))
+    await kubectl("create", "rolebinding", "r", "--role", "r", "--user", "alice")
+    listed = await kubectl("auth", "can-i", "--list", "--as", "alice")
+    assert next(line.split() for line in listed.splitlines() if line.startswith("pods ")) == [
+        "pods", "[]", "[]", "[get", "list]",
+    ]  # fmt: skip
+    for verb, answer in (("list", "yes"), ("delete", "no")):
+        _, out, _ = await kubectl.run("auth", "can-i", verb, "pods", "--as", "alice")
+        assert out.strip() == answer
+    code, _, err = await kubectl.run("get", "secrets", "--as", "alice")
+    assert (code, err.strip()) == (
+        1,
+        'Error from server (Forbidden): secrets is forbidden: User "alice" cannot list resource "secrets" in API group '
+        '"" in the namespace "default"',
+    )
