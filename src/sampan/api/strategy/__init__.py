@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
-from sampan.api.strategy import apps, core, discovery, networking
+from sampan.api.strategy import (
+    apps,
+    core,
+    discovery,
+    networking,
+    quota,
+    scheduling,
+    storage,
+)
 from sampan.api.strategy.types import Strategy, keep, same
 
 __all__ = ["Strategy", "prepare_create", "prepare_update", "same"]
@@ -19,6 +27,9 @@ _STRATEGIES: dict[str, Strategy] = {
     **apps.STRATEGIES,
     **networking.STRATEGIES,
     **discovery.STRATEGIES,
+    **quota.STRATEGIES,
+    **scheduling.STRATEGIES,
+    **storage.STRATEGIES,
 }
 """By key stem. A kind that is not here has no generation; its status is as `Strategy` says."""
 

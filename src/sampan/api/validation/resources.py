@@ -10,21 +10,29 @@ from sampan.api.validation import formats
 from sampan.api.validation.values import Problems, formatted
 
 _STANDARD = {"cpu", "memory", "ephemeral-storage"}
-_INTEGER = {"pods", "services", "secrets", "configmaps"}
+_INTEGER = {
+    "configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets", "services",
+    "services.loadbalancers", "services.nodeports",
+}  # fmt: skip
 NATIVE_PREFIX = "kubernetes.io/"
 
 
-def _native(name: str) -> bool:
+def native(name: str) -> bool:
     return "/" not in name or name.partition("/")[0].endswith("kubernetes.io")
 
 
 def _extended(name: str) -> bool:
     """A resource that a device plugin advertises: counted in whole units, never overcommitted."""
-    return not _native(name) and not name.startswith("requests.")
+    return not native(name) and not name.startswith("requests.")
 
 
 def _huge(name: str) -> bool:
     return name.startswith("hugepages-")
+
+
+def overcommit(name: str) -> bool:
+    """Whether more of a resource may be allowed than is asked for."""
+    return native(name) and not _huge(name)
 
 
 def container_name(path: str, name: str) -> Problems:
@@ -37,7 +45,7 @@ def container_name(path: str, name: str) -> Problems:
                 invalid_value(path, name, "must be a standard resource type or fully qualified"),
                 invalid_value(path, name, "must be a standard resource for containers"),
             ]
-    elif not _native(name) and not _extended(name):
+    elif not native(name) and not _extended(name):
         return [invalid_value(path, name, "doesn't follow extended resource name standard")]
     return []
 
@@ -65,14 +73,13 @@ def requirements(resources: Object | None, path: str, claims: set[str] | None = 
     for name, value in requests.items():
         at = f"{path}.requests[{name}]"
         out += container_name(at, name) + amount(at, name, value)
-        overcommit = _native(name) and not _huge(name)
         if name not in limits:
-            if not overcommit:
+            if not overcommit(name):
                 out.append(required(f"{path}.limits", "Limit must be set for non overcommitable resources"))
             continue
         order = quantity.compare(value, limits[name])
         limit = quantity.format(limits[name])
-        if order != 0 and not overcommit:
+        if order != 0 and not overcommit(name):
             out.append(invalid_value(f"{path}.requests", value, f"must be equal to {name} limit of {limit}"))
         elif order > 0:
             detail = f"must be less than or equal to {name} limit of {limit}"

@@ -28,7 +28,7 @@ from sampan.api.validation.values import (
     present,
 )
 
-_HOST_PATH_TYPES = (
+HOST_PATH_TYPES = (
     "", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket",
 )  # fmt: skip
 _FIELDS = ("metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid")
@@ -74,8 +74,8 @@ def _host_path(source: Object, path: str) -> Problems:
         return [required(f"{path}.path")]
     out = no_backsteps(f"{path}.path", source["path"])
     kind = source.get("type")
-    if kind is not None and kind not in _HOST_PATH_TYPES:
-        out.append(not_supported(f"{path}.type", kind, _HOST_PATH_TYPES))
+    if kind is not None and kind not in HOST_PATH_TYPES:
+        out.append(not_supported(f"{path}.type", kind, HOST_PATH_TYPES))
     return out
 
 
