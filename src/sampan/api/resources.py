@@ -32,8 +32,8 @@ SCALE = Subresource("scale", ("get", "patch", "update"), "Scale", "autoscaling",
 class Resource:
     """One resource of one version.
 
-    `definition` is its name in the OpenAPI document. `storage` is the stem of its keys in the store: rows that share
-    it are one object under several names (core and events.k8s.io Events).
+    `definition` is its name in the OpenAPI document. `storage` is the `key_stem` where it is another row's: rows that
+    share it are one object under several names (core and events.k8s.io Events).
     """
 
     group: str
@@ -62,8 +62,13 @@ class Resource:
 
     @property
     def key_stem(self) -> str:
-        """The stem of this resource's keys: `pods`, `deployments.apps`."""
+        """What its objects are known by among all that is stored: `pods`, `deployments.apps`."""
         return self.storage or (f"{self.plural}.{self.group}" if self.group else self.plural)
+
+    @property
+    def storage_path(self) -> str:
+        """Where the keys of its objects are below /registry, as upstream has them: `pods`, `services/specs`."""
+        return _STORAGE_PATHS.get(self.key_stem, self.plural)
 
     def subresource(self, name: str) -> Subresource | None:
         return next((s for s in self.subresources if s.name == name), None)
@@ -77,6 +82,16 @@ class Resource:
         if name:
             path += f"/{name}"
         return f"{path}/{subresource}" if subresource else path
+
+
+_STORAGE_PATHS = {
+    "endpoints": "services/endpoints",
+    "ingresses.networking.k8s.io": "ingress",
+    "nodes": "minions",
+    "replicationcontrollers": "controllers",
+    "services": "services/specs",
+}
+"""Those that are not their plural (upstream: `pkg/kubeapiserver/default_storage_factory_builder.go`)."""
 
 
 def _connect(name: str, kind: str, *verbs: str) -> Subresource:

@@ -17,7 +17,7 @@ from sampan.api.errors import StatusError, bad_request, gone, show
 from sampan.apiserver import list_options
 from sampan.apiserver.events import Selection
 from sampan.apiserver.list_options import EXACT, NOT_OLDER_THAN, ListOptions, too_large
-from sampan.apiserver.records import ROOT, Record
+from sampan.apiserver.records import ROOT, Record, prefix_of
 from sampan.apiserver.watchcache import WatchCache
 from sampan.store.types import Compacted, Entry, FutureRevision, Store
 
@@ -93,7 +93,7 @@ class Lists:
             revision, start = _decode_continue(options.continue_)
             if asked:
                 raise bad_request("specifying resource version is not allowed when using continue")
-            after = f"{ROOT}{shelf.stem}/{start}"
+            after = f"{ROOT}{shelf.path}/{start}"
             if revision < 0:
                 return self._present(selection, cache.revision, after, options.limit)
             if revision > cache.revision:
@@ -141,14 +141,14 @@ class Lists:
         self, selection: Selection, revision: int, after: str, limit: int, *, continued: bool = False
     ) -> Listed:
         shelf = self._cache.shelf(selection.resource)
-        prefix = f"{ROOT}{shelf.stem}/{selection.namespace + '/' if selection.namespace else ''}"
+        prefix = prefix_of(shelf.path, selection.namespace)
         most = limit if selection.everything else 0
         try:
             page = await self._store.list(prefix, revision=revision, after=after, limit=most)
         except Compacted:
             if not continued:
                 raise gone("The resourceVersion for the provided list is too old.") from None
-            last = after[len(ROOT) + len(shelf.stem) + 1 :]
+            last = after.removeprefix(prefix_of(shelf.path))
             raise ContinueExpired(gone(_TOO_OLD), encode_continue(-1, last)) from None
         except FutureRevision as e:
             raise too_large(revision, e.current) from None

@@ -43,14 +43,15 @@ def from_json(data: bytes) -> Any:
     return _decoder.decode(data)
 
 
-def key_of(stem: str, namespace: str, name: str) -> str:
-    """The store key of an object (`/registry/pods/default/web`, `/registry/nodes/n1`)."""
-    return f"{ROOT}{stem}/{namespace}/{name}" if namespace else f"{ROOT}{stem}/{name}"
+def key_of(path: str, namespace: str, name: str) -> str:
+    """The store key of an object below its resource's `storage_path` (`/registry/pods/default/web`,
+    `/registry/minions/n1`)."""
+    return f"{ROOT}{path}/{namespace}/{name}" if namespace else f"{ROOT}{path}/{name}"
 
 
-def prefix_of(stem: str, namespace: str = "") -> str:
+def prefix_of(path: str, namespace: str = "") -> str:
     """What the keys of a resource, or of its objects in one namespace, begin with."""
-    return f"{ROOT}{stem}/{namespace}/" if namespace else f"{ROOT}{stem}/"
+    return f"{ROOT}{path}/{namespace}/" if namespace else f"{ROOT}{path}/"
 
 
 def opening(resource: Resource) -> bytes:
@@ -147,5 +148,5 @@ class Record:
 
 def split_key(key: str, namespaced: bool) -> tuple[str, str]:
     """Namespace and name of a store key."""
-    parts = key.split("/")
-    return (parts[3], parts[4]) if namespaced else ("", parts[3])
+    parts = key.rsplit("/", 2)
+    return (parts[1], parts[2]) if namespaced else ("", parts[2])

@@ -117,8 +117,7 @@ class Registry:
 
     async def _insert(self, row: Resource, obj: Object, dry_run: bool) -> Record:
         metadata = obj["metadata"]
-        stem = row.key_stem
-        key = key_of(stem, metadata.get("namespace", ""), metadata["name"])
+        key = key_of(row.storage_path, metadata.get("namespace", ""), metadata["name"])
         if dry_run:
             present = self.cache.shelf(row).records.get(key)
             if present is not None:
@@ -333,7 +332,7 @@ def unstored(row: Resource, obj: Object, revision: int = 0) -> Record:
     metadata = obj["metadata"]
     namespace, name = metadata.get("namespace", ""), metadata["name"]
     value = encode(row, obj)
-    key = key_of(row.key_stem, namespace, name)
+    key = key_of(row.storage_path, namespace, name)
     if revision:
         return Record(key, namespace, name, revision, splice(value, start, revision), len(start))
     return Record(key, namespace, name, 0, value, len(start), obj=obj)

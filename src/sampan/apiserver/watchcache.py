@@ -43,11 +43,11 @@ def too_old(asked: int, oldest: int) -> StatusError:
 
 
 class Shelf:
-    """The objects of one storage stem, in key order, and their recent changes."""
+    """The objects of one resource (under all its names), in key order, and their recent changes."""
 
     def __init__(self, resource: Resource, revision: int) -> None:
         self.resource = resource
-        self.stem = resource.key_stem
+        self.path = resource.storage_path
         self.opening = opening(resource)
         self.revision = revision
         """Of the last change here (or of the load)."""
@@ -81,7 +81,7 @@ class Shelf:
         keys = self.keys
         start, end = 0, len(keys)
         if namespace:
-            prefix = prefix_of(self.stem, namespace)
+            prefix = prefix_of(self.path, namespace)
             start = bisect_left(keys, prefix)
             # "0" follows "/": the first text that is greater than everything with the prefix
             end = bisect_left(keys, prefix[:-1] + "0", start)
@@ -91,7 +91,7 @@ class Shelf:
         """The objects that a selection must be held against, in key order: of one name, or of a namespace."""
         only = selection.only_name
         if only is not None and (selection.namespace or not self.resource.namespaced):
-            record = self.records.get(key_of(self.stem, selection.namespace, only))
+            record = self.records.get(key_of(self.path, selection.namespace, only))
             return [record] if record is not None and record.key > after else []
         start, end = self.span(selection.namespace, after)
         return self.rows[start:end]
@@ -153,6 +153,7 @@ class WatchCache:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._shelves: dict[str, Shelf] = {}
+        self._by_path: dict[str, Shelf] = {}
         self._handed: dict[int, tuple[bytes, Object]] = {}
         self._bookmarks: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -173,14 +174,15 @@ class WatchCache:
         page = await self._store.list(ROOT)
         self.revision = page.revision
         for resource in stored():
-            self._shelves[resource.key_stem] = Shelf(resource, page.revision)
+            shelf = self._shelves[resource.key_stem] = Shelf(resource, page.revision)
+            self._by_path[shelf.path] = shelf
         for entry in page.entries:
-            shelf = self._shelves.get(entry.key.split("/", 3)[2])
-            if shelf is None:
-                log.warning("not served, left alone in the store: %s", entry.key)
+            if (found := self._shelf_of(entry.key)) is None:
+                if not entry.key.startswith(_UNSHELVED):
+                    log.warning("not served, left alone in the store: %s", entry.key)
                 continue
-            shelf.records[entry.key] = shelf.make(entry.key, entry.value, entry.revision)
-            shelf.keys.append(entry.key)
+            found.records[entry.key] = found.make(entry.key, entry.value, entry.revision)
+            found.keys.append(entry.key)
         for shelf in self._shelves.values():
             shelf.keys.sort()
             shelf.rows = [shelf.records[k] for k in shelf.keys]
@@ -228,27 +230,23 @@ class WatchCache:
             return
         self.lag.arm()
         before = self.revision
-        touched: dict[str, tuple[Shelf, list[Change]]] = {}
+        touched: dict[Shelf, list[Change]] = {}
         for event in events:
             entry = event.entry
             self.revision = entry.revision
-            stem = entry.key.split("/", 3)[2]
-            shelf = self._shelves.get(stem)
+            shelf = self._shelf_of(entry.key)
             if shelf is None:
                 continue
             handed = self._handed.get(id(entry.value))
             obj = handed[1] if handed is not None and handed[0] is entry.value else None
             change = shelf.apply(event, obj)
-            if stem in touched:
-                touched[stem][1].append(change)
-            else:
-                touched[stem] = (shelf, [change])
+            touched.setdefault(shelf, []).append(change)
             for callback in shelf.callbacks:
                 callback(
                     change.previous.obj if change.previous is not None else None,
                     change.record.obj if change.type != "DELETED" else None,
                 )
-        for shelf, changes in touched.values():
+        for shelf, changes in touched.items():
             for group in list(shelf.groups.values()):
                 self._outbox.extend(group.deliveries(changes, before))
             for change in changes:
@@ -286,8 +284,18 @@ class WatchCache:
         return self._shelves[resource.key_stem]
 
     def record(self, resource: Resource, namespace: str, name: str) -> Record | None:
-        stem = resource.key_stem
-        return self._shelves[stem].records.get(key_of(stem, namespace, name))
+        shelf = self._shelves[resource.key_stem]
+        return shelf.records.get(key_of(shelf.path, namespace, name))
+
+    def _shelf_of(self, key: str) -> Shelf | None:
+        """Where a key of the store belongs; None for one that is no object's."""
+        if not key.startswith(ROOT):
+            return None
+        parts = key.split("/", 4)
+        shelf = self._by_path.get(parts[2])
+        if shelf is None and len(parts) > 3:
+            shelf = self._by_path.get(f"{parts[2]}/{parts[3]}")
+        return shelf
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
         record = self.record(resource, namespace, name)
