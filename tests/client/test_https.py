@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import json
 import ssl
@@ -13,12 +14,15 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from sampan.api.errors import StatusError, conflict
 from sampan.api.resources import CLUSTERROLES, CONFIGMAPS, DEPLOYMENTS, NODES, PODS
+from sampan.client import https
 from sampan.client.access import Access
 from sampan.client.https import HttpsClient
 from sampan.client.types import APPLY_PATCH, JSON_PATCH, ConnectionLost, WatchEvent
+from sampan.transport.http import HttpServer
 from tests.client.certificates import Authority
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -336,3 +340,56 @@ async def test_tokens_are_read_again(server: Server, tmp_path: Path) -> None:
     await client.close()
     said = [headers["Authorization"] for _, _, headers, _ in server.asked]
     assert said == ["Bearer one", "Bearer two", "Bearer n0", "Bearer n1"]
+
+
+async def test_requests_are_bounded_and_watches_do_not_count(server: Server, client: HttpsClient) -> None:
+    inside, most, full = 0, 0, asyncio.Event()
+    go = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal inside, most
+        if "watch" in request.query:
+            response = web.StreamResponse()
+            response.enable_chunked_encoding()
+            await response.prepare(request)
+            await response.write(event("ADDED", "a", "1"))
+            await asyncio.Event().wait()
+        inside += 1
+        most = max(most, inside)
+        if inside == https.MOST_AT_ONCE:
+            full.set()
+        await go.wait()
+        inside -= 1
+        return web.json_response({})
+
+    server.answer = answer
+    async with asyncio.TaskGroup() as group:
+        for number in range(5 * https.MOST_AT_ONCE):
+            group.create_task(client.get(PODS, "ns", f"p{number}"))
+        await full.wait()
+        watching = client.watch(PODS, resource_version="1")
+        async with aclosing(watching):  # type: ignore[type-var]
+            assert (await anext(watching)).type == "ADDED"
+        go.set()
+    assert most == https.MOST_AT_ONCE
+    assert len(server.connections) <= https.MOST_AT_ONCE + 1
+
+
+async def test_an_unused_connection_is_let_go(
+    server: Server, client: HttpsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = asyncio.Event()
+    lost = RequestHandler.connection_lost
+
+    def connection_lost(self: RequestHandler, error: BaseException | None) -> None:
+        lost(self, error)
+        closed.set()
+
+    monkeypatch.setattr(RequestHandler, "connection_lost", connection_lost)
+    ours = inspect.signature(HttpServer).parameters["idle_timeout"].default
+    assert ours > https.IDLE_SECONDS, (
+        "the client lets go first: the server might while a request is on its way"
+    )
+    monkeypatch.setattr(https, "IDLE_SECONDS", 0.05)
+    await client.get(PODS, "ns", "p")
+    await asyncio.wait_for(closed.wait(), 10)

@@ -6,10 +6,12 @@ may repeat safely: who asked knows what a repetition would mean.
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import random
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote, urlencode
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 REQUEST_SECONDS = 60.0
 """How long an ordinary request may take before the connection counts as lost."""
 CONNECT_SECONDS = 10.0
+MOST_AT_ONCE = 16
+"""Ordinary requests under way, hence their connections; more wait for their turn. Watches do not count."""
+IDLE_SECONDS = 30.0
+"""An unused connection is kept for this long: well below the server's time, or a request could meet its end."""
 WATCH_SECONDS = 300
 """A watch is asked for this long, and up to twice as long, so that not all end together."""
 _WATCH_GRACE = 30.0
@@ -66,6 +72,7 @@ class HttpsClient:
         }
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     @classmethod
     def from_kubeconfig(
@@ -131,7 +138,8 @@ class HttpsClient:
         }
         # A peer that vanished without a word is noticed when even the agreed end does not come.
         target = _target(resource.path(namespace), query)
-        async with self._request("GET", target, timeout=seconds + _WATCH_GRACE) as response:
+        watching = _Exchange(self, "GET", target, b"", {}, seconds + _WATCH_GRACE)
+        async with watching as response:
             if response.status != 200:
                 raise _error(response.status, await response.read(), response.headers)
             rest: builtins.list[bytes] = []
@@ -245,16 +253,15 @@ class HttpsClient:
             raise StatusError(500, "InternalError", f"{method} {path}: the answer is not JSON: {e}") from e
         return cast(Object, found)
 
-    def _request(
-        self,
-        method: str,
-        target: str,
-        body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-        *,
-        timeout: float = REQUEST_SECONDS,
-    ) -> _Exchange:
-        return _Exchange(self, method, target, body, dict(headers or {}), timeout)
+    @asynccontextmanager
+    async def _request(
+        self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with (
+            self._turns,
+            _Exchange(self, method, target, body, dict(headers or {}), REQUEST_SECONDS) as response,
+        ):
+            yield response
 
     async def _send(
         self, method: str, target: str, body: bytes, headers: dict[str, str], timeout: float
@@ -272,7 +279,7 @@ class HttpsClient:
             raise ConnectionLost(f"{self._server}: the client's credentials cannot be read: {e}") from e
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=90, ssl=context or True),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=context or True),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=True,
