@@ -19,7 +19,6 @@ from sampan.apiserver import (
     list_options,
     negotiation,
     preparation,
-    reads,
     requestinfo,
 )
 from sampan.apiserver.authentication import KeysWanted
@@ -28,7 +27,7 @@ from sampan.apiserver.deletion import Deletion
 from sampan.apiserver.impersonation import impersonate
 from sampan.apiserver.listing import Lists
 from sampan.apiserver.patching import Patching
-from sampan.apiserver.reads import Reads
+from sampan.apiserver.reads import Reads, selection
 from sampan.apiserver.records import Record
 from sampan.apiserver.registry import Registry
 from sampan.apiserver.rendering import Rendering
@@ -273,9 +272,7 @@ class Handlers:
         list_options.read(request.params)
         options = self._delete_options(request)
         writing = bodies.writing(request, user)
-        gone = await self._deletion.delete_collection(
-            resource, reads.selection(info, resource), options, writing
-        )
+        gone = await self._deletion.delete_collection(resource, selection(info, resource), options, writing)
         body, size = await rendering.list_in_turns(self._cache.turns, gone, self._cache.revision)
         headers = bodies.warning_headers(writing.warnings)
         return Response(200, body, rendering.content_type, headers, size=size)

@@ -19,7 +19,7 @@ from sampan.apiserver.events import Selection
 from sampan.apiserver.list_options import EXACT, NOT_OLDER_THAN, ListOptions, too_large
 from sampan.apiserver.records import ROOT, Record, prefix_of
 from sampan.apiserver.watchcache import WatchCache
-from sampan.store.types import Compacted, Entry, FutureRevision, Store
+from sampan.store.types import Compacted, Entry, FutureRevision, Store, StoreError
 
 _AT_ONCE = 500
 """Most objects that are held against selectors in the call itself."""
@@ -80,7 +80,7 @@ def _bad_token(why: str) -> StatusError:
 
 class Lists:
     def __init__(self, store: Store, cache: WatchCache) -> None:
-        self._store = store
+        self.store = store
         self._cache = cache
 
     def list(self, selection: Selection, options: ListOptions) -> Listed | Awaitable[Listed]:
@@ -144,7 +144,7 @@ class Lists:
         prefix = prefix_of(shelf.path, selection.namespace)
         most = limit if selection.everything else 0
         try:
-            page = await self._store.list(prefix, revision=revision, after=after, limit=most)
+            page = await self.store.list(prefix, revision=revision, after=after, limit=most)
         except Compacted:
             if not continued:
                 raise gone("The resourceVersion for the provided list is too old.") from None
@@ -152,6 +152,8 @@ class Lists:
             raise ContinueExpired(gone(_TOO_OLD), encode_continue(-1, last)) from None
         except FutureRevision as e:
             raise too_large(revision, e.current) from None
+        except StoreError as e:
+            raise errors.unavailable(f"the store failed: {e}") from e
         found: list[Record] = []
 
         def make(entries: Sequence[Entry]) -> None:

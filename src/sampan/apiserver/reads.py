@@ -6,7 +6,7 @@ What can be answered at once is, without a task; large lists take turns. Upstrea
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from sampan.api import errors
 from sampan.api.errors import bad_request
@@ -16,6 +16,7 @@ from sampan.apiserver.events import Selection
 from sampan.apiserver.listing import Listed, Lists
 from sampan.apiserver.negotiation import negotiate
 from sampan.apiserver.records import Record
+from sampan.apiserver.registry import translated
 from sampan.apiserver.rendering import Rendering
 from sampan.apiserver.types import RequestInfo
 from sampan.apiserver.watchcache import WatchCache
@@ -25,12 +26,17 @@ from sampan.transport.types import Answer, Request, Response
 
 class Reads:
     def __init__(self, cache: WatchCache, lists: Lists) -> None:
+        self._store = lists.store
         self._cache = cache
         self._lists = lists
 
-    def get(self, request: Request, info: RequestInfo, resource: Resource) -> Response:
+    def get(self, request: Request, info: RequestInfo, resource: Resource) -> Answer | Awaitable[Answer]:
         rendering = negotiate(resource, request)
-        return Response(200, rendering.one(self.record(request, info, resource)), rendering.content_type)
+
+        def get() -> Answer:
+            return Response(200, rendering.one(self.record(request, info, resource)), rendering.content_type)
+
+        return self._fresh(request, get) if self._store.shared else get()
 
     def record(self, request: Request, info: RequestInfo, resource: Resource) -> Record:
         """The object that a request names. Raises StatusError 404; 504 where it wants one newer than there is."""
@@ -46,11 +52,16 @@ class Reads:
     def list(self, request: Request, info: RequestInfo, resource: Resource) -> Answer | Awaitable[Answer]:
         rendering = negotiate(resource, request, "list")
         options = list_options.read(request.params)
-        listed = self._lists.list(selection(info, resource), options)
-        if isinstance(listed, Listed) and len(listed.records) <= rendering.at_once:
-            body = rendering.list(listed.records, listed.revision, listed.continue_, listed.remaining)
-            return Response(200, body, rendering.content_type)
-        return self._list_later(rendering, listed)
+        selected = selection(info, resource)
+
+        def list_() -> Answer | Awaitable[Answer]:
+            listed = self._lists.list(selected, options)
+            if isinstance(listed, Listed) and len(listed.records) <= rendering.at_once:
+                body = rendering.list(listed.records, listed.revision, listed.continue_, listed.remaining)
+                return Response(200, body, rendering.content_type)
+            return self._list_later(rendering, listed)
+
+        return self._fresh(request, list_) if self._store.shared else list_()
 
     async def _list_later(self, rendering: Rendering, listed: Listed | Awaitable[Listed]) -> Answer:
         if not isinstance(listed, Listed):
@@ -60,10 +71,31 @@ class Reads:
         )
         return Response(200, body, rendering.content_type, size=size)
 
-    def watch(self, request: Request, info: RequestInfo, resource: Resource) -> Answer:
+    def watch(self, request: Request, info: RequestInfo, resource: Resource) -> Answer | Awaitable[Answer]:
         rendering = negotiate(resource, request, "watch")
         options = list_options.read(request.params, watch=True)
-        return watch(self._cache, request, selection(info, resource), rendering, options)
+        selected = selection(info, resource)
+
+        def watch_() -> Answer:
+            return watch(self._cache, request, selected, rendering, options)
+
+        return self._fresh(request, watch_) if self._store.shared else watch_()
+
+    def _fresh(
+        self, request: Request, answer: Callable[[], Answer | Awaitable[Answer]]
+    ) -> Answer | Awaitable[Answer]:
+        """Answer when the cache is as new as the request wants, where others write to the store too: one without a
+        resourceVersion must see all that was acknowledged to anybody before."""
+        version = request.param("resourceVersion")
+        if version and list_options.parse_revision(version) <= self._cache.revision:
+            return answer()
+        return self._after_catching_up(answer)
+
+    async def _after_catching_up(self, answer: Callable[[], Answer | Awaitable[Answer]]) -> Answer:
+        with translated():
+            await self._store.catch_up()
+        found = answer()
+        return await found if isinstance(found, Awaitable) else found
 
 
 def selection(info: RequestInfo, resource: Resource) -> Selection:
