@@ -52,6 +52,9 @@ _WITHOUT_VALUE = {
     ErrorType.INTERNAL,
 }
 
+OMITTED: Any = object()
+"""In the place of a value that is too big to be shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
@@ -69,7 +72,7 @@ class FieldError:
     def body(self) -> str:
         """The problem without its path, as a status cause carries it."""
         text = _PREFIX[self.type]
-        if self.type not in _WITHOUT_VALUE:
+        if self.type not in _WITHOUT_VALUE and self.value is not OMITTED:
             text += f": {show(self.value)}"
         return f"{text}: {self.detail}" if self.detail else text
 

@@ -381,6 +381,8 @@ _SELECTABLE: dict[str, dict[str, Callable[[Object], str]]] = {
     "secrets": {"type": _plain("type")},
     "namespaces": {"status.phase": _plain("status.phase")},
     "replicasets.apps": {"status.replicas": _count("status.replicas")},
+    "replicationcontrollers": {"status.replicas": _count("status.replicas")},
+    "jobs.batch": {"status.successful": _count("status.succeeded")},
     "services": {"spec.clusterIP": _plain("spec.clusterIP"), "spec.type": _plain("spec.type")},
 }  # fmt: skip
 _ALIASES: dict[str, dict[str, str]] = {

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from sampan.api.defaults import (
     apps,
+    batch,
     core,
     networking,
     pods,
@@ -41,6 +42,8 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
     ("apps", "ReplicaSet"): apps.replica_set,
     ("apps", "DaemonSet"): apps.daemon_set,
     ("apps", "StatefulSet"): apps.stateful_set,
+    ("batch", "Job"): batch.job,
+    ("batch", "CronJob"): batch.cron_job,
     ("networking.k8s.io", "IngressClass"): networking.ingress_class,
     ("networking.k8s.io", "NetworkPolicy"): networking.network_policy,
     ("rbac.authorization.k8s.io", "RoleBinding"): rbac.binding,

@@ -11,6 +11,7 @@ from sampan.api.errors import Object
 from sampan.api.resources import Resource
 from sampan.api.strategy import (
     apps,
+    batch,
     core,
     discovery,
     networking,
@@ -25,6 +26,7 @@ __all__ = ["Strategy", "prepare_create", "prepare_update", "same"]
 _STRATEGIES: dict[str, Strategy] = {
     **core.STRATEGIES,
     **apps.STRATEGIES,
+    **batch.STRATEGIES,
     **networking.STRATEGIES,
     **discovery.STRATEGIES,
     **quota.STRATEGIES,

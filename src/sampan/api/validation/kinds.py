@@ -5,6 +5,7 @@ from __future__ import annotations
 from sampan.api.validation import (
     Rules,
     apps,
+    batch,
     core,
     formats,
     networking,
@@ -41,37 +42,12 @@ RULES: dict[tuple[str, str], Rules] = {
     ("apps", "ControllerRevision"): Rules(
         create=apps.controller_revision, update=apps.controller_revision_update
     ),
+    ("batch", "Job"): Rules(create=batch.job, update=batch.job_update),
+    ("batch", "CronJob"): Rules(create=batch.cron_job, update=batch.cron_job_update),
     ("discovery.k8s.io", "EndpointSlice"): Rules(
         create=services.endpoint_slice, update=services.endpoint_slice_update
     ),
     ("coordination.k8s.io", "Lease"): Rules(create=core.lease),
-    ("", "LimitRange"): Rules(create=quota.limit_range),
-    ("", "ResourceQuota"): Rules(create=quota.resource_quota, update=quota.resource_quota_update),
-    ("", "PersistentVolume"): Rules(
-        create=persistent_volumes.persistent_volume, update=persistent_volumes.persistent_volume_update
-    ),
-    ("", "PersistentVolumeClaim"): Rules(
-        create=persistent_volumes.persistent_volume_claim,
-        update=persistent_volumes.persistent_volume_claim_update,
-    ),
-    (_STORAGE, "StorageClass"): Rules(create=storage.storage_class, update=storage.storage_class_update),
-    (_STORAGE, "CSIDriver"): Rules(create=storage.csi_driver, update=storage.csi_driver_update),
-    (_STORAGE, "CSINode"): Rules(create=storage.csi_node, update=storage.csi_node_update),
-    (_STORAGE, "CSIStorageCapacity"): Rules(
-        create=storage.csi_storage_capacity, update=storage.csi_storage_capacity_update
-    ),
-    (_STORAGE, "VolumeAttachment"): Rules(
-        create=storage.volume_attachment, update=storage.volume_attachment_update
-    ),
-    (_STORAGE, "VolumeAttributesClass"): Rules(
-        create=storage.volume_attributes_class, update=storage.volume_attributes_class_update
-    ),
-    ("scheduling.k8s.io", "PriorityClass"): Rules(
-        create=priority.priority_class, update=priority.priority_class_update
-    ),
-    ("node.k8s.io", "RuntimeClass"): Rules(
-        create=runtime_class.runtime_class, update=runtime_class.runtime_class_update
-    ),
     ("", "LimitRange"): Rules(create=quota.limit_range),
     ("", "ResourceQuota"): Rules(create=quota.resource_quota, update=quota.resource_quota_update),
     ("", "PersistentVolume"): Rules(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -111,6 +112,19 @@ def file_mode(path: str, value: int | None) -> Problems:
 
 def protocol(path: str, value: str | None) -> Problems:
     return one_of(path, value, PROTOCOLS)
+
+
+def domain_prefixed_path(path: str, value: str) -> Problems:
+    """`example.com/some/path`: who is meant, in the name space of a domain."""
+    if not value:
+        return [required(path)]
+    host, _, rest = value.partition("/")
+    if not host or not rest:
+        return [invalid_value(path, value, 'must be a domain-prefixed path (such as "acme.io/foo")')]
+    out = formatted(path, host, formats.dns1123_subdomain)
+    if not re.fullmatch(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", rest):
+        out.append(invalid_value(path, rest, "Invalid path"))
+    return out
 
 
 def positive_int_or_percent(path: str, value: int | str) -> Problems:
