@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from sampan.api.errors import Object
-from sampan.api.resources import SERVICES, Resource
+from sampan.api.resources import Resource
 from sampan.apiserver import (
     admission,
     authentication,
@@ -20,6 +20,7 @@ from sampan.apiserver import (
     reviews,
 )
 from sampan.apiserver.allocation import ServiceAllocator
+from sampan.apiserver.allocation.upkeep import Upkeep
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
 from sampan.apiserver.handlers import Handlers
@@ -64,9 +65,7 @@ class App:
         await self.cache.start()
         authorizer = authorization.build(self.config, self.cache)
         self._authorizer = authorizer
-        self._registry.allocator = ServiceAllocator(self.config)
-        for clash in self._registry.allocator.rebuild(self.cache.list(SERVICES)):
-            log.warning("Service %s/%s: %s: %s", clash.namespace, clash.name, clash.reason, clash.message)
+        self._allocator = self._registry.allocator = ServiceAllocator(self._registry, self.config)
         self._registry.admission = admission.build(self.config, self.cache, self.client(), authorizer)
         self._authenticator = authentication.build(self.config, self.cache)
         self._health = Health(
@@ -87,11 +86,14 @@ class App:
             plain=self._plain,
             reviews=self._review,
         )
+        upkeep = Upkeep(self.client(), self._store, self.cache, self._allocator, self.config)
+        await upkeep.start()
         await bootstrap.ensure(self.client(), self.config)
         self._ready = True
         loop = asyncio.get_running_loop()
         use = self._authenticator.legacy_use.run(self.client())
         self._tasks = [
+            loop.create_task(upkeep.run(), name="api-allocation"),
             loop.create_task(expiry.run(self._store, self.cache), name="api-expiry"),
             loop.create_task(use, name="api-legacy-token-use"),
         ]
@@ -143,6 +145,7 @@ class App:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self._allocator.close()
         self.cache.close()
 
     def _plain(self, request: Request, user: User) -> Answer | Awaitable[Answer] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.api import conversion, errors
 from sampan.api.errors import MODIFIED, Object, StatusError, bad_request, invalid_value
@@ -26,7 +26,6 @@ from sampan.api.resources import (
     hub,
 )
 from sampan.apiserver import preparation
-from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.records import Record, encode, key_of, opening, splice
 from sampan.apiserver.types import Admission, Attributes
@@ -35,13 +34,15 @@ from sampan.apiserver.watchcache import WatchCache
 from sampan.store import types as store_types
 from sampan.store.types import Store
 
+if TYPE_CHECKING:
+    from sampan.apiserver.allocation import ServiceAllocator
+
 _CREATE_ON_UPDATE = {
     r.key_stem
     for r in (ENDPOINTS, EVENTS, LEASES, SERVICES, ROLES, ROLEBINDINGS, CLUSTERROLES, CLUSTERROLEBINDINGS)
 }
 _VERSION_NEEDED = {LEASES.key_stem}
 """Kinds whose update must say which version it replaces."""
-_NOTHING_ALLOCATED = contextlib.nullcontext()
 _NAME_ATTEMPTS = 8
 
 
@@ -97,25 +98,21 @@ class Registry:
     async def insert(self, row: Resource, obj: Object, writing: Writing, attempts: int = 1) -> Record:
         """Store a new object that is ready; with further `attempts`, under further generated names."""
         metadata = obj["metadata"]
-        with self._allocated(row, obj, None, writing):
-            while True:
-                attempts -= 1
-                try:
-                    return await self._insert(row, obj, writing.dry_run)
-                except store_types.KeyExists:
-                    if attempts <= 0:
-                        raise errors.already_exists(row.plural, metadata["name"], row.group) from None
-                    metadata["name"] = generate_name(metadata["generateName"])
+        while True:
+            attempts -= 1
+            try:
+                if row is not SERVICES:
+                    return await self.put_new(row, obj, dry_run=writing.dry_run)
+                # Its addresses say whose they are: each name takes its own.
+                async with self.allocator.allocated(obj, dry_run=writing.dry_run):
+                    return await self.put_new(row, obj, dry_run=writing.dry_run)
+            except store_types.KeyExists:
+                if attempts <= 0:
+                    raise errors.already_exists(row.plural, metadata["name"], row.group) from None
+                metadata["name"] = generate_name(metadata["generateName"])
 
-    def _allocated(
-        self, row: Resource, obj: Object, old: Object | None, writing: Writing
-    ) -> contextlib.AbstractContextManager[object]:
-        """Of a Service: holds its addresses while it is stored, and gives them back if that fails."""
-        if row is not SERVICES:
-            return _NOTHING_ALLOCATED
-        return self.allocator.allocate(obj, old, dry_run=writing.dry_run)
-
-    async def _insert(self, row: Resource, obj: Object, dry_run: bool) -> Record:
+    async def put_new(self, row: Resource, obj: Object, *, dry_run: bool) -> Record:
+        """Store a new object as it is. Raises KeyExists of the store."""
         metadata = obj["metadata"]
         key = key_of(row.storage_path, metadata.get("namespace", ""), metadata["name"])
         if dry_run:
@@ -239,7 +236,9 @@ class Registry:
             return record
         if subresource:
             return await self.put(row, record, new, writing)
-        with self._allocated(row, new, old, writing):
+        if row is not SERVICES:
+            return await self.put(row, record, new, writing)
+        async with self.allocator.allocated(new, old, dry_run=writing.dry_run):
             return await self.put(row, record, new, writing)
 
     async def put(self, row: Resource, record: Record, new: Object, writing: Writing) -> Record:
@@ -269,7 +268,7 @@ class Registry:
         except store_types.Conflict:
             raise Conflict from None
         if row is SERVICES:
-            self.allocator.release(record.obj)
+            await self.allocator.release(record.obj)
         if last is not None:
             return unstored(row, last, entry.revision)
         return record.at(entry.revision)

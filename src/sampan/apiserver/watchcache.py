@@ -36,6 +36,8 @@ HISTORY_BYTES = 8 * 2**20
 HISTORY_LEAST = 256
 """... unless that would leave fewer changes than this."""
 BOOKMARK_SECONDS = 60.0
+_UNSHELVED = ROOT + "ranges/"
+"""What stands beside the objects: which node ports are taken (`allocation.node_ports`)."""
 
 
 def too_old(asked: int, oldest: int) -> StatusError:
