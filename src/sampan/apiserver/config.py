@@ -30,6 +30,8 @@ class Config:
     """More of them, as lines `token,user,uid,"group,group"`."""
     authentication_config: Path | None = None
     """An AuthenticationConfiguration: outside issuers of tokens, and who may come without any."""
+    encryption_config: Path | None = None
+    """An EncryptionConfiguration: what is stored sealed, and how."""
     node_client_certificate: Path | None = None
     node_client_key: Path | None = None
     """What we show to a node's own server (logs, exec, ...)."""
