@@ -148,6 +148,9 @@ POD_CASES: list[tuple[str, object, str]] = [
     ("spec/nodeSelector", {"a": "x y"}, "spec.nodeSelector: Invalid value"),
     ("spec/activeDeadlineSeconds", 0, "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive"),
     ("spec/hostname", "a.b", "spec.hostname: Invalid value"),
+    ("spec/hostnameOverride", "-a.b", "spec.hostnameOverride: Invalid value"),
+    ("spec/hostnameOverride", "../../etc", "spec.hostnameOverride: Invalid value"),
+    ("spec/hostnameOverride", "a." * 32 + "b", "spec.hostnameOverride: Too long: may not be more than 64 bytes"),
     ("spec/serviceAccountName", "A", "spec.serviceAccountName: Invalid value"),
     ("spec/tolerations", [{"effect": "No"}], 'spec.tolerations[0].effect: Unsupported value: "No"'),
     ("spec/tolerations", [{}], "spec.tolerations[0].operator: Invalid value: \"\": operator must be Exists when `key` is empty"),
@@ -181,6 +184,16 @@ def test_a_good_pod() -> None:
 def test_pods(path: str, value: object, text: str) -> None:
     found = problems(resources.PODS, changed(POD, path, value))
     assert any(text in p for p in found), found
+
+
+@pytest.mark.parametrize("name", ["db.example", "a." * 31 + "bc"])
+def test_a_host_name_override_stands_alone(name: str) -> None:
+    pod = changed(POD, "spec/hostnameOverride", name)
+    assert problems(resources.PODS, pod) == []
+    for other in ("hostNetwork", "setHostnameAsFQDN"):
+        assert problems(resources.PODS, changed(pod, f"spec/{other}", True)) == [
+            f"spec.hostnameOverride: Forbidden: may not be specified when `{other}` is true"
+        ]
 
 
 def test_all_problems_at_once() -> None:

@@ -169,3 +169,14 @@ async def test_tokens_of_service_accounts(api: Api) -> None:
     assert 'User "system:serviceaccount:default:robot"' in denied.json["message"]
     await api.ok("DELETE", f"{accounts}/robot")
     assert (await api("GET", CM, token=token)).status == 401
+
+
+async def test_a_binding_ends_the_nomination(api: Api) -> None:
+    await pod(api)
+    promise = {"status": {"nominatedNodeName": "n2"}}
+    promised = await api.ok("PATCH", f"{PODS}/p/status", promise, content_type=MERGE)
+    assert promised["status"]["nominatedNodeName"] == "n2"
+    assert (await bind(api)).status == 201
+    bound = await api.ok("GET", f"{PODS}/p")
+    assert bound["spec"]["nodeName"] == "n1"
+    assert "nominatedNodeName" not in bound["status"]

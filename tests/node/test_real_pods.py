@@ -116,6 +116,20 @@ async def test_two_containers_share_a_volume(real: RealNode) -> None:
             await asyncio.sleep(0)
 
 
+async def test_the_host_name_can_be_overridden(real: RealNode) -> None:
+    real.add(
+        containers=[sh("hostname; cat /etc/hostname; exec sleep inf")],
+        hostnameOverride="db.example.org",
+        hostname="ignored",
+        subdomain="ignored-too",
+        terminationGracePeriodSeconds=1,
+    )
+    await real.until_ready()
+    async with asyncio.timeout(10):
+        while await real.log("c") != "db.example.org\ndb.example.org\n":
+            await asyncio.sleep(0)
+
+
 async def test_configuration_reaches_the_container(real: RealNode) -> None:
     meta = {"namespace": "default"}
     real.client.put(

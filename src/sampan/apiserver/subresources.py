@@ -130,6 +130,8 @@ class Actions:
             if spec.get("schedulingGates"):
                 raise errors.conflict("pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
             spec["nodeName"] = target["name"]
+            # A promise that is kept or overtaken (ClearingNominatedNodeNameAfterBinding, on by default since v1.35).
+            (pod.get("status") or {}).pop("nominatedNodeName", None)
             if annotations:
                 metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
             _set_scheduled(pod)

@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sampan.api.errors import FieldError, Object, duplicate, forbidden_field, invalid_value, required
+from sampan.api.errors import (
+    FieldError,
+    Object,
+    duplicate,
+    forbidden_field,
+    invalid_value,
+    required,
+    too_long,
+)
 from sampan.api.objects import deep_copy
 from sampan.api.strategy import same
 from sampan.api.validation import containers, formats, metadata, resources, scheduling, security, volumes
@@ -107,6 +115,7 @@ def spec(pod: Object, path: str, *, is_pod: bool) -> Problems:
     for name in ("hostname", "subdomain"):
         if pod.get(name):
             out += formatted(f"{path}.{name}", pod[name], formats.dns1123_label)
+    out += _hostname_override(pod, f"{path}.hostnameOverride")
     out += scheduling.tolerations(pod.get("tolerations") or [], f"{path}.tolerations")
     for i, alias in enumerate(pod.get("hostAliases") or ()):
         at = f"{path}.hostAliases[{i}]"
@@ -187,6 +196,20 @@ def _dns_config(pod: Object, path: str) -> Problems:
     for i, option in enumerate(config.get("options") or ()):
         if not option.get("name"):
             out.append(required(f"{path}.options[{i}]", "must not be empty"))
+    return out
+
+
+def _hostname_override(pod: Object, path: str) -> Problems:
+    """The kernel takes host names of up to 64 bytes."""
+    name = pod.get("hostnameOverride")
+    if not name:
+        return []
+    out = formatted(path, name, formats.dns1123_subdomain)
+    if len(name) > 64:
+        out.append(too_long(path, 64))
+    for other in ("hostNetwork", "setHostnameAsFQDN"):
+        if pod.get(other):
+            out.append(forbidden_field(path, f"may not be specified when `{other}` is true"))
     return out
 
 
