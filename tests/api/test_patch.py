@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.api import patch
+from sampan.api import patch, strategic_merge
 from sampan.api.errors import StatusError
 from sampan.api.schema import Node
 
@@ -25,6 +25,9 @@ from sampan.api.schema import Node
         ({"a": [{"b": 1}]}, [{"op": "test", "path": "/a/0/b", "value": 1}], {"a": [{"b": 1}]}),
         ({"a": 1}, [{"op": "test", "path": "/b", "value": None}], {"a": 1}),
         ({"a": 1}, [{"op": "replace", "path": "", "value": {"z": 1}}], {"z": 1}),
+        ({"a": [1, 2]}, [{"op": "remove", "path": "/a/-1"}], {"a": [1]}),
+        ({"a": [1, 2]}, [{"op": "add", "path": "/a/-1", "value": 3}], {"a": [1, 2, 3]}),
+        ({"a": [1]}, [{"op": "add", "path": "/b"}], {"a": [1], "b": None}),
     ],
 )
 def test_json_patch(doc: Any, ops: Any, expected: Any) -> None:
@@ -45,6 +48,30 @@ def test_json_patch(doc: Any, ops: Any, expected: Any) -> None:
         ([{"op": "add", "path": "/l/01", "value": 1}], 422, "invalid array index"),
         ([{"op": "add", "path": "x", "value": 1}], 422, "x"),
         ([{"op": "move", "from": "/l", "path": "/l/0"}], 422, "inside"),
+        ([{"op": "add", "path": "/l/-2", "value": 1}], 422, "invalid index: -2"),
+        ([{"op": "add", "value": 1}], 422, "add operation failed to decode path: missing value"),
+        (
+            [{"op": "copy", "path": "/a", "from": 3}],
+            422,
+            "copy operation failed to decode from: missing value",
+        ),
+        ([{"op": ["add"], "path": "/a"}], 422, "Unexpected kind: unknown"),
+        (
+            [{"op": "copy", "from": "/x", "path": "/y"}],
+            422,
+            "unable to get nonexistent key: x: missing value",
+        ),
+        (
+            [{"op": "move", "from": "/x/y", "path": "/y"}],
+            422,
+            "doc is missing from path: /x/y: missing value",
+        ),
+        ([{"op": "copy", "from": "/a", "path": "/y/z"}], 422, "doc is missing destination path: /y/z"),
+        (
+            [{"op": "remove", "path": "/l/0"}],
+            422,
+            "error in remove for path: '/l/0': Unable to access invalid index",
+        ),
         ([{"op": "replace", "path": "", "value": 3}], 422, "not an object"),
         ([{"op": "test", "path": "/a"}] * 10_001, 413, "maximum operations"),
     ],
@@ -55,6 +82,17 @@ def test_json_patch_refused(ops: Any, code: int, message: str) -> None:
         patch.json_patch(doc, ops)
     assert e.value.code == code
     assert doc == {"a": 1, "l": []}
+
+
+def test_json_patch_cannot_grow_without_end() -> None:
+    doubling = [{"op": "copy", "from": "/a", "path": f"/a/{i}"} for i in range(60)]
+    with pytest.raises(StatusError, match="accumulated size increase of copy is") as e:
+        patch.json_patch({"a": {"b": "x" * 1000}}, doubling)
+    assert e.value.code == 422
+    deeper = [{"op": "add", "path": "/a" * i, "value": {}} for i in range(1, 300)]
+    with pytest.raises(StatusError, match="deeper than 200 levels") as e:
+        patch.json_patch({}, deeper)
+    assert e.value.code == 422
 
 
 JSON = st.recursive(
@@ -240,24 +278,138 @@ def _containers(*items: Any, **more: Any) -> Any:
             id="list without strategy",
         ),
         pytest.param(
+            _containers({"name": "a"}, {"name": "b"}),
+            _containers({"name": "b", "$patch": "replace", "image": "x"}, {"name": "z"}),
+            _containers({"name": "z"}),
+            id="an item marked replace is only the mark",
+        ),
+        pytest.param(
+            {"metadata": {"labels": {"a": "1"}}},
+            {"metadata": {"labels": {"$patch": "merge", "b": "2"}}},
+            {"metadata": {"labels": {"a": "1", "b": "2"}}},
+            id="merge is what happens anyway",
+        ),
+        pytest.param(
+            {"metadata": {"finalizers": ["a", "b", "c"]}},
+            {
+                "metadata": {
+                    "$setElementOrder/finalizers": ["c", "n", "a"],
+                    "$deleteFromPrimitiveList/finalizers": ["b"],
+                    "finalizers": ["n"],
+                }
+            },
+            {"metadata": {"finalizers": ["c", "n", "a"]}},
+            id="primitive list with order, deletion and a new one",
+        ),
+        pytest.param(
+            {},
+            {
+                "spec": {
+                    "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
+                    "containers": [{"name": "a"}, {"name": "b"}],
+                }
+            },
+            _containers({"name": "a"}, {"name": "b"}),
+            id="into nothing there is nothing to order",
+        ),
+        pytest.param(
+            {"spec": {"strategy": {"type": "a"}, "tolerations": "odd"}},
+            {"spec": {"strategy": "b", "tolerations": [{"key": "x"}]}},
+            {"spec": {"strategy": "b", "tolerations": [{"key": "x"}]}},
+            id="another type takes the place",
+        ),
+        pytest.param(
+            _containers({"name": "a", "image": "1"}, {"name": "a", "image": "2"}),
+            _containers({"name": "a", "$patch": "delete"}),
+            _containers(),
+            id="delete takes all of the name",
+        ),
+        pytest.param(
             {"x": {"y": [1]}}, {"x": {"y": [2], "z": 1}}, {"x": {"y": [2], "z": 1}}, id="unknown type"
         ),
     ],
 )
 def test_strategic_merge(doc: Any, change: Any, expected: Any) -> None:
-    assert patch.strategic_merge(pod_type(), doc, change) == expected
+    assert strategic_merge.strategic_merge(pod_type(), doc, change) == expected
+
+
+THERE: Any = {
+    "metadata": {"labels": {"a": "1"}, "finalizers": ["a", "b"]},
+    "spec": {"containers": [{"name": "a"}, {"name": "b"}], "strategy": {"type": "x"}},
+}
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("doc", "change", "code", "message"),
     [
-        ([], "invalid JSON document"),
-        ({"spec": {"containers": [{"image": "x"}]}}, "does not contain declared merge key: name"),
-        ({"spec": {"$patch": "explode"}}, "explode"),
-        ({"spec": {"strategy": {"$retainKeys": ["type"], "other": 1}}}, "retainKeys"),
+        ({}, [], 400, "invalid JSON document"),
+        (
+            THERE,
+            {"spec": {"containers": [{"image": "x"}]}},
+            400,
+            "map: map[image:x] does not contain declared merge key: name",
+        ),
+        (
+            THERE,
+            {"spec": {"containers": [{"image": "x", "$patch": "delete"}]}},
+            400,
+            "map: map[$patch:delete image:x] does not contain declared merge key: name",
+        ),
+        (
+            THERE,
+            {"spec": {"$patch": "explode"}},
+            400,
+            "unknown patch type: explode in map: map[$patch:explode]",
+        ),
+        ({}, {"spec": {"$patch": "explode"}}, 400, "unknown patch type: explode in map: map[$patch:explode]"),
+        (
+            THERE,
+            {"spec": {"containers": [{"name": "a", "$patch": "x"}]}},
+            400,
+            "unknown patch type: x in map: map[$patch:x name:a]",
+        ),
+        (
+            THERE,
+            {"spec": {"strategy": {"$retainKeys": ["type"], "other": 1}}},
+            400,
+            "invalid patch format of retainKeys: other is in the patch but is not retained",
+        ),
+        (THERE, {"spec": {"strategy": {"$retainKeys": "type"}}}, 400, "invalid patch format of retainKeys"),
+        (
+            THERE,
+            {"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}},
+            400,
+            "invalid patch format of primitive list",
+        ),
+        (
+            THERE,
+            {"metadata": {"$deleteFromPrimitiveList": ["a"]}},
+            400,
+            "invalid patch format of primitive list",
+        ),
+        (
+            THERE,
+            {"spec": {"$setElementOrder/containers": {}}},
+            400,
+            "invalid patch format of setElementOrder list",
+        ),
+        (
+            THERE,
+            {"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "b"}]}},
+            400,
+            "The order in patch list:\n[map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:a]]\n",
+        ),
+        (THERE, {"metadata": {"finalizers": [["a"]]}}, 422, "lists of lists are not supported"),
+        (THERE, {"spec": {"containers": ["a"]}}, 400, "list element types are not identical"),
+        (
+            THERE,
+            {"spec": {"$setElementOrder/containers": [], "containers": {}}},
+            400,
+            "expected a []interface {}, but received a map[string]interface {}",
+        ),
     ],
 )
-def test_strategic_merge_refused(change: Any, message: str) -> None:
-    with pytest.raises(StatusError, match=message) as e:
-        patch.strategic_merge(pod_type(), {}, change)
-    assert e.value.code == 400
+def test_strategic_merge_refused(doc: Any, change: Any, code: int, message: str) -> None:
+    with pytest.raises(StatusError) as e:
+        strategic_merge.strategic_merge(pod_type(), doc, change)
+    assert (e.value.code, e.value.message) == (code, message)

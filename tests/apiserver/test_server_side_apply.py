@@ -348,7 +348,7 @@ async def test_kubectl_from_client_side_to_server_side_and_back(kubectl: Kubectl
         "apply", "--server-side", "--field-manager=other", "-f", "-", stdin=json.dumps(deployment(replicas=9))
     )
     assert code == 1
-    assert 'Apply failed with 1 conflict: conflict with "kubectl-client-side-apply" using apps/v1' in err
+    assert 'Apply failed with 1 conflict: conflict with "kubectl": .spec.replicas' in err
     await kubectl(
         "apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f", "-",
         stdin=json.dumps(deployment(replicas=9)),

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from sampan.api import configuration, field_set, last_applied, managed_fields, typed
 from sampan.api.errors import Object, StatusError, bad_request
-from sampan.api.field_set import Fields
+from sampan.api.field_set import LEAF, Fields
 from sampan.api.managed_fields import Comparisons, Manager, in_version, live_entries, skipped, store_entries
 from sampan.api.schema import Node
 
@@ -157,7 +157,9 @@ class _Applying:
         node, converted = at
         last = typed.with_structs(node, mine)
         stripped = typed.without_members(node, converted, last) or {}
-        owned: dict[str, Fields] = {self._me.api_version: self._wanted}
+        # The name is nobody's to give up, and the metadata around it stays.
+        wanted = field_set.union(self._wanted, {"f:metadata": {"f:name": LEAF}})
+        owned: dict[str, Fields] = {self._me.api_version: wanted}
         for entry in self._others:
             theirs = entry.get("apiVersion") or ""
             owned[theirs] = field_set.union(owned.get(theirs, {}), entry.get("fieldsV1") or {})

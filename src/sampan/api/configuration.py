@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sampan.api import typed
+from sampan.api import go_text, typed
 from sampan.api.errors import Object, StatusError, bad_request, show
 from sampan.api.field_set import element_text
 from sampan.api.schema import Node
@@ -36,7 +36,7 @@ def _problems(node: Node, value: Any, path: str) -> Iterator[str]:
     kind = node.type
     if kind in ("object", "map"):
         if value.__class__ is not dict:
-            yield f"{path}: expected map, got &{{{_go(value)}}}"
+            yield f"{path}: expected map, got &{{{go_text.show(value)}}}"
             return
         for name, part in value.items():
             inner = typed.child(node, name)
@@ -46,7 +46,7 @@ def _problems(node: Node, value: Any, path: str) -> Iterator[str]:
                 yield f"{path}.{name}: field not declared in schema"
     elif kind == "array":
         if value.__class__ is not list:
-            yield f"{path}: expected list, got &{{{_go(value)}}}"
+            yield f"{path}: expected list, got &{{{go_text.show(value)}}}"
             return
         yield from _items(node, value, path)
     elif kind != "any":
@@ -106,30 +106,12 @@ def _scalar(node: Node, value: Any, path: str) -> Iterator[str]:
     compound = value.__class__ in (dict, list)
     if node.type in ("integer", "number"):
         if compound or isinstance(value, str | bool):
-            yield f"{path}: expected numeric (int or float), got {_go_type(value)}"
+            yield f"{path}: expected numeric (int or float), got {go_text.type_of(value)}"
     elif node.type == "boolean":
         if not isinstance(value, bool):
-            yield f"{path}: expected boolean, got &{{{_go(value)}}}"
+            yield f"{path}: expected boolean, got &{{{go_text.show(value)}}}"
     elif node.type == "int-or-string" or node.format == "quantity":
         if compound:
-            yield f"{path}: expected any scalar, got &{{{_go(value)}}}"
+            yield f"{path}: expected any scalar, got &{{{go_text.show(value)}}}"
     elif not isinstance(value, str):
-        yield f"{path}: expected string, got &value.valueUnstructured{{Value:{_go(value)}}}"
-
-
-def _go_type(value: Any) -> str:
-    names = {bool: "bool", str: "string", int: "int64", float: "float64", list: "[]interface {}"}
-    return names.get(value.__class__, "map[string]interface {}")
-
-
-def _go(value: Any) -> str:
-    """A value as Go prints it with `%v`, cut where it is long."""
-    if isinstance(value, dict):
-        text = "map[" + " ".join(f"{k}:{_go(v)}" for k, v in sorted(value.items())) + "]"
-    elif isinstance(value, list):
-        text = "[" + " ".join(map(_go, value)) + "]"
-    elif value is None:
-        text = "<nil>"
-    else:
-        text = value if isinstance(value, str) else show(value)
-    return text if len(text) <= 120 else text[:117] + "..."
+        yield f"{path}: expected string, got &value.valueUnstructured{{Value:{go_text.show(value)}}}"

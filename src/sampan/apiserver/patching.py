@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sampan.api import apply, configuration, decoding, errors, scale_fields, schema
+from sampan.api import (
+    apply,
+    configuration,
+    decoding,
+    errors,
+    go_text,
+    scale_fields,
+    schema,
+    strategic_merge,
+)
 from sampan.api import patch as patches
 from sampan.api.errors import Object, bad_request
 from sampan.api.objects import deep_copy, now
@@ -192,11 +201,11 @@ def _put_back_nulls(checked: Any, given: Any) -> None:
 
 def _check_patched(view: View, patch: Any, face: Object, writing: Writing, duplicates: Sequence[str]) -> None:
     """Hold a patched object against its type; what does not fit is told of the patch. Raises StatusError 422."""
-    given = patch if isinstance(patch, dict) else face
     try:
         preparation.check_type(view.definition, view.api_version, view.kind, face, writing, duplicates)
     except decoding.Undecodable as e:
-        raise errors.invalid("", "", [errors.invalid_value("patch", given, e.problem)]) from None
+        problem = errors.invalid_value("patch", go_text.show(patch, 1000), e.problem)
+        raise errors.invalid("", "", [problem]) from None
 
 
 def _applier(view: View, patch: Any, content_type: str) -> Callable[[Object], Object]:
@@ -206,7 +215,7 @@ def _applier(view: View, patch: Any, content_type: str) -> Callable[[Object], Ob
         return lambda doc: patches.merge_patch(doc, patch)
     if content_type == STRATEGIC_MERGE_PATCH:
         node = schema.node(view.definition)
-        return lambda doc: patches.strategic_merge(node, doc, patch)
+        return lambda doc: strategic_merge.strategic_merge(node, doc, patch)
     if content_type == APPLY_PATCH:
         return lambda doc: doc
     raise errors.unsupported_media_type(
