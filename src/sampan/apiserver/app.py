@@ -48,6 +48,10 @@ class App:
 
     def __init__(self, store: Store, config: Config) -> None:
         self.config = config
+        if config.encryption_config is not None:
+            from sampan.apiserver import encryption
+
+            store = encryption.encrypted(store, config.encryption_config)
         self.cache = WatchCache(store)
         self._store = store
         self._connector: NodeConnector | None = None

@@ -7,7 +7,7 @@ Upstream: `k8s.io/apiserver/pkg/registry/generic/registry/store.go` and `endpoin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from typing import TYPE_CHECKING, Any
 
 from sampan.api import conversion, errors
@@ -32,6 +32,7 @@ from sampan.apiserver.types import Admission, Attributes
 from sampan.apiserver.views import View
 from sampan.apiserver.watchcache import WatchCache
 from sampan.store import types as store_types
+from sampan.store.transformed import TransformedStore
 from sampan.store.types import Store
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Registry:
     def __init__(self, store: Store, cache: WatchCache) -> None:
         self.store = store
         self.cache = cache
+        self._stale: Set[str] = store.stale if isinstance(store, TransformedStore) else frozenset()
+        """Keys that are to be written again, even if nothing changed: another key of encryption sealed them."""
 
     # -- create
 
@@ -232,7 +235,7 @@ class Registry:
         writing.warnings += attributes.warnings
         if finished_deleting(row, new, old):
             return await self.remove(row, record, writing, last=new)
-        if preparation.same(new, old):
+        if preparation.same(new, old) and record.key not in self._stale:
             return record
         if subresource:
             return await self.put(row, record, new, writing)
