@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import pytest
-
 from sampan.api.errors import Object
 from sampan.apiserver import authorization
 from sampan.apiserver.authorization import bootstrap_policy
 from sampan.apiserver.authorization.rbac import Rule, uncovered
 from sampan.apiserver.types import RequestInfo, User
 
-from .fakes import FakeCache, asks, config, make, node_user, pod
+from .fakes import FakeCache, asks, config, make
 
 ALICE = User("alice", "", ("devs", "system:authenticated"))
 
@@ -163,100 +161,3 @@ def test_rules_of_a_user() -> None:
     found = authorization.build(config(), cache).rules(ALICE, "dev")
     assert found.rules == [rule("get", "", "pods")]
     assert found.errors == ['clusterrole.rbac.authorization.k8s.io "gone" not found']
-
-
-# ---- nodes
-
-REFERRING: Object = {
-    "volumes": [
-        {"name": "a", "secret": {"secretName": "vol"}},
-        {
-            "name": "b",
-            "projected": {"sources": [{"configMap": {"name": "proj"}}, {"secret": {"name": "projsec"}}]},
-        },
-    ],
-    "imagePullSecrets": [{"name": "pull"}],
-    "initContainers": [
-        {"name": "i", "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "env", "key": "k"}}}]}
-    ],
-    "containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "from"}}]}],
-}
-
-
-def test_a_node_reads_what_its_pods_refer_to() -> None:
-    cache = FakeCache()
-    authorizer = authorization.build(config(), cache)
-    n1, n2 = node_user("n1"), node_user("n2")
-    wanted = [("secrets", n) for n in ("vol", "projsec", "pull", "env")]
-    wanted += [("configmaps", n) for n in ("proj", "from")]
-
-    def readable(user: User, namespace: str = "default") -> list[tuple[str, str]]:
-        return [w for w in wanted if authorizer.authorize(user, asks("get", w[0], namespace, w[1])).allowed]
-
-    assert readable(n1) == []
-    web = pod("web", node="n1", account="bot", **REFERRING)
-    unbound = pod("web", account="bot", **REFERRING)
-    cache.put(unbound)
-    assert readable(n1) == []
-    cache.put(web)
-    assert readable(n1) == wanted
-    assert readable(n2) == []
-    assert readable(n1, "other") == []
-    assert authorizer.authorize(n1, asks("watch", "secrets", "default", fields="metadata.name=vol")).allowed
-    assert authorizer.authorize(n1, asks("create", "serviceaccounts", "default", "bot", sub="token")).allowed
-    assert not authorizer.authorize(
-        n2, asks("create", "serviceaccounts", "default", "bot", sub="token")
-    ).allowed
-    decision = authorizer.authorize(n2, asks("get", "secrets", "default", "vol"))
-    assert decision.reason == "no relationship found between node 'n2' and this object"
-    cache.remove(web)
-    assert readable(n1) == []
-
-
-@pytest.mark.parametrize("verb", ["update", "delete", "create", "list"])
-def test_a_node_changes_and_lists_no_secrets(verb: str) -> None:
-    cache = FakeCache(pod("web", node="n1", **REFERRING))
-    info = asks(verb, "secrets", "default", "" if verb in ("create", "list") else "vol")
-    assert not authorization.build(config(), cache).authorize(node_user("n1"), info).allowed
-
-
-def test_the_rest_of_what_a_node_may() -> None:
-    cache = FakeCache(pod("mine", node="n1"), pod("other", node="n2"))
-    authorizer = authorization.build(config(), cache)
-    leases = "coordination.k8s.io"
-    allowed = (
-        asks("list", "pods", fields="spec.nodeName=n1"),
-        asks("watch", "pods", fields="spec.nodeName=n1"),
-        asks("get", "pods", "default", "mine"),
-        asks("patch", "pods", "default", "mine", sub="status"),
-        asks("delete", "pods", "default", "mine"),
-        asks("create", "pods", "default", "mine", sub="eviction"),
-        asks("list", "services"),
-        asks("watch", "endpointslices", group="discovery.k8s.io"),
-        asks("create", "nodes"),
-        asks("patch", "nodes", "", "n1", sub="status"),
-        asks("create", "events", "default"),
-        asks("patch", "events", "default", "e", group="events.k8s.io"),
-        asks("update", "leases", "kube-node-lease", "n1", leases),
-        asks("create", "leases", "kube-node-lease", "", leases),
-        RequestInfo("get", "/healthz"),
-    )
-    refused = (
-        asks("list", "pods"),
-        asks("list", "pods", fields="spec.nodeName=n2"),
-        asks("get", "pods", "default", "other"),
-        asks("update", "pods", "default", "mine"),
-        asks("create", "pods", "default", "mine", sub="exec"),
-        asks("delete", "nodes", "", "n1"),
-        asks("list", "secrets"),
-        asks("get", "namespaces", "", "default"),
-        asks("update", "leases", "kube-node-lease", "n2", leases),
-        asks("update", "leases", "kube-system", "n1", leases),
-        asks("list", "leases", "kube-node-lease", "", leases),
-        asks("create", "deployments", "default", "", "apps"),
-        asks("create", "certificatesigningrequests", "", "", "certificates.k8s.io"),
-    )
-    assert [i for i in allowed if not authorizer.authorize(node_user("n1"), i).allowed] == []
-    assert [i for i in refused if authorizer.authorize(node_user("n1"), i).allowed] == []
-    nameless = User("somebody", "", ("system:nodes",))
-    assert not authorizer.authorize(nameless, asks("list", "services")).allowed

@@ -77,10 +77,19 @@ async def test_damage_is_mended_and_additions_stay() -> None:
     client = FakeClient()
     await ensured(client)
     client.cache.remove(await client.get(resources.NAMESPACES, "", "kube-system"))
-    view = deep_copy(await client.get(resources.CLUSTERROLES, "", "view"))
+    role = deep_copy(await client.get(resources.CLUSTERROLES, "", "system:kube-dns"))
     own = {"apiGroups": ["example.org"], "resources": ["things"], "verbs": ["get"]}
-    view["rules"] = [own]
+    role["rules"] = [own]
+    del role["metadata"]["annotations"]
+    client.cache.put(role)
+    view = deep_copy(await client.get(resources.CLUSTERROLES, "", "view"))
+    del view["aggregationRule"]
     client.cache.put(view)
+    leader = deep_copy(
+        await client.get(resources.ROLES, "kube-system", "system::leader-locking-kube-scheduler")
+    )
+    leader["rules"] = []
+    client.cache.put(leader)
     binding = deep_copy(await client.get(resources.CLUSTERROLEBINDINGS, "", "cluster-admin"))
     extra = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"}
     binding["subjects"] = [extra]
@@ -88,9 +97,16 @@ async def test_damage_is_mended_and_additions_stay() -> None:
     assert sorted(await ensured(client)) == [
         "create namespaces kube-system",
         "update clusterrolebindings cluster-admin",
+        "update clusterroles system:kube-dns",
         "update clusterroles view",
+        "update roles system::leader-locking-kube-scheduler",
     ]
-    assert own in (await client.get(resources.CLUSTERROLES, "", "view"))["rules"]
+    found = await client.get(resources.CLUSTERROLES, "", "system:kube-dns")
+    assert found["rules"] == [
+        own,
+        {"apiGroups": [""], "resources": ["endpoints", "services"], "verbs": ["list", "watch"]},
+    ]
+    assert found["metadata"]["annotations"] == {"rbac.authorization.kubernetes.io/autoupdate": "true"}
     mended = (await client.get(resources.CLUSTERROLEBINDINGS, "", "cluster-admin"))["subjects"]
     assert [s["name"] for s in mended] == ["eve", "system:masters"]
     assert await ensured(client) == []

@@ -11,10 +11,15 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 
-from sampan.api import resources
+from sampan.api import (
+    flow_control,
+    priority_classes,
+    resources,
+)
 from sampan.api.errors import Object, StatusError
 from sampan.api.objects import deep_copy
 from sampan.api.resources import Resource
+from sampan.api.strategy import same
 from sampan.apiserver.authorization import bootstrap_policy
 from sampan.apiserver.authorization.rbac import Rule, uncovered
 from sampan.apiserver.config import Config
@@ -45,12 +50,28 @@ async def _ensure(client: Client, config: Config) -> None:
     ]
     await _ensure_all(client, resources.NAMESPACES, namespaces, _mend_nothing)
     async with asyncio.TaskGroup() as group:
-        roles, bindings = bootstrap_policy.cluster_roles(), bootstrap_policy.cluster_role_bindings()
-        group.create_task(_ensure_all(client, resources.CLUSTERROLES, roles, _mend_role))
-        group.create_task(_ensure_all(client, resources.CLUSTERROLEBINDINGS, bindings, _mend_binding))
+        for resource, wanted, mend in (
+            (resources.CLUSTERROLES, bootstrap_policy.cluster_roles(), _mend_role),
+            (resources.CLUSTERROLEBINDINGS, bootstrap_policy.cluster_role_bindings(), _mend_binding),
+            (resources.ROLES, bootstrap_policy.roles(), _mend_role),
+            (resources.ROLEBINDINGS, bootstrap_policy.role_bindings(), _mend_binding),
+        ):
+            group.create_task(_ensure_all(client, resource, wanted, mend))
         group.create_task(_ensure_one(client, resources.SERVICES, _service(config), _mend_service))
         group.create_task(_ensure_one(client, resources.ENDPOINTS, _endpoints(config), _mend_endpoints))
         group.create_task(_ensure_one(client, resources.ENDPOINTSLICES, _slice(config), _mend_slice))
+        classes = priority_classes.system()
+        group.create_task(_ensure_all(client, resources.PRIORITYCLASSES, classes, _mend_nothing))
+        for kind, mandatory, suggested in (
+            (
+                resources.PRIORITYLEVELCONFIGURATIONS,
+                flow_control.MANDATORY_LEVELS,
+                flow_control.SUGGESTED_LEVELS,
+            ),
+            (resources.FLOWSCHEMAS, flow_control.MANDATORY_SCHEMAS, flow_control.SUGGESTED_SCHEMAS),
+        ):
+            group.create_task(_ensure_all(client, kind, list(mandatory.values()), _mend_mandatory))
+            group.create_task(_ensure_all(client, kind, list(suggested.values()), _mend_suggested))
 
 
 # ---- making and mending
@@ -66,10 +87,15 @@ class _Replace(Exception):
 
 
 async def _ensure_all(client: Client, resource: Resource, wanted: Sequence[Object], mend: Mend) -> None:
-    present = {o["metadata"]["name"]: o for o in (await client.list(resource)).items}
+    present = {_key(o): o for o in (await client.list(resource)).items}
     async with asyncio.TaskGroup() as group:
         for obj in wanted:
-            group.create_task(_settle(client, resource, obj, present.get(obj["metadata"]["name"]), mend))
+            group.create_task(_settle(client, resource, obj, present.get(_key(obj)), mend))
+
+
+def _key(obj: Object) -> tuple[str, str]:
+    meta = obj["metadata"]
+    return meta.get("namespace", ""), meta["name"]
 
 
 async def _ensure_one(client: Client, resource: Resource, wanted: Object, mend: Mend) -> None:
@@ -115,39 +141,60 @@ def _mend_nothing(present: Object, wanted: Object) -> Object | None:
     return None
 
 
-def _mend_role(present: Object, wanted: Object) -> Object | None:
-    """Adds the rules that the role no longer covers and the labels that it lost; more rules than the default stay."""
-    if not _autoupdated(present):
-        return None
-    held = [Rule.compile(r) for r in present.get("rules") or ()]
-    missing = [r for r in wanted["rules"] if uncovered(held, [Rule.compile(r)])]
-    labels = _lost_labels(present, wanted)
-    aggregation = wanted.get("aggregationRule")
-    if not missing and not labels and (not aggregation or present.get("aggregationRule")):
+def _mend_mandatory(present: Object, wanted: Object) -> Object | None:
+    """A mandatory object of flow control has its specification, but for what may be changed of the exempt level."""
+    spec = dict(wanted["spec"])
+    if spec.get("type") == "Exempt" and present["spec"].get("exempt") is not None:
+        spec["exempt"] = present["spec"]["exempt"]
+    return _respecified(present, spec, True)
+
+
+def _mend_suggested(present: Object, wanted: Object) -> Object | None:
+    """A suggested object of flow control follows if its annotation says so, or says nothing and nobody changed it."""
+    said = (present["metadata"].get("annotations") or {}).get(flow_control.AUTOUPDATE)
+    follows = said == "true" or (said is None and present["metadata"].get("generation", 1) == 1)
+    return _respecified(present, wanted["spec"] if follows else present["spec"], follows)
+
+
+def _respecified(present: Object, spec: Object, follows: bool) -> Object | None:
+    said = (present["metadata"].get("annotations") or {}).get(flow_control.AUTOUPDATE)
+    word = "true" if follows else "false"
+    if same(present["spec"], spec) and said == word:
         return None
     mended = deep_copy(present)
-    mended["rules"] = [*(present.get("rules") or ()), *missing]
-    mended["metadata"].setdefault("labels", {}).update(labels)
-    if aggregation:
-        mended.setdefault("aggregationRule", aggregation)
+    mended["spec"] = spec
+    mended["metadata"].setdefault("annotations", {})[flow_control.AUTOUPDATE] = word
     return mended
+
+
+def _mend_role(present: Object, wanted: Object) -> Object | None:
+    """Adds the rules that the role no longer covers and the labels that it lost; more rules than the default stay. The
+    rules of an aggregated role are left to its controller."""
+    if _kept_by_administrator(present):
+        return None
+    mended = deep_copy(present)
+    if aggregation := wanted.get("aggregationRule"):
+        selectors = (present.get("aggregationRule") or {}).get("clusterRoleSelectors") or []
+        lost = [s for s in aggregation["clusterRoleSelectors"] if s not in selectors]
+        mended["aggregationRule"] = {"clusterRoleSelectors": [*selectors, *lost]}
+    else:
+        held = [Rule.compile(r) for r in present.get("rules") or ()]
+        lost = [r for r in wanted["rules"] if uncovered(held, [Rule.compile(r)])]
+        mended["rules"] = [*(present.get("rules") or ()), *lost]
+    return mended if _remind(mended, wanted) or lost else None
 
 
 def _mend_binding(present: Object, wanted: Object) -> Object | None:
     """Adds the subjects that are missing; a binding to another role is made anew."""
-    if not _autoupdated(present):
+    if _kept_by_administrator(present):
         return None
     if present["roleRef"] != wanted["roleRef"]:
         raise _Replace
     subjects = list(present.get("subjects") or ())
     missing = [s for s in wanted.get("subjects") or () if s not in subjects]
-    labels = _lost_labels(present, wanted)
-    if not missing and not labels:
-        return None
     mended = deep_copy(present)
     mended["subjects"] = [*subjects, *missing]
-    mended["metadata"].setdefault("labels", {}).update(labels)
-    return mended
+    return mended if _remind(mended, wanted) or missing else None
 
 
 def _mend_service(present: Object, wanted: Object) -> Object | None:
@@ -185,10 +232,21 @@ def _mend_slice(present: Object, wanted: Object) -> Object | None:
     return mended
 
 
-def _autoupdated(present: Object) -> bool:
-    """Whether the administrator leaves a default role or binding to us."""
+def _kept_by_administrator(present: Object) -> bool:
+    """Whether a default role or binding is to be left as it is."""
     annotations = present["metadata"].get("annotations") or {}
-    return annotations.get(bootstrap_policy.AUTOUPDATE) == "true"
+    return bool(annotations.get(bootstrap_policy.AUTOUPDATE) == "false")
+
+
+def _remind(mended: Object, wanted: Object) -> bool:
+    """Put back lost labels and annotations; whether there were any."""
+    changed = False
+    for name in ("labels", "annotations"):
+        held = mended["metadata"].setdefault(name, {})
+        lost = {k: v for k, v in (wanted["metadata"].get(name) or {}).items() if held.get(k) != v}
+        held.update(lost)
+        changed = changed or bool(lost)
+    return changed
 
 
 def _lost_labels(present: Object, wanted: Object) -> dict[str, str]:

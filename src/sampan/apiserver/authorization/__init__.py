@@ -9,7 +9,7 @@ import json
 
 from sampan.api import errors
 from sampan.api.errors import StatusError
-from sampan.apiserver.authorization.node import NodeAuthorizer
+from sampan.apiserver.authorization.node import NodeAuthorizer, node_name
 from sampan.apiserver.authorization.rbac import RBACAuthorizer, UserRules
 from sampan.apiserver.config import Config
 from sampan.apiserver.types import SYSTEM_MASTERS, Decision, ReadCache, RequestInfo, User
@@ -39,7 +39,10 @@ class UnionAuthorizer:
     def rules(self, user: User, namespace: str) -> UserRules:
         """What `user` may do in `namespace` as far as rules can tell; the node authorizer's answers depend on the
         object and are left out, as upstream does."""
-        return self.rbac.rules(user, namespace)
+        found = self.rbac.rules(user, namespace)
+        if node_name(user) is not None:
+            found.errors.append("node authorizer does not support user rule resolution")
+        return found
 
 
 def build(config: Config, cache: ReadCache) -> UnionAuthorizer:

@@ -1,4 +1,4 @@
-"""What a node may: fixed rules for what every node needs, and a graph for what belongs to its own pods.
+"""What a node may: fixed rules for what every node needs, and the graph for what belongs to its own pods.
 
 A node reads a Secret or ConfigMap, or asks for a ServiceAccount's token, only while a pod bound to it refers to
 that object. Whose objects a node changes (its own Node, its own pods) is checked at admission, by `NodeRestriction`,
@@ -9,22 +9,23 @@ Upstream: `plugin/pkg/auth/authorizer/node` and the node rules of the bootstrap 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from sampan.api import resources
-from sampan.api.errors import Object
+from sampan.api.resources import Resource
 from sampan.apiserver.authorization import bootstrap_policy
+from sampan.apiserver.authorization.node_graph import NodeGraph, references
 from sampan.apiserver.authorization.rbac import Rule
 from sampan.apiserver.tokens import NODE_PREFIX, NODES_GROUP
 from sampan.apiserver.types import Decision, ReadCache, RequestInfo, User
 
+__all__ = ["LEASE_NAMESPACE", "NodeAuthorizer", "node_name", "references"]
+
 LEASE_NAMESPACE = "kube-node-lease"
 _READ = ("get", "list", "watch")
+_OWN = ("get", "create", "update", "patch", "delete")
 _YES = Decision(True)
 _NO = Decision(False)
-
-Reference = tuple[str, str]
-"""A resource's plural and an object's name; the namespace is the pod's."""
 
 
 def node_name(user: User) -> str | None:
@@ -34,111 +35,27 @@ def node_name(user: User) -> str | None:
     return user.name.removeprefix(NODE_PREFIX) if user.name.startswith(NODE_PREFIX) else ""
 
 
-def references(pod: Object) -> frozenset[Reference]:
-    """Everything in its namespace that a pod needs a node to read for it."""
-    return frozenset(_references(pod["spec"]))
-
-
-def _references(spec: Object) -> Iterator[Reference]:
-    if account := spec.get("serviceAccountName"):
-        yield "serviceaccounts", account
-    for pull in spec.get("imagePullSecrets") or ():
-        yield "secrets", pull.get("name", "")
-    for volume in spec.get("volumes") or ():
-        for source in (volume, *((volume.get("projected") or {}).get("sources") or ())):
-            if config_map := source.get("configMap"):
-                yield "configmaps", config_map.get("name", "")
-            if secret := source.get("secret"):
-                yield "secrets", secret.get("secretName") or secret.get("name", "")
-    for kind in ("initContainers", "containers", "ephemeralContainers"):
-        for container in spec.get(kind) or ():
-            yield from _container_references(container)
-
-
-def _container_references(container: Object) -> Iterator[Reference]:
-    for env in container.get("env") or ():
-        source = env.get("valueFrom") or {}
-        yield from _environment(source.get("configMapKeyRef"), source.get("secretKeyRef"))
-    for source in container.get("envFrom") or ():
-        yield from _environment(source.get("configMapRef"), source.get("secretRef"))
-
-
-def _environment(config_map: Object | None, secret: Object | None) -> Iterator[Reference]:
-    if config_map:
-        yield "configmaps", config_map.get("name", "")
-    if secret:
-        yield "secrets", secret.get("name", "")
-
-
-class PodGraph:
-    """Which objects the pods of each node refer to, kept up to date by the cache's changes."""
-
-    def __init__(self, cache: ReadCache) -> None:
-        self._cache = cache
-        self._nodes: dict[str, dict[tuple[str, str], Object]] | None = None
-        self._referred: dict[tuple[str, str], frozenset[Reference]] = {}
-        cache.on_change(resources.PODS, self._changed)
-
-    def _by_node(self) -> dict[str, dict[tuple[str, str], Object]]:
-        # Filled at the first question, so that it does not matter whether the cache was full when we were made.
-        if self._nodes is None:
-            self._nodes = {}
-            for pod in self._cache.list(resources.PODS):
-                self._add(self._nodes, pod)
-        return self._nodes
-
-    @staticmethod
-    def _add(nodes: dict[str, dict[tuple[str, str], Object]], pod: Object) -> None:
-        if node := pod["spec"].get("nodeName"):
-            meta = pod["metadata"]
-            nodes.setdefault(node, {})[meta.get("namespace", ""), meta["name"]] = pod
-
-    def _changed(self, old: Object | None, new: Object | None) -> None:
-        if self._nodes is None:
-            return
-        pod = new if new is not None else old
-        if pod is None:
-            return
-        meta = pod["metadata"]
-        key = (meta.get("namespace", ""), meta["name"])
-        self._referred.pop(key, None)
-        if old is not None and (node := old["spec"].get("nodeName")) and node in self._nodes:
-            self._nodes[node].pop(key, None)
-            if not self._nodes[node]:
-                del self._nodes[node]
-        if new is not None:
-            self._add(self._nodes, new)
-
-    def has_pod(self, node: str, namespace: str, name: str) -> bool:
-        return (namespace, name) in self._by_node().get(node, ())
-
-    def refers(self, node: str, namespace: str, reference: Reference) -> bool:
-        """Whether a pod in `namespace` on `node` refers to an object there."""
-        for key, pod in self._by_node().get(node, {}).items():
-            if key[0] == namespace:
-                referred = self._referred.get(key)
-                if referred is None:
-                    referred = self._referred[key] = references(pod)
-                if reference in referred:
-                    return True
-        return False
-
-
 class NodeAuthorizer:
-    """Speaks about nodes only: None means that it has no opinion."""
-
     def __init__(self, cache: ReadCache) -> None:
-        self._graph = PodGraph(cache)
+        self._graph = NodeGraph(cache)
         self._rules = tuple(Rule.compile(r) for r in bootstrap_policy.NODE_RULES)
         self._special: dict[tuple[str, str], Callable[[str, RequestInfo], Decision]] = {
             ("", "secrets"): self._referred,
             ("", "configmaps"): self._referred,
+            ("", "persistentvolumeclaims"): self._volume_claim,
+            ("", "persistentvolumes"): self._volume,
             ("", "serviceaccounts"): self._service_account,
+            ("", "nodes"): self._node,
             ("", "pods"): self._pod,
+            ("resource.k8s.io", "resourceclaims"): self._got,
+            ("resource.k8s.io", "resourceslices"): self._resource_slice,
+            ("storage.k8s.io", "volumeattachments"): self._volume_attachment,
+            ("storage.k8s.io", "csinodes"): self._csi_node,
             ("coordination.k8s.io", "leases"): self._lease,
         }
 
     def authorize(self, user: User, info: RequestInfo) -> Decision | None:
+        """The decision about a node's request; None where `user` is no node."""
         node = node_name(user)
         if node is None:
             return None
@@ -150,39 +67,82 @@ class NodeAuthorizer:
                 return special(node, info)
         return _YES if _allowed(self._rules, info) else _NO
 
+    # -- objects that pods refer to
+
     def _referred(self, node: str, info: RequestInfo) -> Decision:
-        if info.verb not in _READ or info.subresource:
+        if info.verb not in _READ:
             return Decision(False, "can only read resources of this type")
-        name = info.name or _field(info.field_selector, "metadata.name")
-        if not name:
-            return Decision(False, f"No Object name found, {_unrelated(node)}")
+        if info.subresource:
+            return Decision(False, "cannot read subresource")
         if not info.namespace:
             return Decision(False, "can only read namespaced object of this type")
-        return self._related(node, info.namespace, (info.plural, name))
+        return self._related(node, info, self._refers)
+
+    def _got(self, node: str, info: RequestInfo) -> Decision:
+        return _not_get(info) or self._related(node, info, self._refers)
+
+    def _volume_claim(self, node: str, info: RequestInfo) -> Decision:
+        if info.subresource == "status":
+            if info.verb not in ("update", "patch"):
+                return Decision(False, "can only get/update/patch this type")
+            return self._related(node, info, self._refers)
+        return self._got(node, info)
+
+    def _volume(self, node: str, info: RequestInfo) -> Decision:
+        return _not_get(info) or self._related(node, info, lambda n, i: self._graph.needs_volume(n, i.name))
+
+    def _volume_attachment(self, node: str, info: RequestInfo) -> Decision:
+        return _not_get(info) or self._related(node, info, self._names(resources.VOLUMEATTACHMENTS))
 
     def _service_account(self, node: str, info: RequestInfo) -> Decision:
-        if (info.verb, info.subresource) == ("create", "token"):
-            return self._related(node, info.namespace, (info.plural, info.name))
         if info.verb == "get" and not info.subresource:
-            return self._related(node, info.namespace, (info.plural, info.name))
-        return Decision(False, "can only create tokens for individual service accounts")
+            return self._related(node, info, self._refers)
+        if info.verb != "create" or not info.name:
+            return Decision(False, "can only create tokens for individual service accounts")
+        if info.subresource != "token":
+            return Decision(False, "can only create token subresource of serviceaccount")
+        return self._related(node, info, self._refers)
+
+    def _refers(self, node: str, info: RequestInfo) -> bool:
+        return self._graph.refers(node, info.plural, info.namespace, info.name)
+
+    def _names(self, resource: Resource) -> Callable[[str, RequestInfo], bool]:
+        return lambda node, info: self._graph.names_node(node, resource, info.name)
+
+    def _related(self, node: str, info: RequestInfo, related: Callable[[str, RequestInfo], bool]) -> Decision:
+        if not info.name:
+            return Decision(False, "No Object name found")
+        if related(node, info):
+            return _YES
+        return Decision(False, f"no relationship found between node '{node}' and this object")
+
+    # -- the node's own objects
+
+    def _node(self, node: str, info: RequestInfo) -> Decision:
+        verb = info.verb
+        if info.subresource:
+            return _YES if info.subresource == "status" and verb in ("update", "patch") else _NO
+        if verb in ("create", "update", "patch") or (verb in _READ and info.name == node):
+            return _YES
+        if verb not in _READ:
+            return _NO
+        if not info.name:
+            return Decision(False, f"node '{node}' cannot read all nodes, only its own Node object")
+        return Decision(False, f"node '{node}' cannot read '{info.name}', only its own Node object")
 
     def _pod(self, node: str, info: RequestInfo) -> Decision:
-        if info.subresource or info.verb not in _READ:
-            return _YES if _allowed(self._rules, info) else _NO
-        if info.verb == "get":
-            if self._graph.has_pod(node, info.namespace, info.name):
-                return _YES
-            return Decision(False, _unrelated(node))
-        if _field(info.field_selector, "spec.nodeName") == node:
+        verb = info.verb
+        if info.subresource or verb not in _READ:
+            allowed = {"": ("create", "delete"), "status": ("update", "patch"), "eviction": ("create",)}
+            return _YES if verb in allowed.get(info.subresource, ()) else _NO
+        if verb != "get" and _field(info.field_selector, "spec.nodeName") == node:
             return _YES
-        name = info.name or _field(info.field_selector, "metadata.name")
-        if name and self._graph.has_pod(node, info.namespace, name):
-            return _YES
-        return Decision(False, "can only list/watch pods with spec.nodeName field selector")
+        if verb != "get" and not info.name:
+            return Decision(False, "can only list/watch pods with spec.nodeName field selector")
+        return self._related(node, info, lambda n, i: self._graph.has_pod(n, i.namespace, i.name))
 
     def _lease(self, node: str, info: RequestInfo) -> Decision:
-        if info.verb not in ("get", "create", "update", "patch", "delete") or info.subresource:
+        if info.verb not in _OWN or info.subresource:
             return Decision(False, "can only get, create, update, patch, or delete a node lease")
         if info.namespace != LEASE_NAMESPACE:
             return Decision(False, f'can only access leases in the "{LEASE_NAMESPACE}" system namespace')
@@ -191,14 +151,35 @@ class NodeAuthorizer:
             return Decision(False, "can only access node lease with the same name as the requesting node")
         return _YES
 
-    def _related(self, node: str, namespace: str, reference: Reference) -> Decision:
-        if reference[1] and self._graph.refers(node, namespace, reference):
+    def _csi_node(self, node: str, info: RequestInfo) -> Decision:
+        if info.verb not in _OWN:
+            return Decision(False, "can only get, create, update, patch, or delete a CSINode")
+        if info.subresource:
+            return Decision(False, "cannot authorize CSINode subresources")
+        if info.verb != "create" and info.name != node:
+            return Decision(False, "can only access CSINode with the same name as the requesting node")
+        return _YES
+
+    def _resource_slice(self, node: str, info: RequestInfo) -> Decision:
+        if info.subresource:
+            return Decision(False, "cannot authorize ResourceSlice subresources")
+        if info.verb == "create":
             return _YES
-        return Decision(False, _unrelated(node))
+        if info.verb in ("get", "update", "patch", "delete"):
+            return self._related(node, info, self._names(resources.RESOURCESLICES))
+        if info.verb in ("list", "watch", "deletecollection"):
+            if _field(info.field_selector, "spec.nodeName") == node:
+                return _YES
+            why = "can only list/watch/deletecollection resourceslices with nodeName field selector"
+            return Decision(False, why)
+        why = "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection"
+        return Decision(False, why)
 
 
-def _unrelated(node: str) -> str:
-    return f"no relationship found between node '{node}' and this object"
+def _not_get(info: RequestInfo) -> Decision | None:
+    if info.verb != "get":
+        return Decision(False, "can only get individual resources of this type")
+    return Decision(False, "cannot get subresource") if info.subresource else None
 
 
 def _allowed(rules: Iterable[Rule], info: RequestInfo) -> bool:

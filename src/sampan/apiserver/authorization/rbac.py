@@ -1,21 +1,20 @@
 """RBAC: roles are lists of rules, bindings give them to users, groups and ServiceAccounts.
 
-Rules are compiled when first used. The cluster's bindings and each namespace's are indexed by subject; a change
-drops the index it touches and every remembered decision, and nothing else, so that a decision costs a few look-ups
-however many bindings there are.
+Rules are compiled when first used. Bindings are indexed by subject, and a change of one touches its own entries alone;
+it also drops every remembered decision. So neither a decision nor a change costs more where there are many bindings.
 
 Upstream: `plugin/pkg/auth/authorizer/rbac` and `pkg/registry/rbac/validation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sampan.api import resources
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
-from sampan.apiserver.tokens import USER_PREFIX
+from sampan.apiserver.authorization.binding_index import BindingIndex, Grant
 from sampan.apiserver.types import Decision, ReadCache, RequestInfo, User
 
 GROUP = "rbac.authorization.k8s.io"
@@ -107,20 +106,6 @@ def uncovered(held: Sequence[Rule], wanted: Iterable[Rule]) -> list[Rule]:
 
 
 @dataclass(slots=True)
-class Grant:
-    """One binding's gift to one subject. `source` says which, for the decision's reason."""
-
-    source: str
-    role_namespace: str
-    """"" where the role is a ClusterRole."""
-    role: str
-
-
-Index = dict[tuple[str, str], list[Grant]]
-"""Grants by subject: ("User" or "Group", name)."""
-
-
-@dataclass(slots=True)
 class UserRules:
     """Every rule that applies to a user in a namespace, as PolicyRules. `errors` names roles that are missing."""
 
@@ -131,29 +116,19 @@ class UserRules:
 class RBACAuthorizer:
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache
-        self._cluster: Index | None = None
-        self._namespaces: dict[str, Index] = {}
+        self._bindings = BindingIndex(cache, self._forget)
         self._rules: dict[tuple[str, str], tuple[Rule, ...] | None] = {}
         self._decisions: dict[tuple[object, ...], Decision] = {}
-        cache.on_change(resources.CLUSTERROLEBINDINGS, self._dropping(lambda ns, name: self._drop_cluster()))
-        cache.on_change(
-            resources.ROLEBINDINGS, self._dropping(lambda ns, name: self._namespaces.pop(ns, None))
-        )
-        cache.on_change(
-            resources.CLUSTERROLES, self._dropping(lambda ns, name: self._rules.pop(("", name), None))
-        )
-        cache.on_change(resources.ROLES, self._dropping(lambda ns, name: self._rules.pop((ns, name), None)))
+        cache.on_change(resources.CLUSTERROLES, self._role_changed)
+        cache.on_change(resources.ROLES, self._role_changed)
 
-    def _dropping(self, drop: Callable[[str, str], object]) -> Callable[[Object | None, Object | None], None]:
-        def changed(old: Object | None, new: Object | None) -> None:
-            meta = (new or old or {}).get("metadata") or {}
-            drop(meta.get("namespace", ""), meta.get("name", ""))
-            self._decisions.clear()
+    def _forget(self) -> None:
+        self._decisions.clear()
 
-        return changed
-
-    def _drop_cluster(self) -> None:
-        self._cluster = None
+    def _role_changed(self, old: Object | None, new: Object | None) -> None:
+        meta = (new or old or {}).get("metadata") or {}
+        self._rules.pop((meta.get("namespace", ""), meta.get("name", "")), None)
+        self._forget()
 
     def authorize(self, user: User, info: RequestInfo) -> Decision:
         """Whether some rule of `user`'s allows it, and which binding gave the rule."""
@@ -174,7 +149,7 @@ class RBACAuthorizer:
 
     def _decide(self, user: User, info: RequestInfo, scope: str) -> Decision:
         missing: list[str] = []
-        for grant in self._grants(user, scope):
+        for grant in self._bindings.grants(user, scope):
             rules = self._role(grant)
             if rules is None:
                 missing.append(_missing(grant))
@@ -186,7 +161,7 @@ class RBACAuthorizer:
     def rules(self, user: User, namespace: str) -> UserRules:
         """Every rule that `user` has in `namespace` ("": at the cluster scope alone)."""
         out = UserRules()
-        for grant in self._grants(user, namespace):
+        for grant in self._bindings.grants(user, namespace):
             role = self._object(grant)
             if role is None:
                 out.errors.append(_missing(grant))
@@ -196,31 +171,7 @@ class RBACAuthorizer:
 
     def held(self, user: User, namespace: str) -> list[Rule]:
         """The same, compiled."""
-        return [r for grant in self._grants(user, namespace) for r in self._role(grant) or ()]
-
-    def _grants(self, user: User, namespace: str) -> Iterator[Grant]:
-        indexes = [self._cluster_index()]
-        if namespace:
-            indexes.append(self._namespace_index(namespace))
-        for index in indexes:
-            if index:
-                yield from index.get(("User", user.name), ())
-                for group in user.groups:
-                    yield from index.get(("Group", group), ())
-
-    def _cluster_index(self) -> Index:
-        if self._cluster is None:
-            self._cluster = _index(self._cache.list(resources.CLUSTERROLEBINDINGS), "")
-        return self._cluster
-
-    def _namespace_index(self, namespace: str) -> Index:
-        index = self._namespaces.get(namespace)
-        if index is None:
-            index = _index(self._cache.list(resources.ROLEBINDINGS, namespace), namespace)
-            # What no binding names needs no memory: namespaces asked for may not even exist.
-            if index:
-                self._namespaces[namespace] = index
-        return index
+        return [r for grant in self._bindings.grants(user, namespace) for r in self._role(grant) or ()]
 
     def _role(self, grant: Grant) -> tuple[Rule, ...] | None:
         key = (grant.role_namespace, grant.role)
@@ -254,25 +205,3 @@ def _missing(grant: Grant) -> str:
 
 def _join(texts: Sequence[str]) -> str:
     return texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
-
-
-def _index(bindings: Iterable[Object], namespace: str) -> Index:
-    index: Index = {}
-    for binding in bindings:
-        ref = binding["roleRef"]
-        name = binding["metadata"]["name"]
-        kind, shown = ("RoleBinding", f"{name}/{namespace}") if namespace else ("ClusterRoleBinding", name)
-        for subject in binding.get("subjects") or ():
-            subject_kind, subject_name = subject.get("kind"), subject.get("name", "")
-            described = f'{subject_kind} "{subject_name}"'
-            if subject_kind == "ServiceAccount":
-                home = subject.get("namespace") or namespace
-                described = f'ServiceAccount "{subject_name}/{home}"'
-                subject_kind, subject_name = "User", f"{USER_PREFIX}{home}:{subject_name}"
-            grant = Grant(
-                f'{kind} "{shown}" of {ref["kind"]} "{ref["name"]}" to {described}',
-                namespace if ref["kind"] == "Role" else "",
-                ref["name"],
-            )
-            index.setdefault((subject_kind, subject_name), []).append(grant)
-    return index
