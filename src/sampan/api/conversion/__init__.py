@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sampan.api.conversion import events
+from sampan.api.conversion import autoscaling, events
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
 
@@ -24,6 +24,7 @@ class Conversion:
 
 
 _CONVERSIONS: dict[str, Conversion] = {
+    "autoscaling/v1/HorizontalPodAutoscaler": Conversion(autoscaling.from_v2, autoscaling.to_v2),
     "events.k8s.io/v1/Event": Conversion(events.from_core, events.to_core),
 }
 """By apiVersion and kind of the row that is not stored."""

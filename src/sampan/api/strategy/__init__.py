@@ -11,11 +11,15 @@ from sampan.api.errors import Object
 from sampan.api.resources import Resource
 from sampan.api.strategy import (
     apps,
+    autoscaling,
     batch,
     core,
     discovery,
+    flowcontrol,
     networking,
+    policy,
     quota,
+    replication_controllers,
     scheduling,
     storage,
 )
@@ -26,10 +30,14 @@ __all__ = ["Strategy", "prepare_create", "prepare_update", "same"]
 _STRATEGIES: dict[str, Strategy] = {
     **core.STRATEGIES,
     **apps.STRATEGIES,
+    **autoscaling.STRATEGIES,
     **batch.STRATEGIES,
+    **policy.STRATEGIES,
     **networking.STRATEGIES,
     **discovery.STRATEGIES,
+    **flowcontrol.STRATEGIES,
     **quota.STRATEGIES,
+    **replication_controllers.STRATEGIES,
     **scheduling.STRATEGIES,
     **storage.STRATEGIES,
 }

@@ -1,9 +1,10 @@
-"""The table of HorizontalPodAutoscalers. Rows are made of autoscaling/v2, in which they are stored."""
+"""The table of HorizontalPodAutoscalers. Rows are made of the stored form, autoscaling/v2."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from sampan.api.conversion.autoscaling import to_v2
 from sampan.api.errors import Object
 from sampan.api.tables.cells import AGE, NAME, NONE, UNKNOWN, Column, age, name, section
 
@@ -28,6 +29,8 @@ _SOURCES = {
 
 
 def row(autoscaler: Object, now: float) -> list[Any]:
+    if autoscaler.get("apiVersion") == "autoscaling/v1":
+        autoscaler = to_v2(autoscaler)
     spec, status = section(autoscaler, "spec"), section(autoscaler, "status")
     target = spec.get("scaleTargetRef") or {}
     least = spec.get("minReplicas")

@@ -103,8 +103,9 @@ def _times(job: Object, status: Object, changed: set[str]) -> Problems:
             out.append(invalid_value(at, completed, detail))
         if complete and not completed:
             out.append(required(at, "completionTime is required for Complete jobs"))
-    asked = changed & {"startTime", "completionTime"} and started and completed
-    if asked and parse_time(completed) < parse_time(started):
+    if not changed & {"startTime", "completionTime"}:
+        return out
+    if started and completed and parse_time(completed) < parse_time(started):
         out.append(invalid_value(at, completed, "completionTime cannot be set before startTime"))
     return out
 

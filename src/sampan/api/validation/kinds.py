@@ -5,15 +5,19 @@ from __future__ import annotations
 from sampan.api.validation import (
     Rules,
     apps,
+    autoscaling,
     batch,
     core,
+    flowcontrol,
     formats,
     networking,
     persistent_volumes,
     pods,
+    policy,
     priority,
     quota,
     rbac,
+    replication_controllers,
     runtime_class,
     services,
     storage,
@@ -22,6 +26,7 @@ from sampan.api.validation import (
 _RBAC = "rbac.authorization.k8s.io"
 _NETWORKING = "networking.k8s.io"
 _STORAGE = "storage.k8s.io"
+_FLOWCONTROL = "flowcontrol.apiserver.k8s.io"
 _EVENT = Rules(create=core.event, update=core.event_update)
 
 RULES: dict[tuple[str, str], Rules] = {
@@ -41,6 +46,17 @@ RULES: dict[tuple[str, str], Rules] = {
     ("apps", "StatefulSet"): Rules(create=apps.stateful_set, update=apps.stateful_set_update),
     ("apps", "ControllerRevision"): Rules(
         create=apps.controller_revision, update=apps.controller_revision_update
+    ),
+    ("", "ReplicationController"): Rules(
+        create=replication_controllers.replication_controller,
+        update=replication_controllers.replication_controller_update,
+    ),
+    ("", "PodTemplate"): Rules(create=replication_controllers.pod_template),
+    ("autoscaling", "HorizontalPodAutoscaler"): Rules(
+        create=autoscaling.horizontal_pod_autoscaler, update=autoscaling.horizontal_pod_autoscaler_update
+    ),
+    ("policy", "PodDisruptionBudget"): Rules(
+        create=policy.pod_disruption_budget, update=policy.pod_disruption_budget_update
     ),
     ("batch", "Job"): Rules(create=batch.job, update=batch.job_update),
     ("batch", "CronJob"): Rules(create=batch.cron_job, update=batch.cron_job_update),
@@ -74,6 +90,13 @@ RULES: dict[tuple[str, str], Rules] = {
     ),
     ("node.k8s.io", "RuntimeClass"): Rules(
         create=runtime_class.runtime_class, update=runtime_class.runtime_class_update
+    ),
+    (_FLOWCONTROL, "FlowSchema"): Rules(
+        create=flowcontrol.flow_schema, update=flowcontrol.flow_schema_update
+    ),
+    (_FLOWCONTROL, "PriorityLevelConfiguration"): Rules(
+        create=flowcontrol.priority_level_configuration,
+        update=flowcontrol.priority_level_configuration_update,
     ),
     (_NETWORKING, "Ingress"): Rules(create=networking.ingress_create, update=networking.ingress_update),
     (_NETWORKING, "IngressClass"): Rules(
