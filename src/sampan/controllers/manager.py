@@ -22,6 +22,7 @@ from sampan.controllers.replicaset import ReplicaSetController
 from sampan.controllers.role_aggregation import ClusterRoleAggregationController
 from sampan.controllers.root_ca import RootCaController
 from sampan.controllers.service_account_tokens import ServiceAccountTokensController
+from sampan.controllers.service_cidr import ServiceCIDRController
 from sampan.controllers.serviceaccount import ServiceAccountController
 from sampan.controllers.taint_eviction import TaintEvictionController
 from sampan.controllers.token_cleaner import TokenCleaner
@@ -40,6 +41,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     EndpointsController,
     EndpointSliceMirroringController,
     ClusterRoleAggregationController,
+    ServiceCIDRController,
     ServiceAccountTokensController,
     TokenCleaner,
 )
