@@ -9,11 +9,13 @@ import pytest
 from sampan.api.errors import StatusError
 from sampan.api.resources import CONFIGMAPS, EVENTS_V1, PODS
 from sampan.apiserver import inprocess, watchcache
-from sampan.apiserver.negotiation import Rendering
+from sampan.apiserver import watching as http_watching
+from sampan.apiserver.events import INITIAL_EVENTS_END
 from sampan.apiserver.records import Record
+from sampan.apiserver.rendering import Rendering
 from sampan.client.informer import Informer
 from sampan.client.types import WatchEvent
-from tests.apiserver.conftest import Api
+from tests.apiserver.conftest import Api, FakeStream
 from tests.apiserver.test_verbs import CM, MERGE, TABLE, config_map
 
 
@@ -87,7 +89,67 @@ async def test_initial_events_end_with_a_bookmark(api: Api) -> None:
     assert mark["object"]["kind"] == "ConfigMap"
     assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
     assert mark["object"]["metadata"]["resourceVersion"] == await version_now(api)
-    assert (await api("GET", f"{CM}?watch=1&sendInitialEvents=true")).status == 422
+
+
+NOT_OLDER = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+WITHOUT = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+CONTINUED = "resourceVersionMatch is forbidden when continue is provided"
+
+
+@pytest.mark.parametrize(
+    ("query", "problems"),
+    [
+        ("sendInitialEvents=true", [f"Forbidden: {NOT_OLDER}"]),
+        ("sendInitialEvents=false", [f"Forbidden: {NOT_OLDER}"]),
+        ("sendInitialEvents", [f"Forbidden: {NOT_OLDER}"]),
+        ("resourceVersionMatch=NotOlderThan&resourceVersion=1", [f"Forbidden: {WITHOUT}"]),
+        (
+            "sendInitialEvents=true&resourceVersionMatch=Exact",
+            [f"Forbidden: {NOT_OLDER}", 'Unsupported value: "Exact": supported values: "NotOlderThan"'],
+        ),
+        (
+            "resourceVersionMatch=Exact",
+            [f"Forbidden: {WITHOUT}", 'Unsupported value: "Exact": supported values: "NotOlderThan"'],
+        ),
+        (
+            "sendInitialEvents=1&resourceVersionMatch=NotOlderThan&continue=x",
+            [f"Forbidden: {CONTINUED}"],
+        ),
+    ],
+)
+async def test_options_of_a_watch_that_do_not_go_together(api: Api, query: str, problems: list[str]) -> None:
+    for target in (f"{CM}?watch=1&{query}", f"/api/v1/watch/namespaces/default/configmaps?{query}"):
+        reply = await api("GET", target)
+        assert (reply.status, reply.json["reason"]) == (422, "Invalid")
+        assert [c["message"] for c in reply.json["details"]["causes"]] == problems
+        assert all(c["field"] == "resourceVersionMatch" for c in reply.json["details"]["causes"])
+
+
+async def test_what_comes_first(api: Api) -> None:
+    """For each way to begin: the names of the state that is sent, and whether its end is marked."""
+    old = (await api.ok("POST", CM, config_map("a")))["metadata"]["resourceVersion"]
+    await api.ok("POST", CM, config_map("b"))
+    streaming = "&resourceVersionMatch=NotOlderThan&sendInitialEvents"
+    for query, state, marked in (
+        ("", "ab", True),
+        ("&resourceVersion=0", "ab", True),
+        (f"&resourceVersion={old}", "b", False),
+        (f"{streaming}=true", "ab", True),
+        (f"{streaming}=true&resourceVersion=0", "ab", True),
+        (f"{streaming}=true&resourceVersion={old}", "ab", True),
+        (f"{streaming}=false", "", False),
+        (f"{streaming}=false&resourceVersion=0", "", False),
+        (f"{streaming}=false&resourceVersion={old}", "b", False),
+    ):
+        for bookmarks in (False, True):
+            stream = api.watch(f"{CM}?watch=1{query}&allowWatchBookmarks={str(bookmarks).lower()}")
+            events = [await stream.next() for _ in state]
+            assert "".join(e["object"]["metadata"]["name"] for e in events) == state
+            assert {e["type"] for e in events} <= {"ADDED"}
+            if marked and bookmarks:
+                assert INITIAL_EVENTS_END in (await stream.next())["object"]["metadata"]["annotations"]
+            assert stream.events.empty(), (query, bookmarks)
+            stream.close()
 
 
 async def test_too_old_is_told_as_expired(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +171,142 @@ async def test_too_old_is_told_as_expired(api: Api, monkeypatch: pytest.MonkeyPa
 
 async def test_a_version_of_the_future_is_refused(api: Api) -> None:
     assert (await api("GET", f"{CM}?watch=1&resourceVersion=99999")).status == 504
+    assert (await api("GET", f"{CM}?watch=1&resourceVersion=x")).status == 400
+
+
+async def test_bookmarks_are_for_those_who_want_them_and_tell_how_far_they_are(api: Api) -> None:
+    now = await version_now(api)
+    marked = api.watch(f"{CM}?watch=1&resourceVersion={now}&allowWatchBookmarks=true")
+    bare = api.watch(f"{CM}?watch=1&resourceVersion={now}")
+    made = await api.ok("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "x"}})
+    api.app.cache._send_bookmarks()
+    assert await marked.next() == {
+        "type": "BOOKMARK",
+        "object": {
+            "kind": "ConfigMap",
+            "apiVersion": "v1",
+            "metadata": {
+                "resourceVersion": made["metadata"]["resourceVersion"],
+                "creationTimestamp": None,
+            },
+        },
+    }
+    assert bare.events.empty()
+
+
+async def test_a_watch_in_its_old_form(api: Api) -> None:
+    await api.ok("POST", CM, config_map("a"))
+    await api.ok("POST", CM, config_map("b"))
+    old = "/api/v1/watch/namespaces/default/configmaps"
+    stream = api.watch(f"{old}?watch=false")
+    assert [(await stream.next())["object"]["metadata"]["name"] for _ in "ab"] == ["a", "b"]
+    for query in ("", "?fieldSelector=metadata.name%3Db"):
+        one = api.watch(f"{old}/b{query}")
+        assert (await one.next())["object"]["metadata"]["name"] == "b"
+        assert one.events.empty()
+    contrary = await api("GET", f"{old}/b?fieldSelector=metadata.name%3Da")
+    assert contrary.json["message"] == "fieldSelector metadata.name doesn't match requested name"
+    assert (await api("GET", f"{old}/b?fieldSelector=metadata.namespace%3Da")).status == 400
+    assert api.watch(f"{old}/a,b=c").events.empty()
+    assert (await api("POST", old, config_map("c"))).status == 405
+    assert (await api("DELETE", f"{old}/a")).status == 405
+    assert (await api("GET", f"{old}/a/status")).status in (404, 405)
+    assert (await api("GET", "/api/v1/watch")).status == 404
+
+
+async def test_much_to_catch_up_with_goes_at_the_peers_pace(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_watching, "_AT_ONCE", 3)
+    for i in range(10):
+        await api.ok("POST", CM, config_map(f"c{i}"))
+    gate = asyncio.Event()
+    drains = asyncio.Queue[None]()
+
+    async def drain(self: FakeStream) -> None:
+        drains.put_nowait(None)
+        await gate.wait()
+
+    monkeypatch.setattr(FakeStream, "drain", drain)
+    query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    stream = api.watch(f"{CM}?{query}")
+    await drains.get()
+    assert stream.events.qsize() == 3
+    # What changes meanwhile comes behind what was there, and before the mark.
+    await api.ok("PATCH", f"{CM}/c9", {"data": {"k": "2"}}, content_type=MERGE)
+    await api.ok("DELETE", f"{CM}/c1")
+    await api.ok("POST", CM, config_map("d"))
+    await api.ok("DELETE", f"{CM}/c8")
+    last = await api.ok("POST", CM, config_map("e"))
+    gate.set()
+    told = [await stream.next() for _ in range(16)]
+    assert [(e["type"], e["object"]["metadata"].get("name")) for e in told] == [
+        *(("ADDED", f"c{i}") for i in range(10)),
+        ("MODIFIED", "c9"),
+        ("DELETED", "c1"),
+        ("ADDED", "d"),
+        ("DELETED", "c8"),
+        ("ADDED", "e"),
+        ("BOOKMARK", None),
+    ]
+    assert told[9]["object"]["data"] == {"k": "v"}
+    assert told[-1]["object"]["metadata"]["resourceVersion"] == last["metadata"]["resourceVersion"]
+    await api.ok("DELETE", f"{CM}/e")
+    assert (await stream.next())["type"] == "DELETED"
+
+
+async def test_who_catches_up_too_slowly_is_told_that_it_is_too_late(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_watching, "_AT_ONCE", 3)
+    monkeypatch.setattr(watchcache, "HISTORY_EVENTS", 4)
+    for i in range(5):
+        await api.ok("POST", CM, config_map(f"c{i}"))
+    gate, drains = asyncio.Event(), asyncio.Queue[None]()
+
+    async def drain(self: FakeStream) -> None:
+        drains.put_nowait(None)
+        await gate.wait()
+
+    monkeypatch.setattr(FakeStream, "drain", drain)
+    stream = api.watch(f"{CM}?watch=1")
+    gone = api.watch(f"{CM}?watch=1")
+    await drains.get()
+    await drains.get()
+    gone.close()
+    for i in range(6):
+        await api.ok("POST", CM, config_map(f"d{i}"))
+    gate.set()
+    told = [await stream.next() for _ in range(6)]
+    assert [e["type"] for e in told] == ["ADDED"] * 5 + ["ERROR"]
+    assert told[-1]["object"]["code"] == 410
+    assert stream.ended
+    assert gone.events.qsize() == 3
+    assert not api.app.cache.shelf(CONFIGMAPS).groups
+
+
+async def test_many_watchers_are_told_in_slices_and_in_order(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With slices of no length, each watcher is told in a turn of the loop of its own."""
+    now = await version_now(api)
+    streams = [api.watch(f"{CM}?watch=1&resourceVersion={now}&allowWatchBookmarks=1") for _ in range(8)]
+    monkeypatch.setattr(watchcache, "SLICE_SECONDS", -1.0)
+    await asyncio.gather(*(api.ok("POST", CM, config_map(f"c{i}")) for i in range(4)))
+    late = api.watch(f"{CM}?watch=1&resourceVersion={now}&allowWatchBookmarks=1")
+    told = api.app.cache.told
+    assert told < api.app.cache.revision
+    streams[7].close()
+    api.app.cache._send_bookmarks()
+    for stream in (*streams[:7], late):
+        events = [await stream.next() for _ in range(5)]
+        marks = [e for e in events if e["type"] == "BOOKMARK"]
+        versions = [int(e["object"]["metadata"]["resourceVersion"]) for e in events if e not in marks]
+        assert versions == sorted(set(versions))
+        assert len(versions) == 4
+        # A bookmark is never ahead of what its watcher was told.
+        assert [int(m["object"]["metadata"]["resourceVersion"]) for m in marks] == [told]
+    assert api.app.cache.told == api.app.cache.revision
 
 
 async def test_a_watch_ends_at_its_time_with_a_bookmark(api: Api) -> None:
@@ -129,28 +327,12 @@ async def test_a_watcher_that_does_not_take_is_cut_off(api: Api) -> None:
     assert not api.app.cache.shelf(CONFIGMAPS).groups
 
 
-async def test_tables_and_metadata_can_be_watched(api: Api) -> None:
-    now = await version_now(api)
-    table = api.watch(f"{CM}?watch=1&resourceVersion={now}", accept=TABLE)
-    meta = api.watch(
-        f"{CM}?watch=1&resourceVersion={now}",
-        accept="application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
-    )
-    await api.ok("POST", CM, config_map("a"))
-    row = (await table.next())["object"]
-    assert row["kind"] == "Table"
-    assert row["rows"][0]["cells"][:2] == ["a", 1]
-    partial = (await meta.next())["object"]
-    assert partial["kind"] == "PartialObjectMetadata"
-    assert "data" not in partial
-
-
 async def test_one_event_is_encoded_once(api: Api) -> None:
     now = await version_now(api)
     streams = [api.watch(f"{CM}?watch=1&resourceVersion={now}") for _ in range(50)]
     written: list[bytes] = []
     for stream in streams:
-        stream.write_framed = written.append  # type: ignore[method-assign]
+        stream.write_framed = written.append  # type: ignore[method-assign, assignment]
     await api.ok("POST", CM, config_map("a"))
     assert len(written) == 50
     assert len({id(w) for w in written}) == 1
