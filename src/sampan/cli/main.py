@@ -62,6 +62,12 @@ def up(
     service_cidr: Annotated[str, typer.Option(help="Range of Service addresses.")] = "",
     pod_cidr: Annotated[str, typer.Option(help="Range of pod addresses.")] = "",
     node_subnet: Annotated[str, typer.Option(help="Subnet of the nodes' bridge.")] = "",
+    authentication_config: Annotated[
+        str | None, typer.Option(help="AuthenticationConfiguration file: OpenID issuers to believe.")
+    ] = None,
+    token_auth_file: Annotated[
+        str | None, typer.Option(help='File of bearer tokens: token,user,uid,"group,group".')
+    ] = None,
 ) -> None:
     """Start a cluster or resume it; returns when it is ready."""
     import time
@@ -84,6 +90,8 @@ def up(
         listen=listen,
         tls_sans=tls_san or (),
         publish=publish or (),
+        authentication_config=authentication_config,
+        token_auth_file=token_auth_file,
     )
     config = Bringup(wishes, say=lambda text: print(text, flush=True)).run()
     print(f"cluster {config.name} is ready at {config.server} ({time.monotonic() - started:.1f} s)")

@@ -61,6 +61,10 @@ class ClusterConfig:
     listen: str = "127.0.0.1"
     tls_sans: tuple[str, ...] = ()
     publish: tuple[Publication, ...] = ()
+    authentication_config: str = ""
+    """File that says which outside issuers of tokens are believed, "" for none."""
+    token_auth_file: str = ""
+    """File of bearer tokens, "" for none."""
     kubeconfigs: tuple[str, ...] = ()
     """The users' kubeconfigs that its context was merged into, to be taken out of them again."""
     created: float = field(default_factory=time.time)
@@ -170,6 +174,8 @@ class Wishes:
     listen: str | None = None
     tls_sans: Sequence[str] = ()
     publish: Sequence[str] = ()
+    authentication_config: str | None = None
+    token_auth_file: str | None = None
 
 
 def names() -> list[str]:
@@ -310,7 +316,11 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     for name in ("etcd_cafile", "etcd_certfile", "etcd_keyfile"):
         if file := getattr(wishes, name):
             changes[name] = os.path.abspath(file)
-    if files := storage.problems(dataclasses.replace(wishes, store=present.store)):
+    for name in ("authentication_config", "token_auth_file"):
+        if (file := getattr(wishes, name)) is not None:
+            changes[name] = os.path.abspath(file) if file else ""
+    files = storage.problems(dataclasses.replace(wishes, store=present.store))
+    if files := [*files, *_authentication_problems(wishes)]:
         raise ClusterError("; ".join(files))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
 
@@ -353,6 +363,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     problems += [
         f"--publish {p.address}:{p.port} {why}" for p in publish if (why := _port_problem(p.address, p.port))
     ]
+    problems += _authentication_problems(wishes)
     if problems:
         raise ClusterError("; ".join(problems))
     number = _free_number(wishes, listen, others)
@@ -373,7 +384,31 @@ def _new(wishes: Wishes) -> ClusterConfig:
         listen=listen,
         tls_sans=tuple(wishes.tls_sans),
         publish=tuple(publish),
+        authentication_config=os.path.abspath(wishes.authentication_config)
+        if wishes.authentication_config
+        else "",
+        token_auth_file=os.path.abspath(wishes.token_auth_file) if wishes.token_auth_file else "",
     )
+
+
+def _authentication_problems(wishes: Wishes) -> list[str]:
+    """What is wrong with the files that say who is believed: better told here than by a server that does not start."""
+    problems: list[str] = []
+    if wishes.authentication_config:
+        from sampan.apiserver.authentication.configuration import load as load_authentication
+
+        try:
+            load_authentication(Path(wishes.authentication_config))
+        except (OSError, ValueError) as e:
+            problems.append(f"--authentication-config: {e}")
+    if wishes.token_auth_file:
+        from sampan.apiserver.authentication.static_tokens import read_token_file
+
+        try:
+            read_token_file(Path(wishes.token_auth_file))
+        except (OSError, ValueError) as e:
+            problems.append(f"--token-auth-file: {e}")
+    return problems
 
 
 def _ranges(number: int) -> tuple[str, str, str]:

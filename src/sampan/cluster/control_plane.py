@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sampan.cluster import storage
@@ -89,6 +90,8 @@ def _api_config(config: ClusterConfig) -> Config:
         cluster_ca=(pki / "ca.crt").read_bytes(),
         advertise_address=config.bridge_address,
         advertise_port=config.api_port,
+        authentication_config=Path(config.authentication_config) if config.authentication_config else None,
+        token_auth_file=Path(config.token_auth_file) if config.token_auth_file else None,
         node_client_certificate=pki / "node-client.crt",
         node_client_key=pki / "node-client.key",
     )
