@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sampan.api import errors
+from sampan.api import errors, priority_classes
 from sampan.api.errors import FieldError, Object, StatusError, bad_request, invalid_value, not_supported
 from sampan.api.objects import deep_copy, format_time, now, parse_time
-from sampan.api.resources import NAMESPACES, PODS, SERVICEACCOUNTS, SERVICES, Resource, hub
+from sampan.api.resources import NAMESPACES, PODS, PRIORITYCLASSES, SERVICEACCOUNTS, SERVICES, Resource, hub
 from sampan.apiserver import preparation
 from sampan.apiserver.events import Selection
 from sampan.apiserver.preparation import Writing
@@ -102,6 +102,9 @@ class Deletion:
             if record is None:
                 raise errors.not_found(row.plural, name, row.group)
             _check_preconditions(row, record, options)
+            if row is PRIORITYCLASSES and name in priority_classes.SYSTEM:
+                why = "this is a system priority class and cannot be deleted"
+                raise errors.forbidden(row.plural, name, why, row.group)
             attributes = Attributes(
                 writing.user, "DELETE", resource, namespace, name, "", None, record.obj, writing.dry_run
             )
