@@ -38,6 +38,7 @@ from sampan.store.types import Store
 from sampan.transport.types import Answer, Request
 
 if TYPE_CHECKING:
+    from sampan.apiserver.audit.auditor import Auditor
     from sampan.apiserver.connect import NodeConnector
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class App:
         self._lists = Lists(store, self.cache)
         self._actions = Actions(self._registry, self._deletion, config)
         self._handlers: Handlers | None = None
+        self._auditor: Auditor | None = None
         self._ready = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -72,6 +74,7 @@ class App:
         self._allocator = self._registry.allocator = ServiceAllocator(self._registry, self.config)
         self._registry.admission = admission.build(self.config, self.cache, self.client(), authorizer)
         self._authenticator = authentication.build(self.config, self.cache)
+        self._auditor = self._make_auditor()
         self._health = Health(
             {"ping": lambda: "", "log": lambda: "", "store": self._store_health},
             {"bootstrap": lambda: "" if self._ready else "not finished"},
@@ -89,6 +92,7 @@ class App:
             connector=self,
             plain=self._plain,
             reviews=self._review,
+            auditor=self._auditor,
         )
         upkeep = Upkeep(self.client(), self._store, self.cache, self._allocator, self.config)
         await upkeep.start()
@@ -101,6 +105,16 @@ class App:
             loop.create_task(expiry.run(self._store, self.cache), name="api-expiry"),
             loop.create_task(use, name="api-legacy-token-use"),
         ]
+
+    def _make_auditor(self) -> Auditor | None:
+        if self.config.audit_policy_file is None or self.config.audit_log_path is None:
+            return None
+        from sampan.apiserver.audit import auditor, policy
+        from sampan.apiserver.audit.log import AuditLog
+
+        c = self.config
+        log = AuditLog(self.config.audit_log_path, c.audit_log_maxsize, c.audit_log_maxbackup)
+        return auditor.Auditor(policy.load(self.config.audit_policy_file), log, self._authorizer)
 
     async def run(self) -> None:
         """Until the watch cache no longer follows the store; raises why."""
@@ -151,6 +165,8 @@ class App:
                 await task
         await self._allocator.close()
         self.cache.close()
+        if self._auditor is not None:
+            self._auditor.close()
 
     def _plain(self, request: Request, user: User) -> Answer | Awaitable[Answer] | None:
         return (

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from sampan.api import decoding, errors, schema
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import BINDINGS, ENDPOINTS, NAMESPACES, Resource
+from sampan.api.resources import BINDINGS, ENDPOINTS, NAMESPACES, READ, Resource
 from sampan.apiserver import (
     authorization,
     bodies,
@@ -29,13 +30,15 @@ from sampan.apiserver.listing import Lists
 from sampan.apiserver.patching import Patching
 from sampan.apiserver.reads import Reads, selection
 from sampan.apiserver.records import Record
-from sampan.apiserver.registry import Registry
+from sampan.apiserver.registry import Registry, translated
 from sampan.apiserver.rendering import Rendering
 from sampan.apiserver.subresources import CONNECT, Actions, view_of
 from sampan.apiserver.types import Authenticator, Authorizer, Connector, RequestInfo, User
 from sampan.apiserver.watchcache import WatchCache
-from sampan.client.types import APPLY_PATCH
 from sampan.transport.types import Answer, Request, Response
+
+if TYPE_CHECKING:
+    from sampan.apiserver.audit.auditor import Auditor
 
 _ENDPOINTS_DEPRECATED = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 
@@ -61,12 +64,14 @@ class Handlers:
         connector: Connector,
         plain: Plain,
         reviews: Callable[[Resource, str, Object, User], Object | Awaitable[Object]],
+        auditor: Auditor | None = None,
     ) -> None:
         self._config = config
         self._cache = cache
         self._registry = registry
         self._patching = patching
         self._deletion = deletion
+        self._store = lists.store
         self._reads = Reads(cache, lists)
         self._actions = actions
         self._authenticator = authenticator
@@ -74,6 +79,7 @@ class Handlers:
         self._connector = connector
         self._plain = plain
         self._reviews = reviews
+        self._auditor = auditor
         self._writers: dict[str, Callable[[Request, RequestInfo, Resource, User], Awaitable[Answer]]] = {
             "create": self._create,
             "update": self._update,
@@ -90,19 +96,28 @@ class Handlers:
                 request.target = requestinfo.modern_target(request.target)
             user = self._authenticator.authenticate(request)
         except StatusError as e:
-            return failure(request, e)
+            return self._unauthenticated(request, e)
         except KeysWanted as wanted:
             return self._when_known(request, wanted)
-        return self._handle(request, user)
+        return self._audited(request, user)
 
     async def _when_known(self, request: Request, wanted: KeysWanted) -> Answer:
         """Answer a request whose sender is known only after a look elsewhere."""
         try:
             user = await self._authenticator.authenticate_later(request, wanted)
         except StatusError as e:
-            return failure(request, e)
-        answer = self._handle(request, user)
+            return self._unauthenticated(request, e)
+        answer = self._audited(request, user)
         return await answer if isinstance(answer, Awaitable) else answer
+
+    def _unauthenticated(self, request: Request, problem: StatusError) -> Response:
+        answer = failure(request, problem)
+        return answer if self._auditor is None else self._auditor.unauthenticated(request, answer)
+
+    def _audited(self, request: Request, user: User) -> Answer | Awaitable[Answer]:
+        if self._auditor is None:
+            return self._handle(request, user)
+        return self._auditor.around(request, user, self._handle)
 
     def _handle(self, request: Request, user: User) -> Answer | Awaitable[Answer]:
         try:
@@ -112,7 +127,10 @@ class Handlers:
             decision = self._authorizer.authorize(user, info)
             if not decision.allowed:
                 raise authorization.forbidden(user, info, decision.reason)
-            answer = self._dispatch(request, info, user)
+            if self._store.shared and info.is_resource and (info.verb not in READ or info.subresource):
+                answer = self._after_others(request, info, user)
+            else:
+                answer = self._dispatch(request, info, user)
         except StatusError as e:
             return failure(request, e)
         if isinstance(answer, Awaitable):
@@ -125,6 +143,13 @@ class Handlers:
         except StatusError as e:
             return failure(request, e)
         return _with_deprecation(answer, info) if info.resource is ENDPOINTS else answer
+
+    async def _after_others(self, request: Request, info: RequestInfo, user: User) -> Answer:
+        """Where others write to the store too: write on top of all that was acknowledged to anybody before."""
+        with translated():
+            await self._store.catch_up()
+        answer = self._dispatch(request, info, user)
+        return await answer if isinstance(answer, Awaitable) else answer
 
     def _dispatch(self, request: Request, info: RequestInfo, user: User) -> Answer | Awaitable[Answer]:
         if not info.is_resource:
@@ -231,13 +256,6 @@ class Handlers:
         view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
         writing = bodies.writing(request, user)
         patch, duplicates, media = bodies.read_patch(request)
-        if media == APPLY_PATCH:
-            if not request.param("fieldManager"):
-                problem = errors.required("fieldManager", "is required for apply patch")
-                raise errors.invalid("PatchOptions", "", [problem], "meta.k8s.io")
-        elif "force" in request.params:
-            problem = errors.forbidden_field("force", "may not be specified for non-apply patch")
-            raise errors.invalid("PatchOptions", "", [problem], "meta.k8s.io")
         writing.authorize_create = lambda: self._authorize_create(info, user)
         namespace = info.namespace if resource.namespaced else ""
         record, created = await self._patching.patch(

@@ -1,0 +1,73 @@
+"""The audit log file: one event a line, written before the loop turns, rotated by size."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import os
+from pathlib import Path
+
+from sampan.api.errors import Object
+from sampan.apiserver.records import to_json
+
+log = logging.getLogger(__name__)
+_MEGABYTE = 1024 * 1024
+
+
+class AuditLog:
+    """Appends to `path` (mode 0600). When the file would pass `most_megabytes` it is set aside under a name that tells
+    the time, and of those the newest `most_backups` are kept (0: all)."""
+
+    def __init__(self, path: Path, most_megabytes: int = 100, most_backups: int = 0) -> None:
+        self._path = path
+        self._most = most_megabytes * _MEGABYTE
+        self._most_backups = most_backups
+        self._waiting: list[bytes] = []
+        self._fd, self._size = -1, 0
+        self._open()
+        self.lost = 0
+        """Events that could not be written."""
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(self._fd).st_size
+
+    def write(self, event: Object) -> None:
+        """Take an event; what comes in one turn of the loop is written together at its end."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._waiting.append(to_json(event) + b"\n")
+
+    def flush(self) -> None:
+        """Write what waits. A failure loses these events, is told, and keeps nobody from his answer."""
+        lines, self._waiting = self._waiting, []
+        if not lines:
+            return
+        data = b"".join(lines)
+        try:
+            if self._size and self._size + len(data) > self._most:
+                self._rotate()
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+            self._size += len(data)
+        except OSError as e:
+            self.lost += len(lines)
+            log.error("%d audit events are lost: %s: %s", len(lines), self._path, e.strerror)
+
+    def _rotate(self) -> None:
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
+        self._path.rename(self._path.with_name(f"{self._path.stem}-{now}{self._path.suffix}"))
+        os.close(self._fd)
+        self._open()
+        if self._most_backups:
+            pattern = f"{self._path.stem}-*{self._path.suffix}"
+            for old in sorted(self._path.parent.glob(pattern))[: -self._most_backups]:
+                with contextlib.suppress(FileNotFoundError):
+                    old.unlink()
+
+    def close(self) -> None:
+        self.flush()
+        os.close(self._fd)
