@@ -97,7 +97,7 @@ def test_yaml_aliases_are_written_out_and_bounded() -> None:
 def test_duplicate_fields_of_yaml() -> None:
     assert decoding.parse(b"a: 1\nb:\n  c: 1\n  c: 2\n", YAML) == (
         {"a": 1, "b": {"c": 2}},
-        ['duplicate field "b.c"'],
+        ['line 4: key "c" already set in map (b.c)'],
     )
 
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
 from sampan.api.errors import Object, StatusError, bad_request, unsupported_media_type
 from sampan.api.type_check import Undecodable, check, join, json_kind
 
-__all__ = ["MAX_BODY", "MAX_DEPTH", "Undecodable", "check", "parse", "strict_error"]
+__all__ = [
+    "MAX_BODY",
+    "MAX_DEPTH",
+    "Undecodable",
+    "check",
+    "listed",
+    "parse",
+    "parse_patch",
+    "strict_error",
+    "strict_problems",
+]
 
 MAX_BODY = 3 * 1024 * 1024
 """Bytes of a request body, as upstream's default."""
@@ -21,18 +31,21 @@ MAX_DEPTH = 200
 _MAX_EXPANDED = 2_000_000
 """Values of a YAML document with its aliases written out."""
 
+T = TypeVar("T")
+_UNKNOWN = 'unknown field "'
+_DUPLICATE = 'duplicate field "'
 _decode = msgspec.json.Decoder().decode
 _SPACED_KEY = re.compile(rb'"[ \t\r\n]+:')
 
 
 def parse(body: bytes, content_type: str, duplicates: bool = True) -> tuple[Object, list[str]]:
-    """The object in a body, and (if asked for) its duplicate fields as `duplicate field "spec.x"`.
+    """The object in a body, and (if asked for) its duplicate fields: of JSON as `duplicate field "spec.x"`, of YAML as
+    `line 7: key "x" already set in map (spec.x)`.
 
     `content_type` may carry parameters; "" is JSON. Raises StatusError: 400 for what cannot be read, 413 for what is
     too large, 415 for another media type.
     """
-    if len(body) > MAX_BODY:
-        raise StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BODY}")
+    _refuse_size(body)
     media = content_type.partition(";")[0].strip().lower()
     if media in ("", "application/json") or media.endswith("+json"):
         return _json(body, duplicates)
@@ -44,9 +57,53 @@ def parse(body: bytes, content_type: str, duplicates: bool = True) -> tuple[Obje
     )
 
 
+def parse_patch(body: bytes) -> tuple[Any, list[str]]:
+    """The JSON of a patch, an object or an array, and its duplicate fields. Raises StatusError as `parse` does."""
+    _refuse_size(body)
+    try:
+        value = _decode(body)
+    except msgspec.DecodeError as problem:
+        raise bad_request(f"error decoding patch: {_said(body, str(problem))}") from None
+    except RecursionError:
+        raise bad_request("error decoding patch: exceeded max depth") from None
+    if not isinstance(value, dict | list):
+        return value, []
+    return value, _duplicates(body, value)
+
+
 def strict_error(obj: Object, problems: Iterable[str]) -> Undecodable:
     """The refusal of an object with unknown or duplicate fields (fieldValidation Strict)."""
-    return Undecodable(obj, "strict decoding error: " + ", ".join(problems))
+    return Undecodable(obj, "strict decoding error: " + listed(problems))
+
+
+def strict_problems(duplicates: Iterable[str], unknown: Iterable[str]) -> list[str]:
+    """Duplicate and unknown fields together. Of a field that nobody knows it does not matter that it is there twice."""
+    unknown = list(unknown)
+    if not unknown:
+        return list(duplicates)
+    places = [u[len(_UNKNOWN) : u.index('"', len(_UNKNOWN))] for u in unknown if u.startswith(_UNKNOWN)]
+
+    def known(problem: str) -> bool:
+        path = problem[len(_DUPLICATE) : -1] if problem.startswith(_DUPLICATE) else ""
+        return not path or not any(path == p or path.startswith((p + ".", p + "[")) for p in places)
+
+    return [*filter(known, duplicates), *unknown]
+
+
+def listed(problems: Iterable[str]) -> str:
+    """Unknown and duplicate fields as one text; what YAML has twice comes first, as upstream's YAML library says it."""
+    lines: list[str] = []
+    others: list[str] = []
+    for problem in problems:
+        (lines if problem.startswith("line ") else others).append(problem)
+    if lines:
+        others.insert(0, "yaml: unmarshal errors:\n" + "\n".join(f"  {line}" for line in lines))
+    return ", ".join(others)
+
+
+def _refuse_size(body: bytes) -> None:
+    if len(body) > MAX_BODY:
+        raise StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BODY}")
 
 
 def _object(value: Any) -> Object:
@@ -67,9 +124,14 @@ def _json(body: bytes, duplicates: bool) -> tuple[Object, list[str]]:
         ) from None
     except RecursionError:
         raise bad_request("json parse error: exceeded max depth") from None
-    keys = _count(obj)
     if not duplicates:
+        _count(obj)
         return obj, []
+    return obj, _duplicates(body, obj)
+
+
+def _duplicates(body: bytes, value: Object | list[Any]) -> list[str]:
+    keys = _count(value)
     # With no blank between a key and its colon, each key of the text shows as `":`. As many of them as the object has
     # keys proves that none was lost; more may also come from values, so then the slow way looks closer.
     if (
@@ -77,8 +139,8 @@ def _json(body: bytes, duplicates: bool) -> tuple[Object, list[str]]:
         and not body.count(b'\\\\":')
         and not _SPACED_KEY.search(body)
     ):
-        return obj, []
-    return obj, _json_duplicates(body)
+        return []
+    return _json_duplicates(body)
 
 
 def _said(body: bytes, problem: str) -> str:
@@ -87,8 +149,8 @@ def _said(body: bytes, problem: str) -> str:
     return problem.removeprefix("JSON is malformed: ")
 
 
-def _count(obj: Object) -> int:
-    """How many keys an object has on all levels. Raises StatusError when it nests too deep."""
+def _count(obj: Object | list[Any]) -> int:
+    """How many keys a value has on all levels. Raises StatusError when it nests too deep."""
     total = 0
     level: list[Any] = [obj]
     depth = 0
@@ -109,33 +171,39 @@ def _count(obj: Object) -> int:
 
 def _json_duplicates(body: bytes) -> list[str]:
     doubled: dict[int, list[str]] = {}
+    alive: list[Object] = []
 
     def pairs(items: list[tuple[str, Any]]) -> Object:
         made = dict(items)
         if len(made) != len(items):
+            # One that a later twin replaces must not leave its id to another.
+            alive.append(made)
             seen: set[str] = set()
             doubled[id(made)] = [k for k, _ in items if k in seen or seen.add(k)]  # type: ignore[func-returns-value]
         return made
 
     whole = json.loads(body, object_pairs_hook=pairs)
-    return _locate(whole, doubled) if doubled else []
+    if not doubled:
+        return []
+    return [
+        f'duplicate field "{path}"' for path, again in _places(whole, doubled) for path in _under(path, again)
+    ]
 
 
-def _locate(whole: Any, doubled: dict[int, list[str]]) -> list[str]:
-    out: list[str] = []
+def _under(path: str, names: Iterable[str]) -> list[str]:
+    return [join(path, name) for name in dict.fromkeys(names)]
 
-    def walk(value: Any, path: str) -> None:
-        if isinstance(value, dict):
-            for name in dict.fromkeys(doubled.get(id(value), ())):
-                out.append(f'duplicate field "{join(path, name)}"')
-            for name, part in value.items():
-                walk(part, join(path, name))
-        elif isinstance(value, list):
-            for i, part in enumerate(value):
-                walk(part, f"{path}[{i}]")
 
-    walk(whole, "")
-    return out
+def _places(value: Any, doubled: Mapping[int, T], path: str = "") -> Iterator[tuple[str, T]]:
+    """What is known of the objects in a value, each with its path."""
+    if isinstance(value, dict):
+        if id(value) in doubled:
+            yield path, doubled[id(value)]
+        for name, part in value.items():
+            yield from _places(part, doubled, join(path, name))
+    elif isinstance(value, list):
+        for i, part in enumerate(value):
+            yield from _places(part, doubled, f"{path}[{i}]")
 
 
 # YAML
@@ -151,9 +219,18 @@ def _yaml(body: bytes, duplicates: bool) -> tuple[Object, list[str]]:
     if _expanded(whole, {}, 0) > _MAX_EXPANDED:
         raise bad_request("yaml: document contains excessive aliasing")
     # Aliases share their values: written out, so that a change of one place does not change another.
-    obj = _object(_decode(msgspec.json.encode(whole)))
+    try:
+        obj = _object(_decode(msgspec.json.encode(whole)))
+    except (UnicodeError, msgspec.DecodeError, TypeError) as problem:
+        raise bad_request(f"couldn't get version/kind; yaml parse error: {problem}") from None
     _count(obj)
-    return obj, _locate(whole, doubled) if duplicates and doubled else []
+    if not duplicates or not doubled:
+        return obj, []
+    return obj, [
+        f'line {line}: key "{name}" already set in map ({join(path, name)})'
+        for path, again in _places(whole, doubled)
+        for name, line in again
+    ]
 
 
 def _expanded(value: Any, known: dict[int, int], depth: int) -> int:

@@ -19,12 +19,18 @@ class YamlError(Exception):
     """The document cannot be read; the text says where and why."""
 
 
+Doubled = dict[int, list[tuple[str, int]]]
+"""The keys that a mapping repeats, each with its line, by the id of the mapping."""
+
+
 class _Loader(_Base):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self.doubled: dict[int, list[str]] = {}
+        self.doubled: Doubled = {}
+        self.alive: list[Any] = []
+        """Mappings that a later twin may replace: they must not leave their ids to others."""
 
 
 def _resolve(tag: str, pattern: str, first: str) -> None:
@@ -70,13 +76,14 @@ def _mapping(loader: Any, node: Any) -> Any:
     yield made
     if any(k.tag == "tag:yaml.org,2002:merge" for k, _ in node.value):
         loader.flatten_mapping(node)
-    again: list[str] = []
+    again: list[tuple[str, int]] = []
     for key_node, value_node in node.value:
         key = _key(loader.construct_object(key_node, deep=True), key_node)
         if key in made:
-            again.append(key)
+            again.append((key, key_node.start_mark.line + 1))
         made[key] = loader.construct_object(value_node, deep=True)
     if again:
+        loader.alive.append(made)
         loader.doubled[id(made)] = again
 
 
@@ -102,8 +109,8 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _binary)
 
 
-def read(body: bytes) -> tuple[Any, dict[int, list[str]]]:
-    """The one document of a body, and the keys that a mapping repeats, by the id of the mapping.
+def read(body: bytes) -> tuple[Any, Doubled]:
+    """The one document of a body, and the keys that its mappings repeat.
 
     Raises YamlError.
     """

@@ -6,11 +6,10 @@ Upstream: `k8s.io/apiserver/pkg/endpoints/handlers/{create,update,patch}.go`.
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import Any
 
 from sampan.api import decoding, errors
-from sampan.api.errors import Object, StatusError, bad_request
+from sampan.api.errors import FieldError, Object, StatusError, bad_request
 from sampan.apiserver.list_options import flag
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.types import User
@@ -42,14 +41,29 @@ def read_patch(request: Request) -> tuple[Any, list[str], str]:
         # Nearly always JSON, which is YAML too but far quicker to read as what it is.
         if request.body.startswith(b"{"):
             with contextlib.suppress(StatusError):
-                return (*decoding.parse(request.body, "application/json"), media)
+                config, duplicates = decoding.parse(request.body, "application/json")
+                if not duplicates:
+                    return config, [], media
         return (*decoding.parse(request.body, "application/yaml"), media)
     if media not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH):
         raise _patch_type()
-    try:
-        return json.loads(request.body), [], media
-    except (ValueError, RecursionError) as e:
-        raise bad_request(f"error decoding patch: {e}") from None
+    patch, problems = decoding.parse_patch(request.body)
+    if media == JSON_PATCH:
+        problems = [f"json patch {problem}" for problem in [*_unknown_members(patch), *problems]]
+    return patch, problems, media
+
+
+def _unknown_members(patch: Any) -> list[str]:
+    """What the operations of a JSON patch say that no operation knows."""
+    if not isinstance(patch, list):
+        return []
+    return [
+        f'unknown field "[{i}].{name}"'
+        for i, op in enumerate(patch)
+        if isinstance(op, dict)
+        for name in op
+        if name not in ("op", "path", "from", "value")
+    ]
 
 
 def _patch_type() -> StatusError:
@@ -59,31 +73,54 @@ def _patch_type() -> StatusError:
     )
 
 
+_OPTIONS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}
+_MOST_MANAGER = 128
+"""Bytes of a field manager's name."""
+
+
 def writing(request: Request, user: User) -> Writing:
-    """The options of a write. Raises StatusError for unknown values."""
+    """The options of a write. Raises StatusError with all that are wrong. (Those of a deletion: `deletion.options_from`.)"""
     out = Writing(user, default_manager(request))
-    if "?" not in request.target:
+    kind = _OPTIONS.get(request.method)
+    apply = kind == "PatchOptions" and media_type(request) == APPLY_PATCH
+    if kind is None or ("?" not in request.target and not apply):
         return out
     params = request.params
-    if "fieldManager" in params:
-        manager = params["fieldManager"][0]
-        if len(manager.encode()) > 128 or not manager.isprintable():
-            problem = errors.invalid_value("fieldManager", manager, "must be printable and at most 128 bytes")
-            raise errors.invalid("CreateOptions", "", [problem], "meta.k8s.io")
-        out.manager = manager or out.manager
-    if "dryRun" in params and any(params["dryRun"]):
-        if set(params["dryRun"]) != {"All"}:
-            problem = errors.not_supported("dryRun", params["dryRun"], ("All",))
-            raise errors.invalid("CreateOptions", "", [problem], "meta.k8s.io")
-        out.dry_run = True
-    validation = request.param("fieldValidation")
-    if validation:
-        if validation not in ("Strict", "Warn", "Ignore"):
-            problem = errors.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn"))
-            raise errors.invalid("CreateOptions", "", [problem], "meta.k8s.io")
+    problems = _force_problems(params, apply) if kind == "PatchOptions" else []
+    manager = params.get("fieldManager", [""])[0]
+    problems += _manager_problems(manager)
+    dry_run = [v for v in params.get("dryRun", ()) if v]
+    if set(dry_run) - {"All"}:
+        problems.append(errors.not_supported("dryRun", dry_run, ("All",)))
+    validation = params.get("fieldValidation", [""])[0]
+    if validation in ("Strict", "Warn", "Ignore"):
         out.field_validation = validation  # type: ignore[assignment]
+    elif validation:
+        problems.append(errors.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
+    if problems:
+        raise errors.invalid(kind, "", problems, "meta.k8s.io")
+    out.manager = manager or out.manager
+    out.dry_run = bool(dry_run)
     out.force = flag(params, "force")
     return out
+
+
+def _force_problems(params: dict[str, list[str]], apply: bool) -> list[FieldError]:
+    if not apply and "force" in params:
+        return [errors.forbidden_field("force", "may not be specified for non-apply patch")]
+    if apply and not params.get("fieldManager", [""])[0]:
+        return [errors.required("fieldManager", "is required for apply patch")]
+    return []
+
+
+def _manager_problems(manager: str) -> list[FieldError]:
+    if len(manager.encode(errors="replace")) > _MOST_MANAGER:
+        return [errors.too_long("fieldManager", _MOST_MANAGER)]
+    at = next((i for i, c in enumerate(manager) if not c.isprintable()), None)
+    if at is None:
+        return []
+    why = f"invalid character U+{ord(manager[at]):04X} (at position {at})"
+    return [errors.invalid_value("fieldManager", manager, f"should not contain an unprintable one: {why}")]
 
 
 def default_manager(request: Request) -> str:

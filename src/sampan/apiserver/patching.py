@@ -115,7 +115,9 @@ class Patching:
         if (version, kind) != (view.api_version, view.kind):
             raise bad_request(f"invalid object type: {version}, Kind={kind}")
         if duplicates and writing.field_validation == "Strict":
-            raise bad_request(f"error strict decoding YAML: {', '.join(duplicates)}")
+            raise bad_request(
+                f"error strict decoding YAML: error converting YAML to JSON: {decoding.listed(duplicates)}"
+            )
         if duplicates and writing.field_validation == "Warn":
             writing.warnings += duplicates
         metadata = given.get("metadata")

@@ -65,7 +65,7 @@ def check_type(
     metadata = obj.get("metadata")
     if metadata is None:
         obj["metadata"] = {}
-    problems = [*duplicates, *decoding.check(schema.node(definition), obj)]
+    problems = decoding.strict_problems(duplicates, decoding.check(schema.node(definition), obj))
     if problems and writing.field_validation == "Strict":
         raise decoding.strict_error(obj, problems)
     if problems and writing.field_validation == "Warn":
