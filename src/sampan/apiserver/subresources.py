@@ -1,6 +1,6 @@
 """What lies below an object: its scale, and the actions binding, eviction and token.
 
-`status`, `finalize` and `ephemeralcontainers` are the object itself under another strategy (`ObjectView`). Those that connect
+`status`, `finalize`, `ephemeralcontainers` and `resize` are the object itself under another strategy (`ObjectView`). Those that connect
 to a node (log, exec, proxy, ...) belong to the connector.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 from sampan.api import errors, selectors
 from sampan.api.errors import Object, bad_request, required
 from sampan.api.objects import condition, deep_copy, now
-from sampan.api.resources import PODS, SERVICEACCOUNTS, Resource, Subresource
+from sampan.api.resources import PODS, REPLICATIONCONTROLLERS, SERVICEACCOUNTS, Resource, Subresource
 from sampan.apiserver.config import Config
-from sampan.apiserver.deletion import DeleteOptions, Deletion, options_from
+from sampan.apiserver.deletion import Deletion
+from sampan.apiserver.eviction import Evictions
 from sampan.apiserver.preparation import Writing, check_type
 from sampan.apiserver.registry import Registry
 from sampan.apiserver.types import Attributes
@@ -22,12 +23,11 @@ CONNECT = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 """Subresources that are answered by the connector."""
 _SAME_OBJECT = frozenset({"status", "finalize", "ephemeralcontainers"})
 _BINDING = "io.k8s.api.core.v1.Binding"
-_EVICTION = "io.k8s.api.policy.v1.Eviction"
 _TOKEN_REQUEST = "io.k8s.api.authentication.v1.TokenRequest"
 
 
 class ScaleView:
-    """autoscaling/v1 Scale of a Deployment or ReplicaSet."""
+    """autoscaling/v1 Scale of whatever has `spec.replicas`. A ReplicationController's selector is a plain map."""
 
     name = "scale"
     definition = "io.k8s.api.autoscaling.v1.Scale"
@@ -37,7 +37,9 @@ class ScaleView:
     def read(self, obj: Object) -> Object:
         metadata = obj["metadata"]
         kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-        selector = str(selectors.from_object(obj["spec"].get("selector")))
+        given = obj["spec"].get("selector")
+        plain = obj["kind"] == REPLICATIONCONTROLLERS.kind
+        selector = str(selectors.from_map(given) if plain else selectors.from_object(given))
         status: Object = {"replicas": (obj.get("status") or {}).get("replicas", 0)}
         if selector:
             status["selector"] = selector
@@ -76,7 +78,7 @@ class Actions:
 
     def __init__(self, registry: Registry, deletion: Deletion, config: Config) -> None:
         self._registry = registry
-        self._deletion = deletion
+        self._evictions = Evictions(registry, deletion)
         self._config = config
 
     async def create(
@@ -86,7 +88,8 @@ class Actions:
         if resource is PODS and subresource == "binding":
             return await self.bind(namespace, name, body, writing)
         if resource is PODS and subresource == "eviction":
-            return await self._evict(namespace, name, body, writing)
+            await self._evictions.evict(namespace, name, body, writing)
+            return SUCCESS
         if resource is SERVICEACCOUNTS and subresource == "token":
             return await self._token(namespace, name, body, writing)
         raise errors.method_not_supported(f"{resource.plural}/{subresource}", "create", resource.group)
@@ -138,18 +141,6 @@ class Actions:
             return pod
 
         await self._registry.modify(PODS, namespace, name, assign, writing)
-        return SUCCESS
-
-    async def _evict(self, namespace: str, name: str, eviction: Object, writing: Writing) -> Object:
-        """Delete a pod in the way of `kubectl drain`. (No PodDisruptionBudget is served that could object.)"""
-        check_type(_EVICTION, "policy/v1", "Eviction", eviction, writing)
-        given = eviction["metadata"].get("name") or name
-        if given != name:
-            raise bad_request("name in URL does not match name in Eviction object")
-        options = eviction.get("deleteOptions")
-        await self._deletion.delete(
-            PODS, namespace, name, options_from(options, {}) if options else DeleteOptions(), writing
-        )
         return SUCCESS
 
     async def _token(self, namespace: str, name: str, request: Object, writing: Writing) -> Object:
