@@ -38,9 +38,10 @@ class Turns:
                 held = perf_counter() - began
                 if held > self.longest:
                     self.longest = held
+                # Still ours, so that nobody takes his turn in this round; after the last slice too.
+                await asyncio.sleep(0)
             if not going:
                 return
-            await asyncio.sleep(0)
 
 
 def _steps(items: Sequence[T], step: int, work: Callable[[Sequence[T]], object]) -> Iterator[object]:

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from sampan.api.errors import StatusError
 from sampan.apiserver import list_options
@@ -23,10 +24,9 @@ from sampan.apiserver.events import (
     Selection,
     bookmark_object,
     framed_event,
-    initial,
 )
 from sampan.apiserver.list_options import ListOptions
-from sampan.apiserver.records import to_json
+from sampan.apiserver.records import Record, to_json
 from sampan.apiserver.rendering import Rendering
 from sampan.apiserver.watchcache import WatchCache
 from sampan.transport import websocket
@@ -43,6 +43,8 @@ _AT_ONCE = 200
 _STEP = 20
 
 Changes = Sequence[tuple[ChangeType, Change]]
+Missed = Sequence[Change | Record]
+"""Changes, or the objects of the state at the beginning."""
 
 
 class StreamWatcher:
@@ -83,10 +85,10 @@ class StreamWatcher:
         self._timer = loop.call_later(self._timeout, self.end)
         shelf = self._cache.shelf(self._selection.resource)
         position = shelf.revision
-        missed: Sequence[Change]
+        missed: Missed
         try:
             if self._revision is None:
-                missed = initial(shelf.within(self._selection))
+                missed = shelf.within(self._selection)
             else:
                 missed = self._cache.missed(self._selection, self._revision)
         except StatusError as e:
@@ -100,15 +102,15 @@ class StreamWatcher:
         self._write(stream, missed)
         self._go_on()
 
-    async def _catch_up(self, stream: Stream, missed: Sequence[Change], position: int) -> None:
+    async def _catch_up(self, stream: Stream, missed: Missed, position: int) -> None:
         """Write what was missed up to `position`, then what was missed meanwhile, until little is left."""
         cache = self._cache
         shelf = cache.shelf(self._selection.resource)
         try:
             while len(missed) > _AT_ONCE:
                 for i in range(0, len(missed), _AT_ONCE):
-                    part = missed[i : i + _AT_ONCE]
-                    await cache.turns.each(part, _STEP, lambda some: self._write(stream, some))
+                    part: Sequence[Change | Record] = missed[i : i + _AT_ONCE]
+                    await cache.turns.each(part, _STEP, partial(self._write, stream))
                     await stream.drain()
                 missed = cache.missed(self._selection, position)
                 position = shelf.revision
@@ -130,8 +132,9 @@ class StreamWatcher:
         if self._stream is not None:
             self._leave = self._cache.join(self._selection, self._rendering, self)
 
-    def _write(self, stream: Stream, changes: Sequence[Change]) -> None:
+    def _write(self, stream: Stream, missed: Missed) -> None:
         classify = self._selection.classify
+        changes = [m if isinstance(m, Change) else Change("ADDED", m, None) for m in missed]
         told = [(t, c) for c in changes if (t := classify(c)) is not None]
         if told:
             stream.write_framed(self._framed(told))
