@@ -14,7 +14,7 @@ from sampan.api.errors import Object
 from sampan.api.resources import Resource
 from sampan.apiserver.admission.plugin import Plugin, refuse
 from sampan.apiserver.authorization import UnionAuthorizer
-from sampan.apiserver.authorization.rbac import GROUP, Rule, uncovered
+from sampan.apiserver.authorization.rbac import GROUP, Rule, compact, uncovered
 from sampan.apiserver.types import SYSTEM_MASTERS, Attributes, ReadCache, RequestInfo
 
 _ROLES = (resources.ROLES, resources.CLUSTERROLES)
@@ -70,15 +70,16 @@ class PrivilegeEscalation(Plugin):
 
     def _check_held(self, attributes: Attributes, rules: Iterable[Object]) -> None:
         user = attributes.user
-        held = self._authorizer.rbac.held(user, _home(attributes))
+        held, unresolved = self._authorizer.rbac.held(user, _home(attributes))
         missing = uncovered(held, (Rule.compile(r) for r in rules))
         if missing:
-            groups = json.dumps(list(user.groups))
-            listed = "\n".join(sorted(_show(r) for r in missing))
+            listed = "\n".join(sorted(_show(r) for r in compact(missing)))
             why = (
-                f'user "{user.name}" (groups={groups}) is attempting to grant RBAC permissions not currently '
-                f"held:\n{listed}"
+                f"user {json.dumps(user.name)} (groups={_quoted(user.groups)}) is attempting to grant RBAC permissions "
+                f"not currently held:\n{listed}"
             )
+            if unresolved:
+                why = f"{why}; resolution errors: {_quoted(unresolved)}"
             raise refuse(attributes, why)
 
 
@@ -94,8 +95,13 @@ def _show(rule: Rule) -> str:
     parts = {
         "APIGroups": rule.groups,
         "Resources": rule.resources,
-        "ResourceNames": rule.names,
         "NonResourceURLs": rule.urls,
+        "ResourceNames": rule.names,
         "Verbs": rule.verbs,
     }
-    return "{" + ", ".join(f"{k}:{json.dumps(sorted(v))}" for k, v in parts.items() if v) + "}"
+    return "{" + ", ".join(f"{k}:{_quoted(sorted(v))}" for k, v in parts.items() if v) + "}"
+
+
+def _quoted(texts: Iterable[str]) -> str:
+    """Texts as upstream's messages list them: `["a" "b"]`."""
+    return "[" + " ".join(json.dumps(t, ensure_ascii=False) for t in texts) + "]"

@@ -16,14 +16,15 @@ _MOST = 1024
 
 class Certificates:
     def __init__(self) -> None:
-        self._users: dict[PeerCertificate, User] = {}
+        self._users: dict[PeerCertificate | str, User] = {}
 
     def user(self, certificate: PeerCertificate, now: float) -> User | None:
         """Whom a certificate names; None where it names nobody or its time is over: a connection outlives the
         certificate that opened it."""
         if not certificate.common_name or certificate.not_after < now:
             return None
-        user = self._users.get(certificate)
+        key = certificate.fingerprint or certificate
+        user = self._users.get(key)
         if user is None:
             extra = {}
             if certificate.fingerprint:
@@ -33,5 +34,5 @@ class Certificates:
             )
             if len(self._users) >= _MOST:
                 self._users.clear()
-            self._users[certificate] = user
+            self._users[key] = user
         return user

@@ -9,7 +9,7 @@ Upstream: `plugin/pkg/auth/authorizer/rbac` and `pkg/registry/rbac/validation`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sampan.api import resources
 from sampan.api.errors import Object
@@ -105,6 +105,15 @@ def uncovered(held: Sequence[Rule], wanted: Iterable[Rule]) -> list[Rule]:
     return [part for rule in wanted for part in rule.breakdown() if not any(h.covers(part) for h in held)]
 
 
+def compact(parts: Iterable[Rule]) -> list[Rule]:
+    """Rules of `breakdown()` about the same thing as one with all their verbs; what a person reads."""
+    verbs: dict[Rule, frozenset[str]] = {}
+    for part in parts:
+        thing = replace(part, verbs=frozenset())
+        verbs[thing] = verbs.get(thing, frozenset()) | part.verbs
+    return [replace(thing, verbs=found) for thing, found in verbs.items()]
+
+
 @dataclass(slots=True)
 class UserRules:
     """Every rule that applies to a user in a namespace, as PolicyRules. `errors` names roles that are missing."""
@@ -169,9 +178,17 @@ class RBACAuthorizer:
                 out.rules.extend(role.get("rules") or ())
         return out
 
-    def held(self, user: User, namespace: str) -> list[Rule]:
-        """The same, compiled."""
-        return [r for grant in self._bindings.grants(user, namespace) for r in self._role(grant) or ()]
+    def held(self, user: User, namespace: str) -> tuple[list[Rule], list[str]]:
+        """The same, compiled, and which roles are missing."""
+        found: list[Rule] = []
+        missing: list[str] = []
+        for grant in self._bindings.grants(user, namespace):
+            rules = self._role(grant)
+            if rules is None:
+                missing.append(_missing(grant))
+            else:
+                found += rules
+        return found, missing
 
     def _role(self, grant: Grant) -> tuple[Rule, ...] | None:
         key = (grant.role_namespace, grant.role)

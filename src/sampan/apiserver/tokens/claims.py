@@ -68,7 +68,10 @@ class Looked:
     def unchanged(self) -> bool:
         """Whether looking again would find the very same."""
         get = self.cache.get
-        return all(get(resource, namespace, name) is found for resource, namespace, name, found in self.objects)  # fmt: skip
+        for resource, namespace, name, found in self.objects:
+            if get(resource, namespace, name) is not found:
+                return False
+        return True
 
 
 def read(token: SignedToken) -> Claims:
