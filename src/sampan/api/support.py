@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.api import intent, quantity
+from sampan.api import devices, intent, quantity
 from sampan.api.errors import FieldError, Object, forbidden_field
 from sampan.api.resources import Resource
 from sampan.api.support_table import KINDS, POD, SERVICE, State, Support
@@ -74,6 +74,8 @@ def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldE
         spec = template.get("spec") or {}
         _hold(_POD, template, spec, at, warnings, refusals)
         warnings += _of_pod(spec, template.get("metadata") or {}, f"{at}.")
+    elif key[0] == "resource.k8s.io":
+        warnings += devices.unchecked(resource.kind, obj)
     elif key == ("", "Service"):
         _hold(_SERVICE, obj, obj.get("spec") or {}, "", warnings, refusals)
         warnings += _of_service(obj.get("spec") or {})

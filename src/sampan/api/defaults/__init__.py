@@ -12,6 +12,7 @@ from sampan.api.defaults import (
     autoscaling,
     batch,
     core,
+    devices,
     flowcontrol,
     networking,
     pods,
@@ -54,6 +55,9 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
     ("batch", "CronJob"): batch.cron_job,
     ("networking.k8s.io", "IngressClass"): networking.ingress_class,
     ("networking.k8s.io", "NetworkPolicy"): networking.network_policy,
+    ("resource.k8s.io", "ResourceClaim"): devices.claim_with_status,
+    ("resource.k8s.io", "ResourceClaimTemplate"): devices.claim_template,
+    ("resource.k8s.io", "ResourceSlice"): devices.resource_slice,
     ("rbac.authorization.k8s.io", "RoleBinding"): rbac.binding,
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): rbac.binding,
 }

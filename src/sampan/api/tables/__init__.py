@@ -15,6 +15,7 @@ from sampan.api.tables import (
     batch,
     classes,
     core,
+    devices,
     flowcontrol,
     network,
     pods,
@@ -79,6 +80,10 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Row]] = {
     "networkpolicies.networking.k8s.io": (network.NETWORKPOLICY_COLUMNS, network.networkpolicy_row),
     "servicecidrs.networking.k8s.io": (network.SERVICECIDR_COLUMNS, network.servicecidr_row),
     "ipaddresses.networking.k8s.io": (network.IPADDRESS_COLUMNS, network.ipaddress_row),
+    "deviceclasses.resource.k8s.io": (devices.AGED_COLUMNS, devices.aged_row),
+    "resourceclaims.resource.k8s.io": (devices.RESOURCECLAIM_COLUMNS, devices.resourceclaim_row),
+    "resourceclaimtemplates.resource.k8s.io": (devices.AGED_COLUMNS, devices.aged_row),
+    "resourceslices.resource.k8s.io": (devices.RESOURCESLICE_COLUMNS, devices.resourceslice_row),
     "rolebindings.rbac.authorization.k8s.io": (core.BINDING_COLUMNS, core.binding_row),
     "clusterrolebindings.rbac.authorization.k8s.io": (core.BINDING_COLUMNS, core.binding_row),
 }

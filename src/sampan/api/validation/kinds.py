@@ -8,6 +8,7 @@ from sampan.api.validation import (
     autoscaling,
     batch,
     core,
+    devices,
     flowcontrol,
     formats,
     networking,
@@ -18,6 +19,7 @@ from sampan.api.validation import (
     quota,
     rbac,
     replication_controllers,
+    resource_slices,
     runtime_class,
     services,
     storage,
@@ -26,6 +28,7 @@ from sampan.api.validation import (
 _RBAC = "rbac.authorization.k8s.io"
 _NETWORKING = "networking.k8s.io"
 _STORAGE = "storage.k8s.io"
+_DEVICES = "resource.k8s.io"
 _FLOWCONTROL = "flowcontrol.apiserver.k8s.io"
 _EVENT = Rules(create=core.event, update=core.event_update)
 
@@ -108,6 +111,14 @@ RULES: dict[tuple[str, str], Rules] = {
     ),
     (_NETWORKING, "IPAddress"): Rules(
         formats.canonical_ip, networking.ip_address, networking.ip_address_update
+    ),
+    (_DEVICES, "DeviceClass"): Rules(create=devices.device_class),
+    (_DEVICES, "ResourceClaim"): Rules(create=devices.resource_claim, update=devices.resource_claim_update),
+    (_DEVICES, "ResourceClaimTemplate"): Rules(
+        create=devices.resource_claim_template, update=devices.resource_claim_template_update
+    ),
+    (_DEVICES, "ResourceSlice"): Rules(
+        create=resource_slices.resource_slice, update=resource_slices.resource_slice_update
     ),
     (_RBAC, "Role"): Rules(formats.path_segment, rbac.role),
     (_RBAC, "ClusterRole"): Rules(formats.path_segment, rbac.cluster_role),
