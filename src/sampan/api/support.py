@@ -82,6 +82,16 @@ def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldE
     return list(dict.fromkeys(warnings)), refusals
 
 
+def of_resize(new: Object, old: Object) -> Iterator[str]:
+    """What is told to who changes the resources of a pod that is there."""
+    spec = new.get("spec") or {}
+    if spec.get("nodeName") and spec != old.get("spec"):
+        yield (
+            "spec.containers: resizing a running container is not implemented: it gets its new resources when it is "
+            "started again"
+        )
+
+
 def _hold(
     branch: _Branch, value: Any, spec: Object, path: str, warnings: list[str], refusals: list[FieldError]
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 from sampan.api import conversion, decoding, defaults, managed_fields, schema, strategy, support, validation
 from sampan.api.errors import FieldError, Object, StatusError, bad_request, invalid
 from sampan.api.objects import new_uid, now
-from sampan.api.resources import Resource, hub
+from sampan.api.resources import CERTIFICATESIGNINGREQUESTS, Resource, hub
 from sampan.apiserver.types import User
 
 FieldValidation = Literal["Strict", "Warn", "Ignore"]
@@ -91,12 +91,29 @@ def begin_create(resource: Resource, obj: Object, writing: Writing, applied: boo
     if not applied:
         record_fields(resource, obj, None, writing)
     strategy.prepare_create(row, obj)
+    if row is CERTIFICATESIGNINGREQUESTS:
+        _note_requester(obj, writing.user)
 
 
 def validate_create(resource: Resource, obj: Object, writing: Writing) -> None:
     """Raises StatusError 422 with every problem of a new object."""
     _refuse(resource, obj, validation.create(resource, obj))
     _check_support(resource, obj, writing)
+
+
+def _note_requester(csr: Object, user: User) -> None:
+    """A request for a certificate says who made it, whatever that one says."""
+    spec = csr.setdefault("spec", {})
+    for name, value in (
+        ("username", user.name),
+        ("uid", user.uid),
+        ("groups", list(user.groups)),
+        ("extra", {k: list(v) for k, v in user.extra.items()}),
+    ):
+        if value:
+            spec[name] = value
+        else:
+            spec.pop(name, None)
 
 
 def begin_update(resource: Resource, new: Object, old: Object, subresource: str) -> None:
@@ -110,6 +127,8 @@ def validate_update(resource: Resource, new: Object, old: Object, subresource: s
     _refuse(resource, new, validation.update(resource, new, old, subresource))
     if subresource in ("", "ephemeralcontainers"):
         _check_support(resource, new, writing, old)
+    elif subresource == "resize":
+        writing.warnings += support.of_resize(new, old)
 
 
 def record_fields(

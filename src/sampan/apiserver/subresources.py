@@ -21,7 +21,7 @@ from sampan.apiserver.views import ObjectView, View
 SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 CONNECT = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 """Subresources that are answered by the connector."""
-_SAME_OBJECT = frozenset({"status", "finalize", "ephemeralcontainers"})
+_SAME_OBJECT = frozenset({"status", "finalize", "ephemeralcontainers", "resize", "approval"})
 _BINDING = "io.k8s.api.core.v1.Binding"
 _TOKEN_REQUEST = "io.k8s.api.authentication.v1.TokenRequest"
 

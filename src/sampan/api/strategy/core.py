@@ -23,13 +23,27 @@ def _pod_status(pod: Object) -> Object:
 
 
 def _pod_update(new: Object, old: Object, subresource: str) -> None:
-    if subresource != "ephemeralcontainers":
+    if subresource not in ("ephemeralcontainers", "resize"):
         return
-    wanted = (new.get("spec") or {}).get("ephemeralContainers")
+    wanted = new.get("spec") or {}
     keep(new, old, "spec")
-    if wanted is not None:
-        new["spec"]["ephemeralContainers"] = wanted
+    if subresource == "resize":
+        _resize(new["spec"], wanted)
+    elif wanted.get("ephemeralContainers") is not None:
+        new["spec"]["ephemeralContainers"] = wanted["ephemeralContainers"]
     _keep_metadata(new, old)
+
+
+def _resize(spec: Object, wanted: Object) -> None:
+    """Take over what containers are to have, and nothing else; validation refuses other containers."""
+    for kind in ("containers", "initContainers"):
+        present, given = spec.get(kind) or [], wanted.get(kind) or []
+        if [c.get("name") for c in present] != [c.get("name") for c in given]:
+            spec[kind] = given
+            continue
+        for container, asked in zip(present, given, strict=True):
+            keep(container, asked, "resources")
+            keep(container, asked, "resizePolicy")
 
 
 def _keep_metadata(new: Object, old: Object) -> None:

@@ -17,7 +17,16 @@ from sampan.api.errors import (
 )
 from sampan.api.objects import deep_copy
 from sampan.api.strategy import same
-from sampan.api.validation import containers, formats, metadata, resources, scheduling, security, volumes
+from sampan.api.validation import (
+    containers,
+    formats,
+    metadata,
+    resize,
+    resources,
+    scheduling,
+    security,
+    volumes,
+)
 from sampan.api.validation.values import Problems, formatted, ip, one_of, within
 
 _UPDATABLE = (
@@ -233,6 +242,8 @@ def update(new: Object, old: Object, subresource: str) -> Problems:
         return _status(new, old)
     if subresource == "ephemeralcontainers":
         return _whole(new) + _ephemeral_containers(new, old)
+    if subresource == "resize":
+        return _whole(new) + resize.update(new, old)
     after, before = new.get("spec") or {}, old.get("spec") or {}
     out = _whole(new)
     for kind in ("containers", "initContainers"):
