@@ -94,6 +94,46 @@ def test_a_question_must_make_sense(resource: Resource, spec: Object, problem: s
     assert problem in e.value.message
 
 
+@pytest.mark.parametrize(
+    ("selector", "problem"),
+    [
+        ({}, "requirements: Required value: when spec.resourceAttributes.fieldSelector is specified"),
+        ({"rawSelector": "a=b", "requirements": [{"key": "a", "operator": "Exists"}]}, "rawSelector: Invalid value"),
+        ({"requirements": [{"operator": "Exists"}]}, "requirements[0].key: Required value"),
+        ({"requirements": [{"key": "a", "operator": "In"}]}, "requirements[0].values: Required value"),
+        ({"requirements": [{"key": "a", "operator": "Exists", "values": ["b"]}]}, "requirements[0].values: Forbidden"),
+    ],
+)  # fmt: skip
+def test_selectors_of_a_question(selector: Object, problem: str) -> None:
+    attributes = {**GET["resourceAttributes"], "fieldSelector": selector}
+    with pytest.raises(StatusError) as e:
+        asked(resources.SELFSUBJECTACCESSREVIEWS, {"resourceAttributes": attributes})
+    assert e.value.code == 422
+    assert problem in e.value.message
+
+
+def test_a_node_is_asked_about_by_its_selector() -> None:
+    def allowed(**selector: object) -> bool:
+        attributes = {"verb": "list", "resource": "pods", "fieldSelector": selector}
+        spec = {"user": "system:node:n1", "groups": ["system:nodes"], "resourceAttributes": attributes}
+        return bool(asked(resources.SUBJECTACCESSREVIEWS, spec)["allowed"])
+
+    term = {"key": "spec.nodeName", "operator": "In", "values": ["n1"]}
+    assert allowed(rawSelector="spec.nodeName=n1")
+    assert allowed(requirements=[term, {"key": "x", "operator": "Exists"}])
+    assert not allowed(rawSelector="spec.nodeName=n2")
+    assert not allowed(requirements=[{**term, "operator": "NotIn"}])
+    assert not allowed(requirements=[{**term, "operator": "Like"}])
+    assert not allowed(requirements=[{**term, "values": ["n1", "n2"]}])
+
+
+def test_the_rules_of_a_node_are_not_all_there_is() -> None:
+    node = User("system:node:n1", "", ("system:nodes",))
+    status = asked(resources.SELFSUBJECTRULESREVIEWS, {"namespace": "dev"}, user=node)
+    assert status["incomplete"]
+    assert status["evaluationError"] == "node authorizer does not support user rule resolution"
+
+
 def test_my_rules() -> None:
     assert asked(resources.SELFSUBJECTRULESREVIEWS, {"namespace": "dev"}) == {
         "resourceRules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}],

@@ -24,6 +24,7 @@ from sampan.apiserver.types import Authorizer, RequestInfo, User
 _GROUP = "authorization.k8s.io"
 _BOTH = "spec.resourceAttributes"
 _OPERATORS = {"In": "in", "NotIn": "notin"}
+_METADATA = ("name", "generateName", "uid", "labels", "annotations", "finalizers", "ownerReferences")
 
 
 def create(
@@ -91,6 +92,8 @@ def _access(
 ) -> Object:
     spec = review["spec"]
     found = list(problems)
+    if named := {k: v for k, v in review["metadata"].items() if k in _METADATA and v}:
+        found.append(errors.invalid_value("metadata", named, "must be empty"))
     asked, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     if asked is not None and path is not None:
         why = "cannot be specified in combination with resourceAttributes"
@@ -98,6 +101,9 @@ def _access(
     if asked is None and path is None:
         why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
         found.append(errors.invalid_value(_BOTH, None, why))
+    for name in ("fieldSelector", "labelSelector"):
+        if asked is not None and (selector := asked.get(name)) is not None:
+            found += _selector_problems(selector, f"{_BOTH}.{name}")
     if found:
         raise errors.invalid(kind, "", found, _GROUP)
     if asked is None:
@@ -126,30 +132,59 @@ def _request(asked: Object) -> RequestInfo:
         "",
         # A review is about the words it is asked in, which may name what is not served here.
         None,
-        _selector(asked.get("labelSelector")),
-        _selector(asked.get("fieldSelector")),
+        _selector(asked.get("labelSelector"), _label_requirement),
+        _selector(asked.get("fieldSelector"), _field_requirement),
     )
 
 
-def _selector(selector: Object | None) -> str:
-    """A review's selector, given raw or as requirements, as text."""
+def _selector_problems(selector: Object, path: str) -> list[FieldError]:
+    raw, requirements = selector.get("rawSelector") or "", selector.get("requirements") or []
+    problems: list[FieldError] = []
+    if raw and requirements:
+        why = "may not specified at the same time as requirements"
+        problems.append(errors.invalid_value(f"{path}.rawSelector", raw, why))
+    if not raw and not requirements:
+        why = f"when {path} is specified, requirements or rawSelector is required"
+        problems.append(errors.required(f"{path}.requirements", why))
+    for i, requirement in enumerate(requirements):
+        at, operator = f"{path}.requirements[{i}]", requirement.get("operator")
+        if not requirement.get("key"):
+            problems.append(errors.required(f"{at}.key", "must be specified"))
+        if operator in _OPERATORS and not requirement.get("values"):
+            why = "must be specified when `operator` is 'In' or 'NotIn'"
+            problems.append(errors.required(f"{at}.values", why))
+        if operator in ("Exists", "DoesNotExist") and requirement.get("values"):
+            why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+            problems.append(errors.forbidden_field(f"{at}.values", why))
+    return problems
+
+
+def _selector(selector: Object | None, text: Callable[[Object], str]) -> str:
+    """A review's selector, given raw or as requirements, as text. What we do not understand of it is left out: that
+    asks for more than was meant, never for less."""
     if not selector:
         return ""
     if selector.get("rawSelector"):
         return str(selector["rawSelector"])
-    return ",".join(_requirement(r) for r in selector.get("requirements") or ())
+    return ",".join(filter(None, map(text, selector.get("requirements") or ())))
 
 
-def _requirement(requirement: Object) -> str:
-    key, operator = requirement.get("key", ""), requirement.get("operator", "")
-    values = requirement.get("values") or []
-    if operator == "Exists":
-        return str(key)
-    if operator == "DoesNotExist":
-        return f"!{key}"
-    if len(values) == 1:
-        return f"{key}{'=' if operator == 'In' else '!='}{values[0]}"
-    return f"{key} {_OPERATORS.get(operator, operator)} ({','.join(values)})"
+def _label_requirement(requirement: Object) -> str:
+    key, operator, values = (
+        requirement["key"],
+        requirement.get("operator", ""),
+        requirement.get("values") or [],
+    )
+    if operator in _OPERATORS:
+        return f"{key} {_OPERATORS[operator]} ({','.join(values)})"
+    return {"Exists": str(key), "DoesNotExist": f"!{key}"}.get(operator, "")
+
+
+def _field_requirement(requirement: Object) -> str:
+    operator, values = requirement.get("operator", ""), requirement.get("values") or []
+    if operator not in _OPERATORS or len(values) != 1:
+        return ""
+    return f"{requirement['key']}{'=' if operator == 'In' else '!='}{values[0]}"
 
 
 def _rules(review: Object, user: User, authorizer: UnionAuthorizer) -> Object:
