@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from sampan.apiserver import authorization
 from sampan.apiserver.admission.default_ingress_class import DefaultIngressClass
 from sampan.apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
+from sampan.apiserver.admission.dra_admin_access import DRAAdminAccess
 from sampan.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from sampan.apiserver.admission.node_restriction import NodeRestriction
 from sampan.apiserver.admission.plugin import Plugin
@@ -66,6 +67,7 @@ def build(
             Priority(),
             DefaultTolerationSeconds(),
             DefaultIngressClass(cache),
+            DRAAdminAccess(cache),
             PrivilegeEscalation(cache, authorizer),
         )
     )
