@@ -39,7 +39,7 @@ def skipped(api_version: str, kind: str, subresource: str) -> Mapping[str, Any]:
     (sub)resource does not change."""
     skip: dict[str, Any] = {"apiVersion": None, "kind": None, "metadata": _METADATA}
     resource = resources.by_kind(api_version, kind)
-    if subresource == "status":
+    if subresource in ("status", "approval"):
         skip["spec"] = None
         if resource is not None and (more := _NOT_THROUGH_STATUS.get(resource.key_stem)):
             skip["metadata"] = {**_METADATA, **dict.fromkeys(more)}

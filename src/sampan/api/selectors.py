@@ -384,6 +384,7 @@ _SELECTABLE: dict[str, dict[str, Callable[[Object], str]]] = {
     "replicationcontrollers": {"status.replicas": _count("status.replicas")},
     "jobs.batch": {"status.successful": _count("status.succeeded")},
     "services": {"spec.clusterIP": _plain("spec.clusterIP"), "spec.type": _plain("spec.type")},
+    "certificatesigningrequests.certificates.k8s.io": {"spec.signerName": _plain("spec.signerName")},
     "resourceslices.resource.k8s.io": {f: _plain(f) for f in ("spec.nodeName", "spec.driver")},
 }  # fmt: skip
 _ALIASES: dict[str, dict[str, str]] = {

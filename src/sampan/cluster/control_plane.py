@@ -41,6 +41,7 @@ def run(config: ClusterConfig) -> None:
 async def _serve(config: ClusterConfig) -> None:
     from sampan.apiserver.app import App
     from sampan.apiserver.proxying import streams_body
+    from sampan.controllers.certificates.authority import Authority
     from sampan.controllers.manager import Manager
     from sampan.scheduler.scheduler import Scheduler
     from sampan.transport.http import HttpServer
@@ -67,6 +68,7 @@ async def _serve(config: ClusterConfig) -> None:
                     app.client(manager="kube-controller-manager"),
                     cluster_ca=(pki / "ca.crt").read_text(),
                     sign_token=app.sign_token,
+                    authority=Authority(pki / "ca.crt", pki / "ca.key"),
                 ).run(),
                 "scheduler": Scheduler(app.client(manager="kube-scheduler")).run(),
                 "readiness": _tell_readiness(config, app, link),

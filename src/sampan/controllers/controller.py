@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sampan.api.errors import Object
 from sampan.client.events import Recorder
@@ -11,6 +12,9 @@ from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client
 from sampan.client.workqueue import WorkQueue
 from sampan.controllers.informers import Informers
+
+if TYPE_CHECKING:
+    from sampan.controllers.certificates.authority import Authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class Context:
     """The certificates that clients of this cluster trust, PEM."""
     sign_token: Callable[[Object, Object], str] | None = None
     """Makes the token of a ServiceAccount that is to be kept in a Secret; None where there is no key."""
+    authority: Authority | None = None
+    """Signs approved requests for certificates; None where there is no key."""
 
 
 class Controller:

@@ -8,6 +8,12 @@ from collections.abc import Callable
 from sampan.api.errors import Object
 from sampan.client.events import Recorder
 from sampan.client.types import Client
+from sampan.controllers.certificates import (
+    CSRApprovingController,
+    CSRCleanerController,
+    CSRSigningController,
+)
+from sampan.controllers.certificates.authority import Authority
 from sampan.controllers.controller import Context, Controller
 from sampan.controllers.deployment import DeploymentController
 from sampan.controllers.endpoints import EndpointsController
@@ -44,22 +50,27 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     ServiceCIDRController,
     ServiceAccountTokensController,
     TokenCleaner,
+    CSRApprovingController,
+    CSRSigningController,
+    CSRCleanerController,
 )
 
 
 class Manager:
     """Runs every controller against `client`. `cluster_ca` (PEM) is published in every namespace; `sign_token` makes
-    the tokens that are kept in Secrets."""
+    the tokens that are kept in Secrets; `authority` the certificates that were asked for and approved."""
 
     def __init__(
         self,
         client: Client,
         cluster_ca: str,
         sign_token: Callable[[Object, Object], str] | None = None,
+        authority: Authority | None = None,
     ) -> None:
         self._client = client
         self._cluster_ca = cluster_ca
         self._sign_token = sign_token
+        self._authority = authority
 
     async def run(self) -> None:
         """Control until cancelled. A controller's failure to do one thing is logged and tried again, never raised."""
@@ -69,7 +80,9 @@ class Manager:
         def recorder(component: str) -> Recorder:
             return recorders.setdefault(component, Recorder(self._client, component))
 
-        context = Context(self._client, informers, recorder, self._cluster_ca, self._sign_token)
+        context = Context(
+            self._client, informers, recorder, self._cluster_ca, self._sign_token, self._authority
+        )
         controllers = [make(context) for make in CONTROLLERS]  # type: ignore[call-arg]
         async with asyncio.TaskGroup() as group:
             group.create_task(informers.run(), name="informers")

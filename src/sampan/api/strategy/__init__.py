@@ -13,6 +13,7 @@ from sampan.api.strategy import (
     apps,
     autoscaling,
     batch,
+    certificates,
     core,
     devices,
     discovery,
@@ -37,6 +38,7 @@ _STRATEGIES: dict[str, Strategy] = {
     **networking.STRATEGIES,
     **devices.STRATEGIES,
     **discovery.STRATEGIES,
+    **certificates.STRATEGIES,
     **flowcontrol.STRATEGIES,
     **quota.STRATEGIES,
     **replication_controllers.STRATEGIES,
@@ -88,6 +90,9 @@ def prepare_update(resource: Resource, new: Object, old: Object, subresource: st
         keep(new, old, "spec")
         if strategy.status_update is not None:
             strategy.status_update(new, old)
+        return
+    if subresource in strategy.faces:
+        strategy.faces[subresource](new, old)
         return
     if _has_own_status(resource, strategy) or strategy.status_kept:
         keep(new, old, "status")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sampan.api.errors import Object
@@ -29,6 +29,8 @@ class Strategy:
     """Given (new, old, subresource); subresource is never `status`."""
     status_update: Callable[[Object, Object], None] | None = None
     """Given (new, old): what a write of the status may not touch beside the spec, which is put back before."""
+    faces: Mapping[str, Callable[[Object, Object], None]] = field(default_factory=dict)
+    """Given (new, old): all that a write of another subresource may not touch, by its name (`approval`)."""
 
 
 def spec_changed(new: Object, old: Object) -> bool:

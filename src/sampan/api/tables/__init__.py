@@ -13,6 +13,7 @@ from sampan.api.resources import Resource
 from sampan.api.tables import (
     autoscaling,
     batch,
+    certificates,
     classes,
     core,
     devices,
@@ -70,6 +71,7 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Row]] = {
     ),
     "priorityclasses.scheduling.k8s.io": (classes.PRIORITYCLASS_COLUMNS, classes.priorityclass_row),
     "runtimeclasses.node.k8s.io": (classes.RUNTIMECLASS_COLUMNS, classes.runtimeclass_row),
+    "certificatesigningrequests.certificates.k8s.io": (certificates.CSR_COLUMNS, certificates.csr_row),
     "flowschemas.flowcontrol.apiserver.k8s.io": (flowcontrol.FLOWSCHEMA_COLUMNS, flowcontrol.flowschema_row),
     "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": (
         flowcontrol.PRIORITYLEVEL_COLUMNS,

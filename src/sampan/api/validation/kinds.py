@@ -7,6 +7,7 @@ from sampan.api.validation import (
     apps,
     autoscaling,
     batch,
+    certificates,
     core,
     devices,
     flowcontrol,
@@ -67,6 +68,11 @@ RULES: dict[tuple[str, str], Rules] = {
         create=services.endpoint_slice, update=services.endpoint_slice_update
     ),
     ("coordination.k8s.io", "Lease"): Rules(create=core.lease),
+    ("certificates.k8s.io", "CertificateSigningRequest"): Rules(
+        formats.path_segment,
+        certificates.certificate_signing_request,
+        certificates.certificate_signing_request_update,
+    ),
     ("", "LimitRange"): Rules(create=quota.limit_range),
     ("", "ResourceQuota"): Rules(create=quota.resource_quota, update=quota.resource_quota_update),
     ("", "PersistentVolume"): Rules(

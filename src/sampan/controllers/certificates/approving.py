@@ -1,0 +1,116 @@
+"""CSR approval: nodes that may get a client certificate get it without a person's word.
+
+Who may is asked of the authorizer: the right to create `certificatesigningrequests/selfnodeclient` (to renew one's own)
+or `certificatesigningrequests/nodeclient`. Upstream: `pkg/controller/certificates/approver`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sampan.api import certificate_requests
+from sampan.api.certificate_requests import KUBE_APISERVER_CLIENT_KUBELET, Request
+from sampan.api.errors import Object
+from sampan.api.objects import deep_copy, now
+from sampan.api.resources import (
+    CERTIFICATESIGNINGREQUESTS,
+    CLUSTERROLEBINDINGS,
+    CLUSTERROLES,
+    SUBJECTACCESSREVIEWS,
+)
+from sampan.controllers.controller import Context, Controller, deleting
+
+
+@dataclass(frozen=True, slots=True)
+class _Right:
+    """A right to be approved: the subresource that it is about, and what the approval says."""
+
+    subresource: str
+    message: str
+
+
+_SELF = _Right("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.")
+_ANY = _Right("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.")
+
+
+class CSRApprovingController(Controller):
+    name = "csrapproving"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._client = context.client
+        self._requests = context.informers.of(CERTIFICATESIGNINGREQUESTS)
+        self._requests.add_handler(self._changed)
+        for resource in (CLUSTERROLES, CLUSTERROLEBINDINGS):
+            context.informers.of(resource).add_handler(self._rights_changed)
+
+    def _changed(self, old: Object | None, new: Object | None) -> None:
+        if new is not None and _undecided(new):
+            self.enqueue(new)
+
+    def _rights_changed(self, old: Object | None, new: Object | None) -> None:
+        """Who may be approved now may not have been so before."""
+        for csr in self._requests.list():
+            if _undecided(csr):
+                self.enqueue(csr)
+
+    async def sync(self, key: str) -> None:
+        csr = self._requests.get("", key)
+        if csr is None or not _undecided(csr):
+            return
+        request = certificate_requests.of(csr)
+        if certificate_requests.kubelet_client_problem(request, csr["spec"].get("usages") or ()):
+            return
+        for right in _rights(csr, request):
+            if await self._may(csr, right):
+                await self._approve(csr, right)
+                return
+
+    async def _may(self, csr: Object, right: _Right) -> bool:
+        spec = csr["spec"]
+        review: Object = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": spec.get("username") or "",
+                "uid": spec.get("uid") or "",
+                "groups": spec.get("groups") or [],
+                "extra": spec.get("extra") or {},
+                "resourceAttributes": {
+                    "group": "certificates.k8s.io",
+                    "resource": "certificatesigningrequests",
+                    "verb": "create",
+                    "subresource": right.subresource,
+                },
+            },
+        }
+        answer = await self._client.create(SUBJECTACCESSREVIEWS, review)
+        return bool(answer["status"].get("allowed"))
+
+    async def _approve(self, csr: Object, right: _Right) -> None:
+        changed = deep_copy(csr)
+        condition = {
+            "type": "Approved",
+            "status": "True",
+            "reason": "AutoApproved",
+            "message": right.message,
+            "lastUpdateTime": now(),
+        }
+        changed.setdefault("status", {}).setdefault("conditions", []).append(condition)
+        await self._client.update(CERTIFICATESIGNINGREQUESTS, changed, subresource="approval")
+
+
+def _undecided(csr: Object) -> bool:
+    """Whether a request is for the client certificate of a node and nobody has decided yet."""
+    status = csr.get("status") or {}
+    return (
+        (csr.get("spec") or {}).get("signerName") == KUBE_APISERVER_CLIENT_KUBELET
+        and not status.get("certificate")
+        and not any(certificate_requests.has_condition(csr, kind) for kind in ("Approved", "Denied"))
+        and not deleting(csr)
+    )
+
+
+def _rights(csr: Object, request: Request) -> tuple[_Right, ...]:
+    own = csr["spec"].get("username") == request.common_name
+    return (_SELF, _ANY) if own else (_ANY,)
