@@ -1,5 +1,7 @@
 """What is forgotten as time passes: old revisions, and Events an hour after they were last written.
 
+A store that keeps itself (etcd, with leases and compaction) does both; for others it is done here.
+
 Upstream: etcd compaction (`k8s.io/apiserver/pkg/storage/etcd3/compact.go`) and `--event-ttl`.
 """
 
@@ -11,7 +13,7 @@ import time
 
 from sampan.api.errors import Object
 from sampan.api.objects import parse_time
-from sampan.api.resources import EVENTS
+from sampan.api.resources import EVENTS, Resource
 from sampan.apiserver.records import from_json
 from sampan.apiserver.watchcache import WatchCache
 from sampan.store.types import Compacted, Conflict, Store
@@ -20,11 +22,18 @@ log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 300.0
 """How often there is a look; a revision is readable for this long at least and twice as long at most."""
-EVENT_SECONDS = 3600.0
+EVENT_SECONDS = 3600
+
+
+def ttl(resource: Resource) -> int:
+    """Seconds after its last write that an object may be forgotten; 0 for never."""
+    return EVENT_SECONDS if resource is EVENTS else 0
 
 
 async def run(store: Store, cache: WatchCache) -> None:
-    """Forget until cancelled."""
+    """Forget until cancelled; returns where there is nothing to do."""
+    if store.self_keeping:
+        return
     before = cache.revision
     while True:
         await asyncio.sleep(INTERVAL_SECONDS)

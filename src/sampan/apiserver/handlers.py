@@ -127,6 +127,7 @@ class Handlers:
             decision = self._authorizer.authorize(user, info)
             if not decision.allowed:
                 raise authorization.forbidden(user, info, decision.reason)
+            answer: Answer | Awaitable[Answer]
             if self._store.shared and info.is_resource and (info.verb not in READ or info.subresource):
                 answer = self._after_others(request, info, user)
             else:

@@ -25,7 +25,7 @@ from sampan.api.resources import (
     Resource,
     hub,
 )
-from sampan.apiserver import preparation
+from sampan.apiserver import expiry, preparation
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.records import Record, encode, key_of, opening, splice
 from sampan.apiserver.types import Admission, Attributes
@@ -127,7 +127,7 @@ class Registry:
         self.cache.hand_over(value, obj)
         try:
             with translated():
-                entry = await self.store.create(key, value)
+                entry = await self.store.create(key, value, ttl=expiry.ttl(row))
         finally:
             self.cache.take_back(value)
         return self._written(row, key, value, entry.revision)
@@ -252,7 +252,7 @@ class Registry:
         self.cache.hand_over(value, new)
         try:
             with translated():
-                entry = await self.store.update(record.key, value, record.revision)
+                entry = await self.store.update(record.key, value, record.revision, ttl=expiry.ttl(row))
         except store_types.Conflict:
             raise Conflict from None
         finally:
@@ -349,5 +349,7 @@ def translated() -> Any:
         raise
     except store_types.StoreFull as e:
         raise StatusError(507, "InsufficientStorage", f"the store is full: {e}") from e
+    except store_types.ValueTooLarge as e:
+        raise StatusError(413, "RequestEntityTooLarge", f"the object is too large to be stored: {e}") from e
     except store_types.StoreError as e:
         raise errors.unavailable(f"the store failed: {e}") from e

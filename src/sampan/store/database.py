@@ -20,7 +20,8 @@ from sampan.store.types import Compacted, Entry, Event, StoreDamaged, StoreError
 from sampan.store.writes import Change
 
 _APPLICATION_ID = 0x53414D50  # "SAMP"
-_FORMAT = 1
+_FORMAT = 2
+"""Of the file, and of what its keys mean: 1 had objects under other keys."""
 _ROWS = 32
 """Most rows in one INSERT. One statement for a batch, for every call into SQLite gives up the interpreter lock."""
 _COMPACT_STRIDE = 500
