@@ -15,8 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sampan.api.errors import Object
 from sampan.apiserver.app import App
-from sampan.apiserver.authentication import oidc
-from sampan.apiserver.authentication.configuration import ConfigurationError, load
+from sampan.apiserver.authentication import RequestAuthenticator, oidc
+from sampan.apiserver.authentication.configuration import (
+    AuthenticationConfiguration,
+    ConfigurationError,
+    load,
+)
 from sampan.apiserver.tokens.keys import SigningKey
 from sampan.store.sqlite import open_store
 from sampan.transport.http import HttpServer
@@ -246,6 +250,36 @@ async def test_who_may_come_without_a_credential(tmp_path: Path) -> None:
     api = Api(app, store, tmp_path)
     statuses = [(await api("GET", p, token="")).status for p in ("/livez", "/readyz", "/api/v1/pods")]
     assert statuses == [200, 401, 401]
+    await app.close()
+    await store.close()
+
+
+async def test_a_changed_file_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(HEAD)
+    taken: asyncio.Queue[bool] = asyncio.Queue()
+    configure = RequestAuthenticator.configure
+
+    def noted(authenticator: RequestAuthenticator, given: AuthenticationConfiguration) -> None:
+        configure(authenticator, given)
+        taken.put_nowait(given.anonymous.enabled)
+
+    monkeypatch.setattr(RequestAuthenticator, "configure", noted)
+    store = await open_store(tmp_path / "db")
+    app = App(store, config(authentication_config=file))
+    await app.start()
+    api = Api(app, store, tmp_path)
+    assert await taken.get()
+    assert (await api("GET", "/livez", token="")).status == 200
+    await asyncio.sleep(0)  # The file is followed from here on.
+    (tmp_path / "new").write_text(HEAD + "anonymous: {enabled: false}\n")
+    (tmp_path / "new").rename(file)
+    assert not await taken.get()
+    assert (await api("GET", "/livez", token="")).status == 401
+    file.write_text("broken")
+    file.write_text(HEAD)
+    assert await taken.get()
+    assert (await api("GET", "/livez", token="")).status == 200
     await app.close()
     await store.close()
 

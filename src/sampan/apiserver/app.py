@@ -105,6 +105,11 @@ class App:
             loop.create_task(expiry.run(self._store, self.cache), name="api-expiry"),
             loop.create_task(use, name="api-legacy-token-use"),
         ]
+        if (file := self.config.authentication_config) is not None:
+            from sampan.apiserver.authentication import reloading
+
+            following = reloading.follow(file, self._authenticator.configure)
+            self._tasks.append(loop.create_task(following, name="api-authentication-config"))
 
     def _make_auditor(self) -> Auditor | None:
         if self.config.audit_policy_file is None or self.config.audit_log_path is None:

@@ -56,19 +56,24 @@ class RequestAuthenticator:
         self._audiences = (config.issuer,)
         self._certificates = Certificates()
         self._verdicts = Verdicts()
-        file = config.authentication_config
-        settings = load(file) if file is not None else AuthenticationConfiguration()
-        self._anonymous = settings.anonymous
         static = dict(config.static_tokens)
         if config.token_auth_file is not None:
             static |= read_token_file(config.token_auth_file)
-        self._authenticators: list[TokenAuthenticator] = [
+        self._inside: tuple[TokenAuthenticator, ...] = (
             StaticTokens(static),
             ServiceAccountTokens(config, cache, self.legacy_use),
             BootstrapTokens(cache),
-        ]
+        )
+        file = config.authentication_config
+        self.configure(load(file) if file is not None else AuthenticationConfiguration())
+
+    def configure(self, settings: AuthenticationConfiguration) -> None:
+        """Believe these outside issuers, and no others, from now on."""
+        self._anonymous = settings.anonymous
+        self._authenticators = self._inside
         if settings.issuers:
-            self._authenticators.append(OpenIDTokens(settings.issuers, self._verdicts, clock))
+            self._authenticators += (OpenIDTokens(settings.issuers, self._verdicts),)
+        self._verdicts.clear()
 
     def authenticate(self, request: Request) -> User:
         """Who sent a request. Raises StatusError 401 for a bad credential, KeysWanted where only `authenticate_later`

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sampan.api.errors import Object
@@ -30,9 +29,7 @@ _PAUSE = 1.0
 class OpenIDTokens:
     """Every outside issuer, by its URL."""
 
-    def __init__(
-        self, issuers: Sequence[Issuer], verdicts: Verdicts, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, issuers: Sequence[Issuer], verdicts: Verdicts) -> None:
         self._issuers = {issuer.url: _KeySet(issuer, verdicts) for issuer in issuers}
 
     def authenticate(self, token: str, key: bytes, now: float) -> Verdict | None:

@@ -90,6 +90,9 @@ class Verdicts:
         for key in [k for k, v in self._verdicts.items() if v.origin is origin]:
             del self._verdicts[key]
 
+    def clear(self) -> None:
+        self._verdicts.clear()
+
     def __len__(self) -> int:
         return len(self._verdicts)
 
