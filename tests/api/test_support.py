@@ -185,3 +185,24 @@ def test_other_warnings() -> None:
     ]
     finalized = {"metadata": {"finalizers": ["mine"]}}
     assert "prefer a domain-qualified" in support.unsupported(resources.CONFIGMAPS, finalized)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("resource", "obj", "warning"),
+    [
+        (resources.DEPLOYMENTS, {"metadata": {"name": "a.b"}},
+         "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is "
+         "recommended: [must not contain dots]"),
+        (resources.PODS, {"metadata": {"name": "a.b"}}, "metadata.name: this is used in the Pod's hostname, which can"),
+        (resources.STATEFULSETS, {"spec": {"revisionHistoryLimit": -1}},
+         "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"),
+        (resources.JOBS, {"spec": {"completionMode": "Indexed", "completions": 100_001, "parallelism": 10_001}},
+         "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4"),
+        (resources.CRONJOBS, {"spec": {"schedule": "TZ=UTC * * * * *"}}, "cannot use TZ or CRON_TZ in spec.schedule"),
+        (resources.PODDISRUPTIONBUDGETS, {}, "no pod that it selects can be evicted"),
+    ],
+)  # fmt: skip
+def test_warnings_of_workloads(resource: resources.Resource, obj: Object, warning: str) -> None:
+    warnings, refusals = support.unsupported(resource, obj)
+    assert not refusals
+    assert any(warning in w for w in warnings), warnings

@@ -13,6 +13,7 @@ from sampan.api import devices, intent, quantity
 from sampan.api.errors import FieldError, Object, forbidden_field
 from sampan.api.resources import Resource
 from sampan.api.support_table import KINDS, POD, SERVICE, State, Support
+from sampan.api.validation.formats import dns1123_label
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldE
 
     For a new object, and for a changed one unless only its status changed. The object has its defaults.
     """
-    warnings = list(_of_finalizers(obj))
+    warnings = [*_of_finalizers(obj), *_of_workload(resource, obj)]
     refusals: list[FieldError] = []
     key = (resource.group, resource.kind)
     if (whole := KINDS.get(key)) is not None:
@@ -123,6 +124,37 @@ def _of_finalizers(obj: Object) -> Iterator[str]:
                 f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name including a path (/) to avoid '
                 "accidental conflicts with other finalizer writers"
             )
+
+
+_NAMED_AFTER = frozenset(
+    {"Pod", "ReplicationController", "Deployment", "ReplicaSet", "StatefulSet", "Job", "CronJob"}
+)
+"""Kinds after which pods and their hosts are named."""
+
+
+def _of_workload(resource: Resource, obj: Object) -> Iterator[str]:
+    name, spec = (obj.get("metadata") or {}).get("name") or "", obj.get("spec") or {}
+    if resource.kind in _NAMED_AFTER and name and (problems := dns1123_label(name)):
+        used = "the Pod's hostname" if resource.kind == "Pod" else "Pod names and hostnames"
+        yield (
+            f"metadata.name: this is used in {used}, which can result in surprising behavior; a DNS label is "
+            f"recommended: [{' '.join(problems)}]"
+        )
+    if resource.kind == "StatefulSet" and (spec.get("revisionHistoryLimit") or 0) < 0:
+        yield (
+            "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
+        )
+    elif resource.kind == "Job" and spec.get("completionMode") == "Indexed":
+        if (spec.get("completions") or 0) > 100_000 and (spec.get("parallelism") or 0) > 10_000:
+            yield (
+                "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, "
+                "Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
+            )
+    elif resource.kind == "CronJob" and "TZ" in (spec.get("schedule") or ""):
+        yield (
+            "cannot use TZ or CRON_TZ in spec.schedule, use timeZone instead, see "
+            "https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
+        )
 
 
 _OLD_LABELS = {

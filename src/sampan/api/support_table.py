@@ -294,7 +294,7 @@ SERVICE: dict[str, Support] = {
 }
 
 _NO_PODS = "{} is stored, but its controller does not run here yet: no pods are made"
-_STORED = "{} is stored, but nothing here acts on it yet"
+_NO_BUDGET = "{} is stored, but its controller does not run here yet: no pod that it selects can be evicted"
 _NO_STORAGE = "{} is stored, but no volumes are provisioned or attached here yet"
 _NO_DEVICES = "{} is stored, but dynamic resource allocation is not implemented"
 _BATCH, _NETWORKING, _STORAGE_GROUP, _RESOURCE = (
@@ -312,7 +312,7 @@ KINDS: dict[tuple[str, str], Support] = {
         (_NO_PODS, "apps", ("DaemonSet", "StatefulSet")),
         (_NO_PODS, _BATCH, ("CronJob", "Job")),
         ("{} is stored, but nothing is scaled by it here yet", "autoscaling", ("HorizontalPodAutoscaler",)),
-        (_STORED, "policy", ("PodDisruptionBudget",)),
+        (_NO_BUDGET, "policy", ("PodDisruptionBudget",)),
         (_NO_STORAGE, "", ("PersistentVolume", "PersistentVolumeClaim")),
         (
             _NO_STORAGE,

@@ -233,7 +233,6 @@ def _stateful_set(obj: Object) -> Problems:
     out += non_negative("spec.replicas", spec.get("replicas"))
     out += non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
     out += non_negative("spec.ordinals.start", (spec.get("ordinals") or {}).get("start"))
-    out += non_negative("spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
     wrong, usable = _selector(spec.get("selector"), "empty selector is invalid for statefulset")
     out += wrong
     item = spec.get("template")
