@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from sampan.api.objects import parse_time
 from tests.apiserver.conftest import Api
 from tests.apiserver.test_verbs import CM, MERGE, config_map
@@ -49,9 +51,13 @@ async def test_preconditions(api: Api) -> None:
     made = await api.ok("POST", CM, config_map("a"))
     wrong = await api("DELETE", f"{CM}/a", {"preconditions": {"uid": "other"}})
     assert wrong.status == 409
-    assert "Precondition failed: UID in precondition: other" in wrong.json["message"]
+    assert wrong.json["message"] == (
+        'Operation cannot be fulfilled on ConfigMap "a": the UID in the precondition (other) does not match the UID in '
+        f"record ({made['metadata']['uid']}). The object might have been deleted and then recreated"
+    )
     old = await api("DELETE", f"{CM}/a", {"preconditions": {"resourceVersion": "1"}})
     assert old.status == 409
+    assert "the ResourceVersion in the precondition (1) does not match" in old.json["message"]
     metadata = made["metadata"]
     right = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
     assert (await api("DELETE", f"{CM}/a", {"preconditions": right})).status == 200
@@ -70,6 +76,26 @@ async def test_propagation_becomes_finalizers(api: Api) -> None:
         "DELETE", f"{CM}/c", {"propagationPolicy": "Background", "kind": "DeleteOptions", "apiVersion": "v1"}
     )
     assert (await api("GET", f"{CM}/c")).status == 404
+
+
+async def test_some_kinds_leave_their_pods_behind(api: Api) -> None:
+    """Jobs and ReplicationControllers, unless told otherwise."""
+    jobs = "/apis/batch/v1/namespaces/default/jobs"
+    spec: Any = {
+        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
+    }
+    for name in ("a", "b"):
+        await api.ok("POST", jobs, {"metadata": {"name": name}, "spec": spec})
+    reply = await api("DELETE", f"{jobs}/a")
+    assert reply.json["metadata"]["finalizers"] == ["orphan"]
+    assert any("child pods are preserved by default when jobs are deleted" in w for w in reply.warnings)
+    reply = await api("DELETE", f"{jobs}/b?propagationPolicy=Background")
+    assert (reply.json["status"], reply.warnings) == ("Success", [])
+    controllers = "/api/v1/namespaces/default/replicationcontrollers"
+    template = {**spec["template"], "metadata": {"labels": {"a": "b"}}}
+    template["spec"] = {**template["spec"], "restartPolicy": "Always"}
+    await api.ok("POST", controllers, {"metadata": {"name": "c"}, "spec": {"template": template}})
+    assert (await api.ok("DELETE", f"{controllers}/c"))["metadata"]["finalizers"] == ["orphan"]
 
 
 async def test_unscheduled_pods_go_at_once(api: Api) -> None:
@@ -98,6 +124,98 @@ async def test_scheduled_pods_are_given_their_grace(api: Api) -> None:
     assert (await api("GET", f"{PODS}/p")).status == 200
     await api.ok("DELETE", f"{PODS}/p?gracePeriodSeconds=0")
     assert (await api("GET", f"{PODS}/p")).status == 404
+
+
+async def test_grace_that_was_given_is_kept_and_time_that_is_up_is_not_given_again(api: Api) -> None:
+    await pod(api)
+    await bind(api)
+    going = await api.ok("DELETE", f"{PODS}/p?gracePeriodSeconds=90")
+    assert going["metadata"]["deletionGracePeriodSeconds"] == 90
+    assert (await api.ok("DELETE", f"{PODS}/p"))["metadata"] == going["metadata"]
+    assert (await api.ok("DELETE", f"{PODS}/p?gracePeriodSeconds=-7"))["metadata"][
+        "deletionGracePeriodSeconds"
+    ] == 1
+    await api.ok("DELETE", f"{PODS}/p?gracePeriodSeconds=0")
+
+    await api.ok("POST", PODS, {"metadata": {"name": "q", "finalizers": ["x.io/y"]}, "spec": {"containers": [{"name": "c", "image": "i"}]}})  # fmt: skip
+    await bind(api, "q")
+    held = await api.ok("DELETE", f"{PODS}/q?gracePeriodSeconds=0")
+    assert held["metadata"]["deletionGracePeriodSeconds"] == 0
+    again = await api.ok("DELETE", f"{PODS}/q")
+    assert again["metadata"] == held["metadata"]
+    await api.ok("PATCH", f"{PODS}/q", {"metadata": {"finalizers": []}}, content_type=MERGE)
+    assert (await api("GET", f"{PODS}/q")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "status", "message"),
+    [
+        (
+            {"propagationPolicy": "Never"},
+            "",
+            422,
+            'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Never": supported values: '
+            '"Foreground", "Background", "Orphan", "nil"',
+        ),
+        (
+            {"propagationPolicy": "Orphan", "orphanDependents": True},
+            "",
+            422,
+            'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Invalid value: "Orphan": orphanDependents and '
+            "deletionPropagation cannot be both set",
+        ),
+        (
+            {"dryRun": ["Some"]},
+            "",
+            422,
+            'DeleteOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["Some"]: supported values: "All"',
+        ),
+        (
+            {"ignoreStoreReadErrorWithClusterBreakingPotential": True},
+            "",
+            422,
+            'DeleteOptions.meta.k8s.io "" is invalid: ignoreStoreReadErrorWithClusterBreakingPotential: Forbidden: '
+            "not supported by sampan",
+        ),
+        (
+            None,
+            "?ignoreStoreReadErrorWithClusterBreakingPotential=true",
+            422,
+            'DeleteOptions.meta.k8s.io "" is invalid: ignoreStoreReadErrorWithClusterBreakingPotential: Forbidden: '
+            "not supported by sampan",
+        ),
+        (None, "?gracePeriodSeconds=soon", 400, 'gracePeriodSeconds: "soon" is not a whole number'),
+        ({"kind": "Pod"}, "", 400, "the body of a deletion is a DeleteOptions, not a Pod"),
+        ({"gracePeriodSeconds": "1"}, "", 400, None),
+        ([1], "", 400, None),
+    ],
+)
+async def test_wrong_options(api: Api, body: Any, query: str, status: int, message: str | None) -> None:
+    await api.ok("POST", CM, config_map("a"))
+    reply = await api("DELETE", f"{CM}/a{query}", b"" if body is None else body)
+    assert reply.status == status
+    assert message in (None, reply.json["message"])
+    assert (await api("GET", f"{CM}/a")).status == 200
+
+
+async def test_a_collection_with_limit_selectors_and_dry_run(api: Api) -> None:
+    for name in "abcd":
+        await api.ok("POST", CM, config_map(name, labels={"l": "x" if name < "d" else "y"}))
+
+    async def left() -> list[str]:
+        return [o["metadata"]["name"] for o in (await api.ok("GET", CM))["items"]]
+
+    dry = await api.ok("DELETE", CM + "?labelSelector=l%3Dx&dryRun=All")
+    assert len(dry["items"]) == 3
+    assert await left() == ["a", "b", "c", "d"]
+    gone = await api.ok("DELETE", CM + "?labelSelector=l%3Dx&limit=2")
+    assert [o["metadata"]["name"] for o in gone["items"]] == ["a", "b"]
+    assert await left() == ["c", "d"]
+    await api.ok("DELETE", CM + "?fieldSelector=metadata.name%3Dd", {"dryRun": ["All"]})
+    assert await left() == ["c", "d"]
+    await api.ok("DELETE", CM + "?fieldSelector=metadata.name%3Dd", {"propagationPolicy": "Foreground"})
+    assert await left() == ["c", "d"]
+    assert (await api.ok("GET", f"{CM}/d"))["metadata"]["finalizers"] == ["foregroundDeletion"]
 
 
 async def test_a_pod_is_bound_once(api: Api) -> None:

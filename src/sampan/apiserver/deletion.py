@@ -11,11 +11,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.api import errors, priority_classes
-from sampan.api.errors import FieldError, Object, StatusError, bad_request, invalid_value, not_supported
+from sampan.api.errors import (
+    FieldError,
+    Object,
+    StatusError,
+    bad_request,
+    forbidden_field,
+    invalid_value,
+    not_supported,
+)
 from sampan.api.objects import deep_copy, format_time, now, parse_time
-from sampan.api.resources import NAMESPACES, PODS, PRIORITYCLASSES, SERVICEACCOUNTS, SERVICES, Resource, hub
+from sampan.api.resources import (
+    JOBS,
+    NAMESPACES,
+    PODS,
+    PRIORITYCLASSES,
+    REPLICATIONCONTROLLERS,
+    SERVICEACCOUNTS,
+    SERVICES,
+    Resource,
+    hub,
+)
 from sampan.apiserver import preparation
 from sampan.apiserver.events import Selection
+from sampan.apiserver.list_options import flag
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.records import Record
 from sampan.apiserver.registry import Conflict, Registry, modified
@@ -24,7 +43,14 @@ from sampan.apiserver.types import Attributes
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
 DEFINITION = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
-_POLICIES = ("Background", "Foreground", "Orphan")
+_POLICIES = ("Foreground", "Background", "Orphan")
+_BREAKING = "ignoreStoreReadErrorWithClusterBreakingPotential"
+_ORPHANING = {r.key_stem for r in (JOBS, REPLICATIONCONTROLLERS)}
+"""Kinds from before garbage collection: a deletion that names no propagation policy orphans their pods."""
+_JOB_ORPHANS = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+    "propagationPolicy=Orphan to suppress this warning"
+)
 _SHOWN = {r.key_stem for r in (PODS, SERVICES, SERVICEACCOUNTS, NAMESPACES)}
 """Kinds whose deletion is answered with the object instead of a Status."""
 
@@ -40,20 +66,10 @@ class DeleteOptions:
 
 
 def options_from(body: Object | None, params: dict[str, list[str]]) -> DeleteOptions:
-    """The options of a request: its body, or else its query. Raises StatusError for wrong ones."""
-    if body:
-        given: dict[str, Any] = body
-    else:
-        given = {}
-        if "gracePeriodSeconds" in params:
-            try:
-                given["gracePeriodSeconds"] = int(params["gracePeriodSeconds"][0])
-            except ValueError:
-                raise bad_request("gracePeriodSeconds must be a number") from None
-        if params.get("propagationPolicy", [""])[0]:
-            given["propagationPolicy"] = params["propagationPolicy"][0]
-        if "orphanDependents" in params:
-            given["orphanDependents"] = params["orphanDependents"][0] in ("true", "1")
+    """The options of a request: its body, or else its query. Raises StatusError with all that are wrong."""
+    given = body or _from_query(params)
+    if given.get("kind") not in (None, "", "DeleteOptions"):
+        raise bad_request(f"the body of a deletion is a DeleteOptions, not a {given['kind']}")
     problems: list[FieldError] = []
     policy = given.get("propagationPolicy") or ""
     orphan = given.get("orphanDependents")
@@ -67,22 +83,39 @@ def options_from(body: Object | None, params: dict[str, list[str]]) -> DeleteOpt
         policy = "Orphan" if orphan else "Background"
     if policy and policy not in _POLICIES:
         problems.append(not_supported("propagationPolicy", policy, (*_POLICIES, "nil")))
-    grace = given.get("gracePeriodSeconds")
-    if grace is not None and grace < 0:
-        grace = 1
     preconditions = given.get("preconditions") or {}
-    dry_run = [*(given.get("dryRun") or ()), *params.get("dryRun", ())]
-    if dry_run and set(dry_run) - {"All"}:
+    dry_run = [*(given.get("dryRun") or ()), *filter(None, params.get("dryRun", ()))]
+    if set(dry_run) - {"All"}:
         problems.append(not_supported("dryRun", dry_run, ("All",)))
+    if given.get(_BREAKING):
+        # It is for objects that the store cannot give back; ours always can, or the server does not start.
+        problems.append(forbidden_field(_BREAKING, "not supported by sampan"))
     if problems:
         raise errors.invalid("DeleteOptions", "", problems, "meta.k8s.io")
+    grace = given.get("gracePeriodSeconds")
     return DeleteOptions(
-        grace,
+        1 if grace is not None and grace < 0 else grace,
         policy,
         preconditions.get("uid") or "",
         preconditions.get("resourceVersion") or "",
         bool(dry_run),
     )
+
+
+def _from_query(params: dict[str, list[str]]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if params.get("gracePeriodSeconds", [""])[0]:
+        text = params["gracePeriodSeconds"][0]
+        digits = text.removeprefix("-")
+        if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
+            raise bad_request(f"gracePeriodSeconds: {errors.show(text)} is not a whole number")
+        given["gracePeriodSeconds"] = int(text)
+    if params.get("propagationPolicy", [""])[0]:
+        given["propagationPolicy"] = params["propagationPolicy"][0]
+    for name in ("orphanDependents", _BREAKING):
+        if name in params:
+            given[name] = flag(params, name)
+    return given
 
 
 class Deletion:
@@ -118,11 +151,18 @@ class Deletion:
                     raise modified(row, name) from None
 
     async def delete_collection(
-        self, resource: Resource, selection: Selection, options: DeleteOptions, writing: Writing
+        self,
+        resource: Resource,
+        selection: Selection,
+        options: DeleteOptions,
+        writing: Writing,
+        limit: int = 0,
     ) -> Sequence[Record]:
-        """Delete every object of a selection; one that goes by itself meanwhile is no error."""
+        """Delete every object of a selection, with a `limit` the first ones; one that goes by itself meanwhile is no
+        error."""
         gone: list[Record] = []
-        for record in self._registry.cache.shelf(resource).select(selection):
+        selected = self._registry.cache.shelf(resource).select(selection)
+        for record in selected[:limit] if limit else selected:
             try:
                 gone.append((await self.delete(resource, record.namespace, record.name, options, writing))[0])
             except StatusError as e:
@@ -137,7 +177,10 @@ class Deletion:
         old = record.obj
         new = deep_copy(old)
         metadata = new["metadata"]
-        finalizers = _finalizers(metadata.get("finalizers") or [], options.propagation_policy)
+        policy = options.propagation_policy
+        if not policy and row.key_stem in _ORPHANING:
+            policy = _default_policy(row, metadata, writing)
+        finalizers = _finalizers(metadata.get("finalizers") or [], policy)
         held = bool(finalizers)
         if row is NAMESPACES:
             held = held or bool((new.get("spec") or {}).get("finalizers"))
@@ -145,7 +188,10 @@ class Deletion:
         deleting = "deletionTimestamp" in metadata
         if deleting:
             before = metadata.get("deletionGracePeriodSeconds") or 0
-            if grace >= before and before > 0:
+            if not before:
+                # Its time was up already; only what holds it kept it.
+                grace = 0
+            elif grace >= before or options.grace_period_seconds is None:
                 # Already on its way, and no sooner would be asked for.
                 if finalizers == (metadata.get("finalizers") or []):
                     return record, False
@@ -195,6 +241,13 @@ def _grace(row: Resource, obj: Object, options: DeleteOptions) -> int:
     return 1 if grace < 0 else grace
 
 
+def _default_policy(row: Resource, metadata: Object, writing: Writing) -> str:
+    """What becomes of the dependents of one of the kinds that leave theirs behind, where nobody says anything else."""
+    if row is JOBS:
+        writing.warnings.append(_JOB_ORPHANS)
+    return "" if {FOREGROUND, ORPHAN} & set(metadata.get("finalizers") or ()) else "Orphan"
+
+
 def _finalizers(present: Sequence[str], policy: str) -> list[str]:
     kept = list(present)
     if policy:
@@ -210,14 +263,18 @@ def _check_preconditions(row: Resource, record: Record, options: DeleteOptions) 
     uid = record.obj["metadata"]["uid"]
     why = ""
     if options.uid and options.uid != uid:
-        why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {uid}"
+        why = (
+            f"the UID in the precondition ({options.uid}) does not match the UID in record ({uid}). "
+            "The object might have been deleted and then recreated"
+        )
     elif options.resource_version and options.resource_version != str(record.revision):
         why = (
-            f"Precondition failed: ResourceVersion in precondition: {options.resource_version}, "
-            f"ResourceVersion in object meta: {record.revision}"
+            f"the ResourceVersion in the precondition ({options.resource_version}) does not match the "
+            f"ResourceVersion in record ({record.revision}). The object might have been modified"
         )
     if why:
-        raise errors.conflict(row.plural, record.name, why, row.group)
+        # Upstream names the kind here, not the resource.
+        raise errors.conflict(row.kind, record.name, why, row.group)
 
 
 def answer(resource: Resource, record: Record, gone: bool) -> Object | None:
