@@ -32,7 +32,23 @@ from sampan.transport.types import Request
         ("POST", "/api/v1/namespaces/a/services/s:80/proxy/x", "create", SERVICES, "a", "s:80", "proxy"),
         ("GET", "/apis/apps/v1/namespaces/a/deployments/d/scale", "get", DEPLOYMENTS, "a", "d", "scale"),
         ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dp", "list", PODS, "", "p", ""),
+        ("GET", "/api/v1/pods?fieldSelector=spec.x%3Dy,metadata.name%3D%3Dp", "list", PODS, "", "p", ""),
+        ("GET", "/api/v1/pods?fieldSelector=metadata.name!%3Dp", "list", PODS, "", "", ""),
+        ("GET", "/api/v1/pods?fieldSelector=metadata.name%3D..", "list", PODS, "", "", ""),
+        ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Da%2Fb", "list", PODS, "", "", ""),
+        ("DELETE", "/api/v1/pods?fieldSelector=metadata.name%3Dp", "deletecollection", PODS, "", "p", ""),
+        ("GET", "/api/v1/pods?watch", "watch", PODS, "", "", ""),
+        ("GET", "/api/v1/pods?watch=", "watch", PODS, "", "", ""),
+        ("GET", "/api/v1/pods?watch=False", "list", PODS, "", "", ""),
+        ("GET", "/api/v1/pods?watch=yes", "watch", PODS, "", "", ""),
+        ("POST", "/api/v1/watch/pods", "watch", PODS, "", "", ""),
+        ("OPTIONS", "/api/v1/pods", "", PODS, "", "", ""),
         ("GET", "/api/v1/namespaces/a/nothings/x", "get", None, "a", "x", ""),
+        # What is escaped in a path is part of it like anything else; nothing leads up.
+        ("GET", "/api/v1/namespaces/a/pods/%2e%2e/log", "get", PODS, "a", "..", "log"),
+        ("GET", "/api/v1/namespaces/%2e%2e/pods/x", "get", PODS, "..", "x", ""),
+        ("GET", "/api/v1/namespaces/a/pods/b%2Flog", "get", PODS, "a", "b", "log"),
+        ("GET", "/api/v1//pods", "get", None, "", "pods", ""),
     ],
 )
 def test_resources(
