@@ -288,10 +288,12 @@ class Handlers:
         self, request: Request, info: RequestInfo, resource: Resource, user: User
     ) -> Answer:
         rendering = negotiation.negotiate(resource, request, "list")
-        list_options.read(request.params)
+        limit = list_options.read(request.params).limit
         options = self._delete_options(request)
         writing = bodies.writing(request, user)
-        gone = await self._deletion.delete_collection(resource, selection(info, resource), options, writing)
+        gone = await self._deletion.delete_collection(
+            resource, selection(info, resource), options, writing, limit
+        )
         body, size = await rendering.list_in_turns(self._cache.turns, gone, self._cache.revision)
         headers = bodies.warning_headers(writing.warnings)
         return Response(200, body, rendering.content_type, headers, size=size)
