@@ -13,11 +13,12 @@ import pytest
 from sampan.network.netlink import in_namespace
 from sampan.proxy.fake import FakeTable
 from sampan.proxy.nftables import NfTables
+from sampan.proxy.proxy import service_ranges
 from sampan.proxy.rules import Rules
 from sampan.proxy.services import targets
 from sampan.proxy.types import Layout, Operation, Table
 
-LAYOUT = Layout("172.29.0.2", "10.244.0.0/16", "10.96.0.0/16")
+LAYOUT = Layout("172.29.0.2", "10.244.0.0/16", ("10.96.0.0/16",))
 
 
 class _Inside:
@@ -159,6 +160,29 @@ def test_the_fixed_part_is_made_anew_not_twice() -> None:
         assert "chain remembered-10800" not in listed()
     finally:
         table._table.close()
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_further_ranges_are_seen_to() -> None:
+    name = f"t-proxy-ranges-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        table = _Inside(f"/run/netns/{name}")
+        rules = Rules(table, LAYOUT)  # type: ignore[arg-type]
+        rules.start({"default/a": of(service("a", "10.96.0.5"), slice_("10.244.0.3"))})
+        before = dump(table)  # type: ignore[arg-type]
+        cidrs = [
+            {"spec": {"cidrs": c}}
+            for c in (["10.200.0.0/24", "fd00::/64"], ["10.200.0.0/16"], ["10.96.0.0/16"])
+        ]
+        rules.set_service_ranges(service_ranges("10.96.0.0/16", cidrs))
+        shown = subprocess.run(["ip", "netns", "exec", name, "nft", "list", "chain", "ip", "sampan", "unserved-forward"], capture_output=True, text=True, check=True).stdout  # fmt: skip
+        assert "ip daddr { 10.96.0.0/16, 10.200.0.0/16 } reject with tcp reset" in shown
+        assert dump(table) == before  # type: ignore[arg-type]
+        table._table.close()
+    finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 

@@ -7,11 +7,12 @@ the loop.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Iterable
 
 from sampan.api.errors import Object
-from sampan.api.resources import ENDPOINTSLICES, SERVICES
+from sampan.api.resources import ENDPOINTSLICES, SERVICECIDRS, SERVICES
 from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client
 from sampan.proxy import conntrack, services
@@ -42,7 +43,10 @@ class Proxy:
         self._node_address = node_address
         self._services = Informer(client, SERVICES)
         self._slices = Informer(client, ENDPOINTSLICES, indexes={"service": _service_of})
-        self._rules = Rules(table or NfTables(), Layout(node_address, pod_cidr, service_cidr))
+        self._cidrs = Informer(client, SERVICECIDRS)
+        self._service_cidr = service_cidr
+        self._ranges_changed = False
+        self._rules = Rules(table or NfTables(), Layout(node_address, pod_cidr, (service_cidr,)))
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
 
@@ -59,9 +63,14 @@ class Proxy:
             self._services.add_handler(self._service_changed)
             self._slices.add_handler(self._slice_changed)
             self._dirty.clear()
+            # Further ranges are few and change seldom: what is there already works without them.
+            self._cidrs.add_handler(self._cidr_changed)
+            group.create_task(self._cidrs.run(), name="servicecidrs")
             while True:
                 await self._wake.wait()
                 self._wake.clear()
+                if self._ranges_changed:
+                    self._set_ranges()
                 self._flush(group)
 
     def _flush(self, group: asyncio.TaskGroup) -> None:
@@ -71,6 +80,13 @@ class Proxy:
         stale = [(f, b) for f, b in ended if f.protocol == "UDP"]
         if stale:
             group.create_task(conntrack.forget(stale))
+
+    def _set_ranges(self) -> None:
+        self._ranges_changed = False
+        try:
+            self._rules.set_service_ranges(service_ranges(self._service_cidr, self._cidrs.list()))
+        except OSError as e:
+            log.warning("further ranges of Service addresses are not seen to: %s", e)
 
     def _targets(self, key: str, service: Object | None) -> dict[Frontend, Target]:
         if service is None or _IGNORED in (service["metadata"].get("labels") or {}):
@@ -86,6 +102,10 @@ class Proxy:
             for key in _service_of(obj) if obj is not None else ():
                 self._changed(key)
 
+    def _cidr_changed(self, old: Object | None, new: Object | None) -> None:
+        self._ranges_changed = True
+        self._wake.set()
+
     def _changed(self, key: str) -> None:
         self._dirty.add(key)
         self._wake.set()
@@ -95,3 +115,10 @@ def _service_of(obj: Object) -> Iterable[str]:
     meta = obj["metadata"]
     name = (meta.get("labels") or {}).get(_SERVICE_NAME)
     return (f"{meta['namespace']}/{name}",) if name else ()
+
+
+def service_ranges(first: str, cidrs: Iterable[Object]) -> tuple[str, ...]:
+    """The IPv4 ranges of the cluster's own range and all ServiceCIDRs, without overlaps."""
+    found = {first, *(c for obj in cidrs for c in obj["spec"].get("cidrs") or ())}
+    networks = [ipaddress.IPv4Network(c) for c in found if ":" not in c]
+    return tuple(str(n) for n in ipaddress.collapse_addresses(networks))

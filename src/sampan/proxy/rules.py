@@ -95,6 +95,12 @@ class Rules:
             self.start(self._targets)
         return ended
 
+    def set_service_ranges(self, ranges: tuple[str, ...]) -> None:
+        """Where an address that no Service has is rejected from now on. Raises OSError."""
+        if ranges != self._layout.service_ranges:
+            self._layout = dataclasses.replace(self._layout, service_ranges=ranges)
+            self._table.prepare(self._layout)
+
     def _add_affinities(self, timeouts: Iterable[int]) -> None:
         new = {t for t in timeouts if t} - set(self._layout.affinities)
         if new:

@@ -80,9 +80,10 @@ def render(layout: Layout) -> str:
         "ct status dnat ip saddr . ip daddr @hairpin masquerade fully-random",
     ])  # fmt: skip
     # What still has a Service address here belongs to no Service, or to one without endpoints.
+    ranges = ", ".join(layout.service_ranges)
     reject = [
-        f"ip daddr {layout.service_range} meta l4proto tcp reject with tcp reset",
-        f"ip daddr {layout.service_range} reject",
+        f"ip daddr {{ {ranges} }} meta l4proto tcp reject with tcp reset",
+        f"ip daddr {{ {ranges} }} reject",
     ]
     out += _chain("unserved-forward", ["type filter hook forward priority filter;", *reject])
     out += _chain("unserved-output", ["type filter hook output priority filter;", *reject])

@@ -83,7 +83,8 @@ class Layout:
 
     node_address: str
     pod_range: str
-    service_range: str
+    service_ranges: tuple[str, ...]
+    """Where Services have their addresses; none overlaps with another."""
     affinities: tuple[int, ...] = field(default=())
     """The time-outs of session affinity in use, sorted."""
 
