@@ -21,6 +21,7 @@ from sampan.apiserver import (
 )
 from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.allocation.upkeep import Upkeep
+from sampan.apiserver.component_status import Check, ComponentStatuses
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
 from sampan.apiserver.handlers import Handlers
@@ -61,6 +62,8 @@ class App:
         self._deletion = Deletion(self._registry)
         self._lists = Lists(store, self.cache)
         self._actions = Actions(self._registry, self._deletion, config)
+        self.components: dict[str, Check] = {"etcd-0": self._store_health}
+        """What ComponentStatuses tell of; who runs a scheduler or controllers here adds how these are."""
         self._handlers: Handlers | None = None
         self._auditor: Auditor | None = None
         self._ready = False
@@ -92,6 +95,7 @@ class App:
             connector=self,
             plain=self._plain,
             reviews=self._review,
+            components=ComponentStatuses(self.components),
             auditor=self._auditor,
         )
         upkeep = Upkeep(self.client(), self._store, self.cache, self._allocator, self.config)

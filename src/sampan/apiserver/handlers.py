@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sampan.api import decoding, errors, schema
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import BINDINGS, ENDPOINTS, NAMESPACES, READ, Resource
+from sampan.api.resources import BINDINGS, COMPONENTSTATUSES, ENDPOINTS, NAMESPACES, READ, Resource
 from sampan.apiserver import (
     authorization,
     bodies,
@@ -23,6 +23,7 @@ from sampan.apiserver import (
     requestinfo,
 )
 from sampan.apiserver.authentication import KeysWanted
+from sampan.apiserver.component_status import ComponentStatuses
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
 from sampan.apiserver.impersonation import impersonate
@@ -64,6 +65,7 @@ class Handlers:
         connector: Connector,
         plain: Plain,
         reviews: Callable[[Resource, str, Object, User], Object | Awaitable[Object]],
+        components: ComponentStatuses,
         auditor: Auditor | None = None,
     ) -> None:
         self._config = config
@@ -80,6 +82,7 @@ class Handlers:
         self._plain = plain
         self._reviews = reviews
         self._auditor = auditor
+        self._components = components
         self._writers: dict[str, Callable[[Request, RequestInfo, Resource, User], Awaitable[Answer]]] = {
             "create": self._create,
             "update": self._update,
@@ -164,6 +167,8 @@ class Handlers:
         if info.subresource:
             return self._below(request, info, resource, user)
         verb = info.verb
+        if resource is COMPONENTSTATUSES and verb in resource.verbs:
+            return self._components.answer(request, info)
         if verb == "get":
             if resource.namespaced and not info.namespace:
                 raise errors.page_not_found()

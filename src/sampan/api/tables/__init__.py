@@ -54,6 +54,7 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Row]] = {
     "poddisruptionbudgets.policy": (policy.COLUMNS, policy.row),
     "endpointslices.discovery.k8s.io": (network.ENDPOINTSLICE_COLUMNS, network.endpointslice_row),
     "leases.coordination.k8s.io": (core.LEASE_COLUMNS, core.lease_row),
+    "componentstatuses": (core.COMPONENTSTATUS_COLUMNS, core.componentstatus_row),
     "resourcequotas": (quota.RESOURCEQUOTA_COLUMNS, quota.resourcequota_row),
     "persistentvolumes": (storage.PV_COLUMNS, storage.pv_row),
     "persistentvolumeclaims": (storage.PVC_COLUMNS, storage.pvc_row),

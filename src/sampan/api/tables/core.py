@@ -190,3 +190,19 @@ def binding_row(binding: Object, now: float) -> list[Any]:
         named("Group"),
         named("ServiceAccount"),
     ]
+
+
+COMPONENTSTATUS_COLUMNS = (
+    NAME,
+    Column("Status", description="Whether it is well."),
+    Column("Message", description="What it says of itself."),
+    Column("Error", description="What is wrong."),
+)
+
+
+def componentstatus_row(part: Object, now: float) -> list[Any]:
+    healthy = next((c for c in part.get("conditions") or () if c.get("type") == "Healthy"), None)
+    if healthy is None:
+        return [name(part), "Unknown", "", ""]
+    state = "Healthy" if healthy.get("status") == "True" else "Unhealthy"
+    return [name(part), state, healthy.get("message") or "", healthy.get("error") or ""]
