@@ -68,6 +68,15 @@ def up(
     token_auth_file: Annotated[
         str | None, typer.Option(help='File of bearer tokens: token,user,uid,"group,group".')
     ] = None,
+    encryption_provider_config: Annotated[
+        str | None, typer.Option(help="EncryptionConfiguration file: what is sealed at rest.")
+    ] = None,
+    audit_policy_file: Annotated[
+        str | None, typer.Option(help="audit.k8s.io Policy file: what is audited.")
+    ] = None,
+    audit_log_path: Annotated[
+        str | None, typer.Option(help="Where audit events go, if not to audit.log among the cluster's logs.")
+    ] = None,
 ) -> None:
     """Start a cluster or resume it; returns when it is ready."""
     import time
@@ -92,6 +101,9 @@ def up(
         publish=publish or (),
         authentication_config=authentication_config,
         token_auth_file=token_auth_file,
+        encryption_provider_config=encryption_provider_config,
+        audit_policy_file=audit_policy_file,
+        audit_log_path=audit_log_path,
     )
     config = Bringup(wishes, say=lambda text: print(text, flush=True)).run()
     print(f"cluster {config.name} is ready at {config.server} ({time.monotonic() - started:.1f} s)")

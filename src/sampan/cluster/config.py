@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampan.cluster import storage
+from sampan.cluster import apiserver_files, storage
 from sampan.cluster.errors import ClusterError
 
 STATE = Path(os.environ.get("SAMPAN_STATE", "/var/lib/sampan"))
@@ -65,6 +65,12 @@ class ClusterConfig:
     """File that says which outside issuers of tokens are believed, "" for none."""
     token_auth_file: str = ""
     """File of bearer tokens, "" for none."""
+    encryption_provider_config: str = ""
+    """File that says what is sealed at rest, "" for nothing."""
+    audit_policy_file: str = ""
+    """File that says what is audited, "" for nothing."""
+    audit_log_path: str = ""
+    """Where audit events go; "" for `audit.log` among the cluster's logs."""
     kubeconfigs: tuple[str, ...] = ()
     """The users' kubeconfigs that its context was merged into, to be taken out of them again."""
     created: float = field(default_factory=time.time)
@@ -176,6 +182,9 @@ class Wishes:
     publish: Sequence[str] = ()
     authentication_config: str | None = None
     token_auth_file: str | None = None
+    encryption_provider_config: str | None = None
+    audit_policy_file: str | None = None
+    audit_log_path: str | None = None
 
 
 def names() -> list[str]:
@@ -316,11 +325,9 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     for name in ("etcd_cafile", "etcd_certfile", "etcd_keyfile"):
         if file := getattr(wishes, name):
             changes[name] = os.path.abspath(file)
-    for name in ("authentication_config", "token_auth_file"):
-        if (file := getattr(wishes, name)) is not None:
-            changes[name] = os.path.abspath(file) if file else ""
+    changes |= apiserver_files.wished(wishes)
     files = storage.problems(dataclasses.replace(wishes, store=present.store))
-    if files := [*files, *_authentication_problems(wishes)]:
+    if files := [*files, *apiserver_files.problems(wishes)]:
         raise ClusterError("; ".join(files))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
 
@@ -363,7 +370,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     problems += [
         f"--publish {p.address}:{p.port} {why}" for p in publish if (why := _port_problem(p.address, p.port))
     ]
-    problems += _authentication_problems(wishes)
+    problems += apiserver_files.problems(wishes)
     if problems:
         raise ClusterError("; ".join(problems))
     number = _free_number(wishes, listen, others)
@@ -384,31 +391,8 @@ def _new(wishes: Wishes) -> ClusterConfig:
         listen=listen,
         tls_sans=tuple(wishes.tls_sans),
         publish=tuple(publish),
-        authentication_config=os.path.abspath(wishes.authentication_config)
-        if wishes.authentication_config
-        else "",
-        token_auth_file=os.path.abspath(wishes.token_auth_file) if wishes.token_auth_file else "",
+        **apiserver_files.wished(wishes),  # type: ignore[arg-type]
     )
-
-
-def _authentication_problems(wishes: Wishes) -> list[str]:
-    """What is wrong with the files that say who is believed: better told here than by a server that does not start."""
-    problems: list[str] = []
-    if wishes.authentication_config:
-        from sampan.apiserver.authentication.configuration import load as load_authentication
-
-        try:
-            load_authentication(Path(wishes.authentication_config))
-        except (OSError, ValueError) as e:
-            problems.append(f"--authentication-config: {e}")
-    if wishes.token_auth_file:
-        from sampan.apiserver.authentication.static_tokens import read_token_file
-
-        try:
-            read_token_file(Path(wishes.token_auth_file))
-        except (OSError, ValueError) as e:
-            problems.append(f"--token-auth-file: {e}")
-    return problems
 
 
 def _ranges(number: int) -> tuple[str, str, str]:

@@ -16,6 +16,7 @@ from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink, revive_command
 from sampan.cluster.owner import run_until_told, stop_event
 from sampan.cluster.publish import Publisher
+from sampan.cluster.service_routes import ServiceRoutes
 
 if TYPE_CHECKING:
     from sampan.apiserver.app import App
@@ -66,6 +67,9 @@ async def _serve(config: ClusterConfig) -> None:
                 "store": store.failed(),
                 "publish": Publisher(config.publish, config.node_address(config.nodes[0])).run(),
                 "link": link.run(),
+                "service routes": ServiceRoutes(
+                    app.client(), config.bridge, config.node_address(config.nodes[0]), config.service_cidr
+                ).run(),
                 "controllers": Manager(
                     app.client(manager="kube-controller-manager"),
                     cluster_ca=(pki / "ca.crt").read_text(),
@@ -94,11 +98,18 @@ def _api_config(config: ClusterConfig) -> Config:
         cluster_ca=(pki / "ca.crt").read_bytes(),
         advertise_address=config.bridge_address,
         advertise_port=config.api_port,
-        authentication_config=Path(config.authentication_config) if config.authentication_config else None,
-        token_auth_file=Path(config.token_auth_file) if config.token_auth_file else None,
+        authentication_config=_file(config.authentication_config),
+        token_auth_file=_file(config.token_auth_file),
+        encryption_config=_file(config.encryption_provider_config),
+        audit_policy_file=_file(config.audit_policy_file),
+        audit_log_path=_file(config.audit_log_path) or config.directory / "logs/audit.log",
         node_client_certificate=pki / "node-client.crt",
         node_client_key=pki / "node-client.key",
     )
+
+
+def _file(path: str) -> Path | None:
+    return Path(path) if path else None
 
 
 def listen_addresses(config: ClusterConfig) -> list[str]:
