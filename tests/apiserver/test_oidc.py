@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator
@@ -12,10 +13,18 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sampan.api.errors import Object
 from sampan.apiserver.app import App
-from sampan.apiserver.authentication import RequestAuthenticator, oidc
+from sampan.apiserver.authentication import (
+    InvalidToken,
+    KeysWanted,
+    RequestAuthenticator,
+    configuration,
+    oidc,
+)
 from sampan.apiserver.authentication.configuration import (
     AuthenticationConfiguration,
     ConfigurationError,
@@ -29,6 +38,7 @@ from sampan.transport.types import Request, Response
 from tests.transport.authority import Authority
 
 from .conftest import Api, config
+from .fakes import FakeCache
 
 
 def signing(kind: str, key_id: str) -> SigningKey:
@@ -162,6 +172,9 @@ async def test_tokens_that_are_not_believed(api: Api, issuer: Issuer) -> None:
         {"exp": 1000},
         {"exp": "soon"},
         {"exp": None},
+        {"exp": float("nan")},
+        {"exp": float("inf")},
+        {"exp": 10**400},
         {"nbf": 4e9},
         {"sub": None},
         {"sub": 7},
@@ -282,6 +295,49 @@ async def test_a_changed_file_is_taken_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert (await api("GET", "/livez", token="")).status == 200
     await app.close()
     await store.close()
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+_HEADERS = ("alg", "kid", "typ")
+_CLAIMS = ("iss", "aud", "exp", "nbf", "sub", "kubernetes.io", "hd")
+
+
+def _known(names: tuple[str, ...]) -> st.SearchStrategy[Object]:
+    """Objects with fields that a token has, holding what they may hold and what they may not."""
+    good = st.sampled_from(
+        ["ES256", "RS256", "https://a.example", "kubernetes/serviceaccount", "k8s", config().issuer]
+    )
+    return st.dictionaries(st.sampled_from(names), good | _JSON, max_size=len(names))
+
+
+def _part(value: Object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+@given(
+    token=st.text(st.characters(max_codepoint=255), max_size=40)
+    | st.builds(
+        lambda h, c, s: f"{_part(h)}.{_part(c)}.{s}",
+        _known(_HEADERS),
+        _known(_CLAIMS),
+        st.text("Aa-_.", max_size=4),
+    )
+)
+def test_whatever_is_offered_as_a_token_is_refused(token: str) -> None:
+    authenticator = RequestAuthenticator(config(), FakeCache())
+    outside = configuration.Issuer(
+        url="https://a.example", audiences=("k8s",), username=configuration.Claim("sub")
+    )
+    authenticator.configure(AuthenticationConfiguration((outside,)))
+    try:
+        authenticator.authenticate_token(token)
+    except (InvalidToken, KeysWanted):
+        return
+    raise AssertionError("believed")
 
 
 # ---- the file

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,25 +54,22 @@ class _KeySet:
 
     def judge(self, token: SignedToken, now: float) -> Verdict:
         claims = token.claims
-        if token.header.get("alg") not in ALGORITHMS:
-            raise InvalidToken(
-                f"oidc: id token signed with unsupported algorithm {token.header.get('alg')!r}"
-            )
+        algorithm = token.header.get("alg")
+        if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+            raise InvalidToken(f"oidc: id token signed with unsupported algorithm {algorithm!r}")
         audiences = claims.get("aud")
         meant = (
             [audiences] if isinstance(audiences, str) else audiences if isinstance(audiences, list) else []
         )
         if not any(a in self._issuer.audiences for a in meant):
             raise InvalidToken(f"oidc: expected audience in {list(self._issuer.audiences)} got {meant}")
-        expires, begins = claims.get("exp"), claims.get("nbf", 0)
-        if not isinstance(expires, int | float) or not isinstance(begins, int | float):
-            raise InvalidToken("oidc: exp and nbf must be numbers")
+        expires, begins = _seconds(claims.get("exp")), _seconds(claims.get("nbf", 0))
         if now >= expires:
             raise InvalidToken("oidc: token is expired")
         if now + _NOT_BEFORE_LEEWAY < begins:
             raise InvalidToken("oidc: current time is before the nbf (not before) time")
         self._verify(token)
-        return Verdict(self._user(claims), float(expires), None, None, self)
+        return Verdict(self._user(claims), expires, None, None, self)
 
     def _verify(self, token: SignedToken) -> None:
         key_id = token.header.get("kid")
@@ -187,6 +185,17 @@ class _KeySet:
             except (ValueError, AttributeError) as e:
                 log.info("a key of the issuer %s is left out: %s", self._issuer.url, e)
         return keys
+
+
+def _seconds(value: Any) -> float:
+    """A moment of a token. Raises InvalidToken."""
+    try:
+        seconds = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise InvalidToken("oidc: exp and nbf must be numbers")
+    return seconds
 
 
 async def _json(session: Any, url: str) -> Object:

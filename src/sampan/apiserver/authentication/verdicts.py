@@ -14,7 +14,7 @@ from typing import Protocol
 from sampan.apiserver.tokens.claims import Looked
 from sampan.apiserver.types import ANONYMOUS, AUTHENTICATED, User
 
-_MOST = 4096
+_MOST = 1024
 FOREVER = float("inf")
 
 
