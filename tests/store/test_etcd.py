@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,51 +14,9 @@ from sampan.store.etcd import EtcdStore, open_store
 from sampan.store.members import Members
 from sampan.store.types import Conflict, Entry, Event, Store, StoreError, StoreFull
 from tests.store.contract import StoreContract, events
+from tests.store.real_etcd import Etcd, free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
-class Etcd:
-    """One etcd in a directory, to be started, killed and started again at the same address."""
-
-    def __init__(self, directory: Path, *flags: str) -> None:
-        self._directory = directory
-        self._flags = flags
-        self._peer = f"http://127.0.0.1:{free_port()}"
-        self.endpoint = f"http://127.0.0.1:{free_port()}"
-        self._process: Process | None = None
-        self._draining: asyncio.Task[bytes] | None = None
-
-    async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *("etcd", "--data-dir", str(self._directory), "--listen-client-urls", self.endpoint),
-            *("--advertise-client-urls", self.endpoint, "--listen-peer-urls", self._peer),
-            *("--initial-advertise-peer-urls", self._peer, "--initial-cluster", f"default={self._peer}"),
-            *("--heartbeat-interval", "10", "--election-timeout", "100"),
-            *self._flags,
-            stderr=PIPE,
-        )
-        log = self._process.stderr
-        assert log is not None
-        async with asyncio.timeout(20):
-            while b"ready to serve client requests" not in (line := await log.readline()):
-                assert line, "etcd ended"
-        self._draining = asyncio.create_task(log.read())
-
-    async def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            await self._process.wait()
-            self._process = None
-        if self._draining is not None:
-            await self._draining
 
 
 @pytest.fixture

@@ -148,6 +148,11 @@ class EtcdStore:
         """The newest that this store has seen; see `catch_up` for etcd's own."""
         return self._view.revision
 
+    @property
+    def member(self) -> str:
+        """The endpoint that is asked first at present."""
+        return self._members.first
+
     async def catch_up(self) -> int:
         """As the contract says: a quorum read of etcd's revision, which all who ask meanwhile share."""
         self._check_open()

@@ -92,6 +92,11 @@ class Members:
         """All endpoints, for people."""
         return ", ".join(sorted(self._line))
 
+    @property
+    def first(self) -> str:
+        """The endpoint that is asked first at present."""
+        return self._line[0]
+
     async def call(self, method: str, request: bytes, *, again: bool = True) -> bytes:
         """The answer to one request (`KV/Range`). What must not be done twice (`again` False) goes to a further member
         only where the one before cannot have done it. Raises OutOfRange, StoreFull, ValueTooLarge, MayHaveHappened,
