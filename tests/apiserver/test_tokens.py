@@ -17,6 +17,7 @@ from .fakes import FakeCache, config, ec_key, make, node_user, pod, rsa_key
 
 ACCOUNT = make("ServiceAccount", "default", metadata={"uid": "sa-uid"})
 NOBODY = User("x")
+MOUNTED = {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
 
 
 def decoded(token: str, part: int = 1) -> Object:
@@ -106,7 +107,7 @@ def test_too_short_a_life() -> None:
 
 
 def test_the_mounted_token_lives_a_year_and_warns_after_an_hour() -> None:
-    web = pod(node="n1")
+    web = pod(node="n1", volumes=[MOUNTED])
     cache = FakeCache(ACCOUNT, web, make("Node", "n1"))
     request = {
         "spec": {"expirationSeconds": 3607, "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "web"}}
@@ -133,10 +134,56 @@ def test_what_a_token_may_be_bound_to() -> None:
 
 
 def test_a_node_gets_tokens_for_its_own_pods_alone() -> None:
-    cache = FakeCache(ACCOUNT, pod("web", node="n1"))
+    cache = FakeCache(ACCOUNT, pod("web", node="n1", volumes=[MOUNTED]))
     bound = {"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "web"}}}
     create_token_request(cache, config(), node_user("n1"), ACCOUNT, bound)
     for user, request in ((node_user("n2"), bound), (node_user("n1"), {})):
         with pytest.raises(StatusError) as e:
             create_token_request(cache, config(), user, ACCOUNT, request)
         assert e.value.code == 403
+
+
+def test_a_node_asks_for_the_audiences_of_its_pods() -> None:
+    from sampan.apiserver import authorization
+
+    volumes = [
+        {
+            "name": "t",
+            "projected": {"sources": [{"serviceAccountToken": {"audience": "vault", "path": "t"}}]},
+        },
+        {"name": "i", "csi": {"driver": "inline.csi"}},
+        {"name": "d", "persistentVolumeClaim": {"claimName": "data"}},
+    ]
+    cache = FakeCache(
+        ACCOUNT,
+        pod("web", node="n1", volumes=volumes),
+        make("CSIDriver", "inline.csi", spec={"tokenRequests": [{"audience": "inline"}]}),
+        make("CSIDriver", "disk.csi", spec={"tokenRequests": [{"audience": "disk"}]}),
+        make("PersistentVolumeClaim", "data", spec={"volumeName": "pv"}),
+        make("PersistentVolume", "pv", spec={"csi": {"driver": "disk.csi"}}),
+    )
+    authorizer = authorization.build(config(), cache)
+
+    def refusal(*audiences: str) -> str:
+        reference = {"kind": "Pod", "apiVersion": "v1", "name": "web"}
+        request = {"spec": {"audiences": list(audiences), "boundObjectRef": reference}}
+        try:
+            create_token_request(cache, config(), node_user("n1"), ACCOUNT, request, authorizer=authorizer)
+        except StatusError as e:
+            return e.message
+        return ""
+
+    for audiences in (("vault",), ("inline",), ("disk",)):
+        assert refusal(*audiences) == ""
+    assert 'audience "" not found' in refusal()
+    assert refusal("vault", "disk").endswith("node may only request 0 or 1 audiences")
+    assert refusal("bank") == (
+        'serviceaccounts "default" is forbidden: audience "bank" not found in pod spec volume, system:node:n1 is not '
+        "authorized to request tokens for this audience"
+    )
+    rule = {"apiGroups": [""], "resources": ["bank"], "verbs": ["request-serviceaccounts-token-audience"]}
+    reference = {"kind": "ClusterRole", "name": "bankers"}
+    cache.put(make("ClusterRole", "bankers", rules=[rule]))
+    subjects = [{"kind": "Group", "name": "system:nodes"}]
+    cache.put(make("ClusterRoleBinding", "bankers", roleRef=reference, subjects=subjects))
+    assert refusal("bank") == ""

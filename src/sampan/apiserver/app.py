@@ -74,6 +74,7 @@ class App:
         await self.cache.start()
         authorizer = authorization.build(self.config, self.cache)
         self._authorizer = authorizer
+        self._actions.authorizer = authorizer
         self._allocator = self._registry.allocator = ServiceAllocator(self._registry, self.config)
         self._registry.admission = admission.build(self.config, self.cache, self.client(), authorizer)
         self._authenticator = authentication.build(self.config, self.cache)

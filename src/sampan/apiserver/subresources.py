@@ -15,7 +15,7 @@ from sampan.apiserver.deletion import Deletion
 from sampan.apiserver.eviction import Evictions
 from sampan.apiserver.preparation import Writing, check_type
 from sampan.apiserver.registry import Registry
-from sampan.apiserver.types import Attributes
+from sampan.apiserver.types import Attributes, Authorizer
 from sampan.apiserver.views import ObjectView, View
 
 SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
@@ -80,6 +80,8 @@ class Actions:
         self._registry = registry
         self._evictions = Evictions(registry, deletion)
         self._config = config
+        self.authorizer: Authorizer | None = None
+        """Says which audiences a node may ask tokens for; the server sets it."""
 
     async def create(
         self, resource: Resource, namespace: str, name: str, subresource: str, body: Object, writing: Writing
@@ -150,7 +152,9 @@ class Actions:
         account = self._registry.cache.get(SERVICEACCOUNTS, namespace, name)
         if account is None:
             raise errors.not_found("serviceaccounts", name)
-        return create_token_request(self._registry.cache, self._config, writing.user, account, request)
+        return create_token_request(
+            self._registry.cache, self._config, writing.user, account, request, authorizer=self.authorizer
+        )
 
 
 def _set_scheduled(pod: Object) -> None:

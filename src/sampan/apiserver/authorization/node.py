@@ -16,7 +16,7 @@ from sampan.api.resources import Resource
 from sampan.apiserver.authorization import bootstrap_policy
 from sampan.apiserver.authorization.node_graph import NodeGraph, references
 from sampan.apiserver.authorization.rbac import Rule
-from sampan.apiserver.tokens import NODE_PREFIX, NODES_GROUP
+from sampan.apiserver.tokens import node_name
 from sampan.apiserver.types import Decision, ReadCache, RequestInfo, User
 
 __all__ = ["LEASE_NAMESPACE", "NodeAuthorizer", "node_name", "references"]
@@ -26,13 +26,6 @@ _READ = ("get", "list", "watch")
 _OWN = ("get", "create", "update", "patch", "delete")
 _YES = Decision(True)
 _NO = Decision(False)
-
-
-def node_name(user: User) -> str | None:
-    """The node that a user is, "" for a node without a name, None for anybody else."""
-    if NODES_GROUP not in user.groups:
-        return None
-    return user.name.removeprefix(NODE_PREFIX) if user.name.startswith(NODE_PREFIX) else ""
 
 
 class NodeAuthorizer:

@@ -9,6 +9,8 @@ Upstream: `pkg/serviceaccount` and `pkg/registry/core/serviceaccount/storage`.
 
 from __future__ import annotations
 
+from sampan.apiserver.types import User
+
 USER_PREFIX = "system:serviceaccount:"
 GROUP = "system:serviceaccounts"
 NODE_PREFIX = "system:node:"
@@ -37,3 +39,10 @@ def split_user_name(name: str) -> tuple[str, str] | None:
 def groups(namespace: str) -> tuple[str, str]:
     """The groups of every ServiceAccount of a namespace."""
     return GROUP, f"{GROUP}:{namespace}"
+
+
+def node_name(user: User) -> str | None:
+    """The node that a user is, "" for a node without a name, None for anybody else."""
+    if NODES_GROUP not in user.groups:
+        return None
+    return user.name.removeprefix(NODE_PREFIX) if user.name.startswith(NODE_PREFIX) else ""

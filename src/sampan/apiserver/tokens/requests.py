@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from sampan.api import errors, resources
 from sampan.api.errors import FieldError, Object
 from sampan.api.objects import deep_copy, format_time, new_uid
 from sampan.apiserver.config import Config
-from sampan.apiserver.tokens import NODE_PREFIX, NODES_GROUP, user_name
+from sampan.apiserver.tokens import node_name, user_name
 from sampan.apiserver.tokens.claims import BINDABLE, PRIVATE
 from sampan.apiserver.tokens.keys import signing_key
-from sampan.apiserver.types import ReadCache, User
+from sampan.apiserver.types import Authorizer, ReadCache, RequestInfo, User
 
 DEFAULT_SECONDS = 3600
 MINIMUM_SECONDS = 600
@@ -31,12 +31,14 @@ def create_token_request(
     account: Object,
     request: Object,
     *,
+    authorizer: Authorizer | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Object:
     """Answer a `TokenRequest` for ServiceAccount `account`: the request with its defaults and `status`.
 
-    `user` is who asks: a node gets tokens bound to its own pods alone. Raises StatusError 422 for a bad request, 404
-    and 409 where the object to bind to is gone or another, 403 where a node oversteps.
+    `user` is who asks: a node gets tokens bound to its own pods alone, and for audiences that these ask for, or that
+    `authorizer` lets it have. Raises StatusError 422 for a bad request, 404 and 409 where the object to bind to is gone
+    or another, 403 where a node oversteps.
     """
     out = deep_copy(request)
     out.update(apiVersion="authentication.k8s.io/v1", kind="TokenRequest")
@@ -50,7 +52,8 @@ def create_token_request(
         raise errors.bad_request(f"metadata.namespace: {why}")
     out["metadata"] = {**given, "name": meta["name"], "namespace": meta["namespace"]}
     spec = out["spec"] = out.get("spec") or {}
-    spec["audiences"] = spec.get("audiences") or [config.issuer]
+    asked = list(spec.get("audiences") or ())
+    spec["audiences"] = asked or [config.issuer]
     seconds = spec.get("expirationSeconds")
     if seconds is None:
         seconds = spec["expirationSeconds"] = DEFAULT_SECONDS
@@ -58,7 +61,10 @@ def create_token_request(
         raise errors.invalid("TokenRequest", meta["name"], problems, "authentication.k8s.io")
     reference = spec.get("boundObjectRef")
     bound = _bind(cache, account, reference) if reference else {}
-    _check_node(user, account, bound)
+    node = node_name(user)
+    if node is not None:
+        _check_node(node, account, bound)
+        _check_audience(cache, user, account, bound["pod"], asked, authorizer)
 
     now = math.floor(clock())
     expires = now + seconds
@@ -131,13 +137,63 @@ def _bind(cache: ReadCache, account: Object, reference: Object) -> dict[str, Obj
     return bound
 
 
-def _check_node(user: User, account: Object, bound: dict[str, Object]) -> None:
-    if NODES_GROUP not in user.groups or not user.name.startswith(NODE_PREFIX):
-        return
+def _check_node(node: str, account: Object, bound: dict[str, Object]) -> None:
     name = account["metadata"]["name"]
     pod = bound.get("pod")
     if pod is None:
         raise errors.forbidden("serviceaccounts", name, "node requested token not bound to a pod")
-    if pod["spec"].get("nodeName") != user.name.removeprefix(NODE_PREFIX):
+    if not node or pod["spec"].get("nodeName") != node:
         why = "node requested token bound to a pod scheduled on a different node"
         raise errors.forbidden("serviceaccounts", name, why)
+
+
+def _check_audience(
+    cache: ReadCache,
+    user: User,
+    account: Object,
+    pod: Object,
+    asked: Sequence[str],
+    authorizer: Authorizer | None,
+) -> None:
+    """A node asks for a token for one audience, and one that the pod's volumes want, unless it has the right to more."""
+    meta = account["metadata"]
+    if len(asked) > 1:
+        raise errors.forbidden("serviceaccounts", meta["name"], "node may only request 0 or 1 audiences")
+    audience = asked[0] if asked else ""
+    if audience in _audiences(cache, pod):
+        return
+    verb = "request-serviceaccounts-token-audience"
+    info = RequestInfo(verb, "", True, "", "v1", audience, meta["namespace"], meta["name"])
+    if authorizer is not None and authorizer.authorize(user, info).allowed:
+        return
+    why = (
+        f'audience "{audience}" not found in pod spec volume, {user.name} is not authorized to request tokens for this '
+        "audience"
+    )
+    raise errors.forbidden("serviceaccounts", meta["name"], why)
+
+
+def _audiences(cache: ReadCache, pod: Object) -> Iterator[str]:
+    """The audiences that a pod's volumes want tokens for: projected ones, and those of CSI drivers; "" is this API."""
+    meta = pod["metadata"]
+    for volume in pod["spec"].get("volumes") or ():
+        for source in (volume.get("projected") or {}).get("sources") or ():
+            if (token := source.get("serviceAccountToken")) is not None:
+                yield token.get("audience", "")
+        driver = (volume.get("csi") or {}).get("driver", "")
+        claim = (volume.get("persistentVolumeClaim") or {}).get("claimName", "")
+        if volume.get("ephemeral"):
+            claim = f"{meta['name']}-{volume['name']}"
+        if claim:
+            driver = _driver_of_claim(cache, meta["namespace"], claim)
+        if driver:
+            found = cache.get(resources.CSIDRIVERS, "", driver) or {}
+            for wanted in (found.get("spec") or {}).get("tokenRequests") or ():
+                yield wanted.get("audience", "")
+
+
+def _driver_of_claim(cache: ReadCache, namespace: str, name: str) -> str:
+    claim = cache.get(resources.PERSISTENTVOLUMECLAIMS, namespace, name) or {}
+    volume_name = (claim.get("spec") or {}).get("volumeName", "")
+    volume = cache.get(resources.PERSISTENTVOLUMES, "", volume_name) if volume_name else None
+    return str((((volume or {}).get("spec") or {}).get("csi") or {}).get("driver", ""))
