@@ -23,7 +23,7 @@ def test_meaning(
 ) -> None:
     schedule = cron.parse(text)
     found = (schedule.minutes, schedule.hours, schedule.days, schedule.months, schedule.weekdays)
-    assert found == (minutes, hours, days, months, weekdays)
+    assert [set(f) for f in found] == [minutes, hours, days, months, weekdays]
 
 
 def test_stars() -> None:

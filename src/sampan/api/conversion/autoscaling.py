@@ -35,8 +35,9 @@ def from_v2(obj: Object) -> Object:
     metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     notes = {k: v for k, v in (metadata.get("annotations") or {}).items() if k not in ANNOTATIONS}
     metrics = list(spec.get("metrics") or ())
-    cpu = next((m for m in metrics if _uses_cpu(m)), None)
-    others = [_metric_from_v2(m, "target") for m in metrics if m is not cpu]
+    its_own = next((i for i, m in enumerate(metrics) if _uses_cpu(m)), None)
+    cpu = None if its_own is None else metrics.pop(its_own)
+    others = [_metric_from_v2(m, "target") for m in metrics]
     if others:
         notes[METRICS] = _json(others)
     if status.get("currentMetrics"):
