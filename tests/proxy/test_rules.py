@@ -173,11 +173,8 @@ def test_further_ranges_are_seen_to() -> None:
         rules = Rules(table, LAYOUT)  # type: ignore[arg-type]
         rules.start({"default/a": of(service("a", "10.96.0.5"), slice_("10.244.0.3"))})
         before = dump(table)  # type: ignore[arg-type]
-        cidrs = [
-            {"spec": {"cidrs": c}}
-            for c in (["10.200.0.0/24", "fd00::/64"], ["10.200.0.0/16"], ["10.96.0.0/16"])
-        ]
-        rules.set_service_ranges(service_ranges("10.96.0.0/16", cidrs))
+        further = ("10.200.0.0/24", "10.200.0.0/16", "10.96.0.0/16")
+        rules.set_service_ranges(service_ranges("10.96.0.0/16", further))
         shown = subprocess.run(["ip", "netns", "exec", name, "nft", "list", "chain", "ip", "sampan", "unserved-forward"], capture_output=True, text=True, check=True).stdout  # fmt: skip
         assert "ip daddr { 10.96.0.0/16, 10.200.0.0/16 } reject with tcp reset" in shown
         assert dump(table) == before  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _NET_NS_FD = 1, 3, 4, 5, 10,
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _UP = 1
 _MAIN, _PROTO_STATIC = 254, 4
-_SCOPE_LINK, _SCOPE_UNIVERSE = 253, 0
+_SCOPE_LINK, _SCOPE_NOWHERE, _SCOPE_UNIVERSE = 253, 255, 0
 _ONLINK = 4
 _PERMANENT = 0x80
 
@@ -119,10 +119,12 @@ def route(destination: str, index: int, *, via: str = "", source: str = "", onli
     return Message(_NEWROUTE, F_CREATE | F_REPLACE, _route_body(destination, index, via, source, onlink))
 
 
-def delete_route(destination: str, index: int = 0) -> Message:
-    return Message(
-        _DELROUTE, 0, _route_body(destination, index, "", "", False)[:12] + _destination(destination)
-    )
+def delete_route(destination: str) -> Message:
+    """Of whatever scope: a route through a gateway has another one than a direct route."""
+    network = ipaddress.ip_network(destination)
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    head = (family, network.prefixlen, 0, 0, _MAIN, _PROTO_STATIC, _SCOPE_NOWHERE, 0, 0)
+    return Message(_DELROUTE, 0, struct.pack("=BBBBBBBBI", *head) + _destination(destination))
 
 
 def _destination(cidr: str) -> bytes:

@@ -44,6 +44,7 @@ class Proxy:
         self._services = Informer(client, SERVICES)
         self._slices = Informer(client, ENDPOINTSLICES, indexes={"service": _service_of})
         self._cidrs = Informer(client, SERVICECIDRS)
+        self._pod_cidr = pod_cidr
         self._service_cidr = service_cidr
         self._ranges_changed = False
         self._rules = Rules(table or NfTables(), Layout(node_address, pod_cidr, (service_cidr,)))
@@ -83,10 +84,23 @@ class Proxy:
 
     def _set_ranges(self) -> None:
         self._ranges_changed = False
+        cidrs = [c for obj in self._cidrs.list() for c in obj["spec"].get("cidrs") or ()]
+        usable = [c for c in cidrs if c != self._service_cidr and self._usable(c)]
         try:
-            self._rules.set_service_ranges(service_ranges(self._service_cidr, self._cidrs.list()))
+            self._rules.set_service_ranges(service_ranges(self._service_cidr, usable))
         except OSError as e:
             log.warning("further ranges of Service addresses are not seen to: %s", e)
+
+    def _usable(self, cidr: str) -> bool:
+        """Whether all that is sent to a range may be rejected unless a Service has the address."""
+        network = ipaddress.ip_network(cidr)
+        if network.version == 6:
+            return False
+        taken = [ipaddress.ip_network(self._pod_cidr), ipaddress.ip_network(self._node_address)]
+        if any(network.overlaps(t) for t in taken):
+            log.warning("Service addresses of %s are those of pods or nodes, too: none is rejected", cidr)
+            return False
+        return True
 
     def _targets(self, key: str, service: Object | None) -> dict[Frontend, Target]:
         if service is None or _IGNORED in (service["metadata"].get("labels") or {}):
@@ -117,8 +131,7 @@ def _service_of(obj: Object) -> Iterable[str]:
     return (f"{meta['namespace']}/{name}",) if name else ()
 
 
-def service_ranges(first: str, cidrs: Iterable[Object]) -> tuple[str, ...]:
-    """The IPv4 ranges of the cluster's own range and all ServiceCIDRs, without overlaps."""
-    found = {first, *(c for obj in cidrs for c in obj["spec"].get("cidrs") or ())}
-    networks = [ipaddress.IPv4Network(c) for c in found if ":" not in c]
+def service_ranges(first: str, further: Iterable[str]) -> tuple[str, ...]:
+    """The cluster's own range and further ones, without overlaps."""
+    networks = [ipaddress.IPv4Network(c) for c in (first, *further)]
     return tuple(str(n) for n in ipaddress.collapse_addresses(networks))
