@@ -125,19 +125,20 @@ class UserRules:
 class RBACAuthorizer:
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache
-        self._bindings = BindingIndex(cache, self._forget)
+        self._bindings = BindingIndex(cache, self.forget)
         self._rules: dict[tuple[str, str], tuple[Rule, ...] | None] = {}
         self._decisions: dict[tuple[object, ...], Decision] = {}
         cache.on_change(resources.CLUSTERROLES, self._role_changed)
         cache.on_change(resources.ROLES, self._role_changed)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Decide everything anew from here on."""
         self._decisions.clear()
 
     def _role_changed(self, old: Object | None, new: Object | None) -> None:
         meta = (new or old or {}).get("metadata") or {}
         self._rules.pop((meta.get("namespace", ""), meta.get("name", "")), None)
-        self._forget()
+        self.forget()
 
     def authorize(self, user: User, info: RequestInfo) -> Decision:
         """Whether some rule of `user`'s allows it, and which binding gave the rule."""
