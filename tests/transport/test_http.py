@@ -30,7 +30,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @asynccontextmanager
-async def serving(handler: Handler, **options: Any) -> AsyncIterator[Callable[[], Any]]:
+async def serving(handler: Handler, **options: Any) -> AsyncIterator[Callable[..., Any]]:
     server = HttpServer(handler, **options)
     host, port = await server.listen("127.0.0.1")
     writers: list[asyncio.StreamWriter] = []
@@ -284,6 +284,33 @@ async def test_large_answers_are_gzipped_for_those_who_accept_it() -> None:
         _, headers, body = await read_answer(reader)
         assert "content-encoding" not in headers
         assert body == big + big
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [
+        ("gzip", True),
+        ("deflate, gzip;q=0.5", True),
+        ("br,gzip ; q=1.0", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, identity", False),
+        ("xgzip", False),
+        ("identity", False),
+        ("", False),
+    ],
+)
+async def test_who_accepts_gzip(accepted: str, packed: bool) -> None:
+    body = [b"%d," % i for i in range(200_000)]
+    small = [b"x" * 128 * 1024]
+    async with serving(lambda r: Response(200, body if r.path == "/" else small)) as connect:
+        reader, writer = await connect()
+        writer.write(
+            get("/", f"Accept-Encoding: {accepted}\r\n") + get("/small", "Accept-Encoding: gzip\r\n")
+        )
+        _, headers, sent = await read_answer(reader)
+        assert ("content-encoding" in headers) is packed
+        assert (gzip.decompress(sent) if packed else sent) == b"".join(body)
+        assert "content-encoding" not in (await read_answer(reader))[1], "not worth it"
 
 
 @pytest.mark.parametrize("count", [1, 7, 20_000])
