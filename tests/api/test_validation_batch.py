@@ -132,7 +132,7 @@ def test_defaults_of_a_job() -> None:
     labels = {"job-name": "j", "batch.kubernetes.io/job-name": "j", "controller-uid": "u-1",
               "batch.kubernetes.io/controller-uid": "u-1"}  # fmt: skip
     assert spec["selector"] == {"matchLabels": {"batch.kubernetes.io/controller-uid": "u-1"}}
-    assert spec["template"]["metadata"]["labels"] == labels
+    assert spec["template"]["metadata"]["labels"] == made["metadata"]["labels"] == labels
     chosen = (
         "completions",
         "parallelism",

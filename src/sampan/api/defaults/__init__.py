@@ -64,7 +64,8 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
 
 
 def apply(resource: Resource, obj: Object) -> None:
-    """Fill in the defaults of an object of this resource, in place. Its types must have been checked before.
+    """Fill in the defaults of an object of this resource, in place. Its types must have been checked before. (An object in
+    a form in which it is not stored gets them when it is converted.)
 
     What is left empty in its metadata is taken away (a patch that removes the last owner leaves an empty list).
     """
@@ -73,7 +74,7 @@ def apply(resource: Resource, obj: Object) -> None:
         if name in metadata and not metadata[name]:
             del metadata[name]
     make = _DEFAULTS.get((resource.group, resource.kind))
-    if make is not None:
+    if make is not None and not resource.storage:
         make(obj)
 
 

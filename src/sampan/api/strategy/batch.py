@@ -26,6 +26,8 @@ def _generate_selector(job: Object) -> None:
         CONTROLLER_UID: uid,
         **(meta.get("labels") or {}),
     }
+    if not job["metadata"].get("labels"):
+        job["metadata"]["labels"] = dict(meta["labels"])
     selector = spec["selector"] = dict(spec.get("selector") or {})
     selector["matchLabels"] = {CONTROLLER_UID: uid, **(selector.get("matchLabels") or {})}
 
