@@ -81,6 +81,8 @@ CASES: list[tuple[Resource, Object, str, object, str]] = [
      'spec.template.spec.restartPolicy: Unsupported value: "OnFailure": supported values: "Always"'),
     (STATEFULSETS, STATEFUL, "spec/template/spec/activeDeadlineSeconds", 5,
      "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in StatefulSet is not Supported"),
+    (STATEFULSETS, STATEFUL, "spec/volumeClaimTemplates/0/spec/accessModes", [],
+     "spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required"),
     (DEPLOYMENTS, workload(), "spec/strategy", {"rollingUpdate": {"maxUnavailable": "0%", "maxSurge": 0}},
      'spec.strategy.rollingUpdate.maxUnavailable: Invalid value: "0%": may not be 0 when `maxSurge` is 0'),
     (DEPLOYMENTS, workload(), "spec/strategy", {"rollingUpdate": {"maxUnavailable": "101%"}},

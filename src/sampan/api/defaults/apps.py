@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.api.defaults import storage
 from sampan.api.defaults.pods import pod_spec
 from sampan.api.errors import Object
 
@@ -70,9 +71,7 @@ def stateful_set(obj: Object) -> None:
             spec[name] = value
     for claim in spec.get("volumeClaimTemplates") or ():
         claim["apiVersion"], claim["kind"] = "v1", "PersistentVolumeClaim"
-        wanted = _section(claim, "spec")
-        if not wanted.get("volumeMode"):
-            wanted["volumeMode"] = "Filesystem"
+        storage.persistent_volume_claim(claim)
         _section(claim, "status").setdefault("phase", "Pending")
     template(spec)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sampan.api import selectors
 from sampan.api.errors import FieldError, Object, forbidden_field, invalid_value, not_supported, required
 from sampan.api.strategy import same
-from sampan.api.validation import formats, metadata, pods
+from sampan.api.validation import formats, metadata, persistent_volumes, pods
 from sampan.api.validation.values import (
     Problems,
     at_most_100_percent,
@@ -213,9 +213,13 @@ _MUTABLE = (
 
 
 def stateful_set(obj: Object) -> Problems:
-    name = (obj.get("spec") or {}).get("serviceName")
+    spec = obj.get("spec") or {}
     out = _stateful_set(obj)
-    return out + (formatted("spec.serviceName", name, formats.dns1123_label) if name else [])
+    if spec.get("serviceName"):
+        out += formatted("spec.serviceName", spec["serviceName"], formats.dns1123_label)
+    for i, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
+        out += persistent_volumes.claim_spec(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{i}].spec")
+    return out
 
 
 def _stateful_set(obj: Object) -> Problems:
