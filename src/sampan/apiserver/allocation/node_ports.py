@@ -129,9 +129,15 @@ class NodePorts:
             known = self._known
             ports = self._ports(known)
             before = ports.bits
-            outcomes = [(future, _try(change, ports)) for change, future in batch if not future.done()]
-            if not fresh and any(isinstance(o, Exception) for _, o in outcomes):
-                # Refused by what we knew: another server may have freed it since.
+            outcomes = []
+            doubtful = False
+            for change, future in batch:
+                if not future.done():
+                    bits = ports.bits
+                    outcomes.append((future, _try(change, ports)))
+                    doubtful = doubtful or ports.bits == bits
+            if doubtful and not fresh:
+                # Refused, or without effect, on what we knew: another server may have taken or freed it since.
                 self._known = None
                 continue
             if ports.bits != before or known is None:
