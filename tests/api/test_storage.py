@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sampan.api import strategy, tables, validation
+from sampan.api import deprecations, strategy, support, tables, validation
 from sampan.api.errors import Object
 from sampan.api.objects import deep_copy
 from sampan.api.resources import (
@@ -15,6 +15,7 @@ from sampan.api.resources import (
     CSISTORAGECAPACITIES,
     PERSISTENTVOLUMECLAIMS,
     PERSISTENTVOLUMES,
+    RUNTIMECLASSES,
     STORAGECLASSES,
     VOLUMEATTACHMENTS,
     VOLUMEATTRIBUTESCLASSES,
@@ -345,3 +346,30 @@ def test_the_row_of_a_bound_claim_and_of_one_that_goes() -> None:
     }
     (row,) = tables.render(PERSISTENTVOLUMECLAIMS, [claim], now=1767225600.0)["rows"]
     assert row["cells"][:5] == ["c", "Terminating", "v", "2Gi", "RWO,RWX"]
+
+
+OLD, NEW = "beta.kubernetes.io/os", 'deprecated since v1.14; use "kubernetes.io/os" instead'
+NOTED = {"volume.beta.kubernetes.io/storage-class": "fast"}
+AGAIN = 'metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use "storageClassName" attribute instead'
+ASKED: Object = {"key": OLD, "operator": "Exists"}
+WARNINGS: list[tuple[Resource, Object, str, object, list[str]]] = [
+    (PERSISTENTVOLUMES, PV, "metadata/annotations", NOTED, [AGAIN]),
+    (PERSISTENTVOLUMES, PV, "spec/persistentVolumeReclaimPolicy", "Recycle",
+     ["spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning."]),
+    (PERSISTENTVOLUMES, PV, "spec/nodeAffinity", {"required": {"nodeSelectorTerms": [{"matchExpressions": [ASKED]}]}},
+     [f"spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].key: {OLD} is {NEW}"]),
+    (PERSISTENTVOLUMES, changed(PV, "spec/hostPath", "~"), "spec/rbd", {"monitors": ["m"], "image": "i"}, ["spec.rbd: deprecated in v1.28, non-functional in v1.31+"]),
+    (PERSISTENTVOLUMECLAIMS, PVC, "metadata/annotations", NOTED, [AGAIN]),
+    (PERSISTENTVOLUMECLAIMS, PVC, "spec/resources/requests/storage", "1500m", ['spec.resources.requests[storage]: fractional byte value "1500m" is invalid, must be an integer']),
+    (STORAGECLASSES, CLASS, "allowedTopologies", [{"matchLabelExpressions": [{"key": OLD, "values": ["linux"]}]}], [f"allowedTopologies[0].matchLabelExpressions[0].key: {NEW}"]),
+    (CSISTORAGECAPACITIES, CAPACITY, "nodeTopology/matchLabels", {OLD: "linux"}, [f"nodeTopology.matchLabels.{OLD}: {NEW}"]),
+    (RUNTIMECLASSES, {"metadata": {"name": "r"}, "handler": "h"}, "scheduling", {"nodeSelector": {OLD: "linux"}}, [f"scheduling.nodeSelector: {NEW}"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("resource", "base", "path", "value", "expected"), WARNINGS)
+def test_warnings(resource: Resource, base: Object, path: str, value: object, expected: list[str]) -> None:
+    assert list(deprecations.of(resource, ready(resource, base))) == []
+    given = ready(resource, changed(base, path, value))
+    assert list(deprecations.of(resource, given)) == expected
+    assert set(expected) <= set(support.unsupported(resource, given)[0])

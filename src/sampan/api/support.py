@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.api import devices, intent, quantity
+from sampan.api import deprecations, devices, intent, quantity
 from sampan.api.errors import FieldError, Object, forbidden_field
 from sampan.api.resources import Resource
 from sampan.api.support_table import KINDS, POD, SERVICE, State, Support
@@ -57,7 +57,7 @@ def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldE
 
     For a new object, and for a changed one unless only its status changed. The object has its defaults.
     """
-    warnings = [*_of_finalizers(obj), *_of_workload(resource, obj)]
+    warnings = [*_of_finalizers(obj), *_of_workload(resource, obj), *deprecations.of(resource, obj)]
     refusals: list[FieldError] = []
     key = (resource.group, resource.kind)
     if (whole := KINDS.get(key)) is not None:
@@ -157,22 +157,14 @@ def _of_workload(resource: Resource, obj: Object) -> Iterator[str]:
         )
 
 
-_OLD_LABELS = {
-    "beta.kubernetes.io/arch": ("v1.14", "kubernetes.io/arch"),
-    "beta.kubernetes.io/os": ("v1.14", "kubernetes.io/os"),
-    "failure-domain.beta.kubernetes.io/region": ("v1.17", "topology.kubernetes.io/region"),
-    "failure-domain.beta.kubernetes.io/zone": ("v1.17", "topology.kubernetes.io/zone"),
-    "beta.kubernetes.io/instance-type": ("v1.17", "node.kubernetes.io/instance-type"),
-}
 _MISSPELT = {"/ect/": "/etc/", "/user/": "/usr/", "/vat/": "/var/"}
 """Beginnings of a mount path that are legal but hardly ever meant."""
 
 
 def _of_pod(spec: Object, meta: Object, prefix: str) -> Iterator[str]:
     for key in spec.get("nodeSelector") or ():
-        if key in _OLD_LABELS:
-            since, new = _OLD_LABELS[key]
-            yield f'{prefix}spec.nodeSelector[{key}]: deprecated since {since}; use "{new}" instead'
+        if key in deprecations.NODE_LABELS:
+            yield f"{prefix}spec.nodeSelector[{key}]: {deprecations.NODE_LABELS[key]}"
     for key in meta.get("annotations") or ():
         at = f"{prefix}metadata.annotations[{key}]"
         if key == "scheduler.alpha.kubernetes.io/critical-pod":
