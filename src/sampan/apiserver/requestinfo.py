@@ -68,6 +68,8 @@ def parse(request: Request) -> RequestInfo:
         namespace = parts[1]
         if len(parts) > 2 and parts[2] not in _NAMESPACE_SUBRESOURCES:
             parts = parts[2:]
+            if not namespace:
+                parts = [""]  # nothing: or it would mean all namespaces
     plural = parts[0]
     name = parts[1] if len(parts) > 1 else ""
     subresource = parts[2] if len(parts) > 2 else ""
