@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 
 from sampan.api.errors import (
     FieldError,
@@ -18,6 +17,7 @@ from sampan.api.validation import formats, metadata
 from sampan.api.validation.values import (
     Problems,
     cidr,
+    domain_prefixed_path,
     formatted,
     ip,
     named,
@@ -148,20 +148,8 @@ def ingress_update(new: Object, old: Object, subresource: str) -> Problems:
 def ingress_class(obj: Object) -> Problems:
     spec = obj.get("spec") or {}
     controller, at = spec.get("controller") or "", "spec.controller"
-    out: list[FieldError] = []
-    if not controller:
-        out.append(required(at))
-    else:
-        if len(controller) > 250:
-            out.append(too_long(at, 250))
-        host, slash, path = controller.partition("/")
-        if not slash or not host or not path:
-            detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
-            out.append(invalid_value(at, controller, detail))
-        else:
-            out += formatted(at, host, formats.dns1123_subdomain)
-            if not re.fullmatch(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", path):
-                out.append(invalid_value(at, path, "Invalid path"))
+    out = [too_long(at, 250)] if len(controller) > 250 else []
+    out += domain_prefixed_path(at, controller)
     parameters = spec.get("parameters")
     if parameters is not None:
         at = "spec.parameters"
