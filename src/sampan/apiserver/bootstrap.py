@@ -29,7 +29,9 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 SERVICE = "kubernetes"
 _HOME = "default"
 _PORT = "https"
-_ATTEMPTS = 5
+_ATTEMPTS = 6
+_PAUSE = 0.1
+"""Seconds before the first look at what another server is about to make, doubled for each further one."""
 
 
 async def ensure(client: Client, config: Config) -> None:
@@ -131,9 +133,14 @@ async def _settle(
                 await client.update(resource, mended)
             return
         except StatusError as e:
-            # Another server, or a person, was quicker: look again.
-            if e.reason not in ("AlreadyExists", "Conflict", "NotFound") or attempt == _ATTEMPTS - 1:
+            # Another server, or a person, was quicker: look again. One that has taken the Service's address is only
+            # about to make the Service.
+            taken = e.reason == "Invalid" and present is None
+            reasons = ("AlreadyExists", "Conflict", "NotFound")
+            if (e.reason not in reasons and not taken) or attempt == _ATTEMPTS - 1:
                 raise
+            if taken:
+                await asyncio.sleep(_PAUSE * 2**attempt)
             present = await _get(client, resource, wanted)
 
 

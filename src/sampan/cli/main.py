@@ -47,6 +47,9 @@ def up(
     etcd_cafile: Annotated[str, typer.Option(help="Who signs the certificates of an etcd that stands.")] = "",
     etcd_certfile: Annotated[str, typer.Option(help="The certificate to show to it.")] = "",
     etcd_keyfile: Annotated[str, typer.Option(help="Its key.")] = "",
+    apiservers: Annotated[
+        int | None, typer.Option(help="How many control planes, 1 to 3; several need an etcd.")
+    ] = None,
     listen: Annotated[
         str | None, typer.Option(help="Address for the API besides the bridge; loopback unless given.")
     ] = None,
@@ -92,6 +95,7 @@ def up(
         etcd_cafile=etcd_cafile,
         etcd_certfile=etcd_certfile,
         etcd_keyfile=etcd_keyfile,
+        apiservers=apiservers,
         api_port=api_port,
         service_cidr=service_cidr,
         pod_cidr=pod_cidr,

@@ -58,6 +58,8 @@ class ClusterConfig:
     etcd_certfile: str = ""
     etcd_keyfile: str = ""
     """PEM files for an etcd that stands."""
+    apiservers: int = 1
+    """How many control planes there are behind the one address."""
     listen: str = "127.0.0.1"
     tls_sans: tuple[str, ...] = ()
     publish: tuple[Publication, ...] = ()
@@ -173,6 +175,7 @@ class Wishes:
     etcd_cafile: str = ""
     etcd_certfile: str = ""
     etcd_keyfile: str = ""
+    apiservers: int | None = None
     api_port: int = 0
     service_cidr: str = ""
     pod_cidr: str = ""
@@ -325,6 +328,8 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     for name in ("etcd_cafile", "etcd_certfile", "etcd_keyfile"):
         if file := getattr(wishes, name):
             changes[name] = os.path.abspath(file)
+    if wishes.apiservers is not None:
+        changes["apiservers"] = wishes.apiservers
     changes |= apiserver_files.wished(wishes)
     files = storage.problems(dataclasses.replace(wishes, store=present.store))
     if files := [*files, *apiserver_files.problems(wishes)]:
@@ -384,6 +389,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
         node_subnet=wishes.node_subnet or _ranges(number)[2],
         nodes=tuple(f"node-{i + 1}" for i in range(count)),
         store=store,
+        apiservers=wishes.apiservers or 1,
         etcd_port=_free_etcd_port(number, others) if store == storage.ETCD else 0,
         etcd_cafile=os.path.abspath(wishes.etcd_cafile) if wishes.etcd_cafile else "",
         etcd_certfile=os.path.abspath(wishes.etcd_certfile) if wishes.etcd_certfile else "",

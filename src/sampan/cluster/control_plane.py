@@ -1,4 +1,9 @@
-"""The control-plane process: API server, controllers and scheduler on one event loop, sharing one copy of the objects."""
+"""The control-plane process: API server, controllers and scheduler on one event loop, sharing one copy of the objects.
+
+There may be several, on one etcd and behind one address: each listens at it (SO_REUSEPORT) and the kernel gives them
+connections in turn, so that there is nothing in front of them that could fail. Their controllers and schedulers elect who
+works. What concerns the host is the first one's.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,9 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sampan.cluster import storage
 from sampan.cluster.config import ClusterConfig
@@ -27,8 +33,13 @@ PART = "control-plane"
 _DAY = 24 * 3600.0
 
 
-def run(config: ClusterConfig) -> None:
-    """Serve until SIGTERM. Blocks; makes its own loop."""
+def parts(config: ClusterConfig) -> list[str]:
+    """The names of a cluster's control planes."""
+    return [PART, *(f"{PART}-{n + 1}" for n in range(1, config.apiservers))]
+
+
+def run(config: ClusterConfig, number: int = 0) -> None:
+    """Be the control plane with this place among `parts` until SIGTERM. Blocks; makes its own loop."""
     import uvloop
 
     logging.basicConfig(
@@ -36,12 +47,13 @@ def run(config: ClusterConfig) -> None:
     )
     # The store's writer thread must get the interpreter when it asks: 5 ms, the default, is ten commits.
     sys.setswitchinterval(0.0005)
-    uvloop.run(_serve(config))
+    uvloop.run(_serve(config, number))
 
 
-async def _serve(config: ClusterConfig) -> None:
+async def _serve(config: ClusterConfig, number: int) -> None:
     from sampan.apiserver.app import App
     from sampan.apiserver.proxying import streams_body
+    from sampan.client.leaderelection import LeaderElector, new_identity
     from sampan.controllers.certificates.authority import Authority
     from sampan.controllers.manager import Manager
     from sampan.scheduler.scheduler import Scheduler
@@ -50,7 +62,7 @@ async def _serve(config: ClusterConfig) -> None:
 
     stop = stop_event()
     store = await storage.open_store(config)
-    app = App(store, _api_config(config))
+    app = App(store, _api_config(config, number))
     # They run in this process, which ends with either.
     app.components |= {"controller-manager": lambda: "", "scheduler": lambda: ""}
     pki = config.directory / "pki"
@@ -59,38 +71,55 @@ async def _serve(config: ClusterConfig) -> None:
     try:
         await app.start()
         for address in listen_addresses(config):
-            await server.listen(sock=listening_socket(address, config.api_port))
-        link = PartLink(config.run_directory, PART, revive_command(config.name))
-        await run_until_told(
-            {
-                "api": app.run(),
-                "store": store.failed(),
-                "publish": Publisher(config.publish, config.node_address(config.nodes[0])).run(),
-                "link": link.run(),
-                "service routes": ServiceRoutes(
-                    app.client(), config.bridge, config.node_address(config.nodes[0]), config.service_cidr
-                ).run(),
-                "controllers": Manager(
-                    app.client(manager="kube-controller-manager"),
-                    cluster_ca=(pki / "ca.crt").read_text(),
-                    sign_token=app.sign_token,
-                    authority=Authority(pki / "ca.crt", pki / "ca.key"),
-                ).run(),
-                "scheduler": Scheduler(app.client(manager="kube-scheduler")).run(),
-                "readiness": _tell_readiness(config, app, link),
-                "certificates": _renew(config),
-            },
-            stop,
-        )
+            await server.listen(sock=listening_socket(address, config.api_port, shared=config.apiservers > 1))
+        link = PartLink(config.run_directory, parts(config)[number], revive_command(config.name))
+        identity = new_identity()
+
+        def elected(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> Coroutine[Any, Any, None]:
+            """The work, done by one of those who share the store."""
+            if not store.shared:
+                return work()
+            return LeaderElector(app.client(manager=name), name, identity).run(work)
+
+        def control() -> Coroutine[Any, Any, None]:
+            return Manager(
+                app.client(manager="kube-controller-manager"),
+                cluster_ca=(pki / "ca.crt").read_text(),
+                sign_token=app.sign_token,
+                authority=Authority(pki / "ca.crt", pki / "ca.key"),
+            ).run()
+
+        def schedule() -> Coroutine[Any, Any, None]:
+            return Scheduler(app.client(manager="kube-scheduler")).run()
+
+        tasks = {
+            "api": app.run(),
+            "store": store.failed(),
+            "link": link.run(),
+            "controllers": elected("kube-controller-manager", control),
+            "scheduler": elected("kube-scheduler", schedule),
+            "readiness": _tell_readiness(config, app, link),
+        }
+        if number == 0:
+            first_node = config.node_address(config.nodes[0])
+            tasks["publish"] = Publisher(config.publish, first_node).run()
+            tasks["service routes"] = ServiceRoutes(
+                app.client(), config.bridge, first_node, config.service_cidr
+            ).run()
+            tasks["certificates"] = _renew(config)
+        await run_until_told(tasks, stop)
     finally:
         await server.close(1.0)
         await app.close()
         await store.close()
 
 
-def _api_config(config: ClusterConfig) -> Config:
+def _api_config(config: ClusterConfig, number: int) -> Config:
     from sampan.apiserver.config import Config
 
+    audit_log = _file(config.audit_log_path) or config.directory / "logs/audit.log"
+    if number:
+        audit_log = audit_log.with_stem(f"{audit_log.stem}-{number + 1}")  # a writer a file
     pki = config.directory / "pki"
     return Config(
         service_cidr=config.service_cidr,
@@ -102,7 +131,7 @@ def _api_config(config: ClusterConfig) -> Config:
         token_auth_file=_file(config.token_auth_file),
         encryption_config=_file(config.encryption_provider_config),
         audit_policy_file=_file(config.audit_policy_file),
-        audit_log_path=_file(config.audit_log_path) or config.directory / "logs/audit.log",
+        audit_log_path=audit_log,
         node_client_certificate=pki / "node-client.crt",
         node_client_key=pki / "node-client.key",
     )
@@ -119,10 +148,12 @@ def listen_addresses(config: ClusterConfig) -> list[str]:
     return list(dict.fromkeys(["127.0.0.1", config.listen, config.bridge_address]))
 
 
-def listening_socket(address: str, port: int) -> socket.socket:
-    """A socket bound to an address that this host may get only later (the bridge is made at the same time)."""
+def listening_socket(address: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket bound to an address that this host may get only later (the bridge is made at the same time); `shared`
+    with other processes of ours, which all bind it so."""
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
     ip_freebind = 15
     sock.setsockopt(socket.SOL_IP, ip_freebind, 1)
     try:

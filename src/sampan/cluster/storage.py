@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SQLITE, ETCD = "sqlite", "etcd"
 _SCHEME = "etcd://"
+MOST_APISERVERS = 3
 _PATIENCE = 30.0
 """Seconds that an etcd of the cluster's own may take to start."""
 
@@ -61,6 +62,11 @@ def problems(wishes: Wishes) -> list[str]:
             found.append(f"{flag} {file}: there is no such file")
     if bool(wishes.etcd_certfile) != bool(wishes.etcd_keyfile):
         found.append("--etcd-certfile and --etcd-keyfile belong together")
+    servers = 1 if wishes.apiservers is None else wishes.apiservers
+    if not 1 <= servers <= MOST_APISERVERS:
+        found.append(f"--apiservers {servers}: allowed are 1 to {MOST_APISERVERS}")
+    elif servers > 1 and store == SQLITE:
+        found.append(f"--apiservers {servers} needs a store that they can share: --store etcd")
     if store == ETCD and (missing := missing_program()):
         found.append(missing)
     return found
@@ -74,8 +80,8 @@ def missing_program() -> str:
 
 
 def is_shared(config: ClusterConfig) -> bool:
-    """Whether other servers than one of the cluster's own may write to the store."""
-    return config.store.startswith(_SCHEME)
+    """Whether more than one server may write to the store."""
+    return config.apiservers > 1 or config.store.startswith(_SCHEME)
 
 
 def endpoints(config: ClusterConfig) -> list[str]:

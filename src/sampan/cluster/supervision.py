@@ -36,7 +36,9 @@ def supervise(config: ClusterConfig) -> None:
     parts = []
     if config.store == storage.ETCD:
         parts.append(Part(etcd_process.PART, lambda: etcd_process.run(config), silent=True))
-    parts.append(Part(control_plane.PART, lambda: control_plane.run(config)))
+    leads = control_plane.parts(config)
+    for number, name in enumerate(leads):
+        parts.append(Part(name, lambda number=number: control_plane.run(config, number)))  # type: ignore[misc]
     for node in config.nodes:
         parts.append(
             Part(
@@ -46,7 +48,7 @@ def supervise(config: ClusterConfig) -> None:
             )
         )
     with contextlib.suppress(AlreadyRunning):
-        Supervisor(config.run_directory, logs, parts, control_plane.PART).run()
+        Supervisor(config.run_directory, logs, parts, leads).run()
 
 
 def _preload() -> None:

@@ -20,7 +20,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,15 @@ class AlreadyRunning(Exception):
 
 
 class Supervisor:
-    """Runs `parts` in order until told to stop. The cluster is ready when the part `lead` says so."""
+    """Runs `parts` in order until told to stop. The cluster is ready when all of the parts `leads` say so."""
 
-    def __init__(self, run_directory: Path, log_directory: Path, parts: Sequence[Part], lead: str) -> None:
+    def __init__(
+        self, run_directory: Path, log_directory: Path, parts: Sequence[Part], leads: Collection[str]
+    ) -> None:
         self._directory = run_directory
         self._logs = log_directory
         self._parts = {p.name: p for p in parts}
-        self._lead = lead
+        self._leads = leads
         self._selector = selectors.DefaultSelector()
         self._peers: dict[int, _Peer] = {}
         self._stopping = False
@@ -285,7 +287,7 @@ class Supervisor:
 
     def _status(self) -> dict[str, Any]:
         return {
-            "ready": self._parts[self._lead].ready,
+            "ready": all(self._parts[name].ready for name in self._leads),
             "pid": os.getpid(),
             "parts": [
                 {"name": p.name, "pid": p.pid, "ready": p.ready, "restarts": p.restarts, "problem": p.problem}
