@@ -64,16 +64,22 @@ class RequestAuthenticator:
             ServiceAccountTokens(config, cache, self.legacy_use),
             BootstrapTokens(cache),
         )
+        self._outside = OpenIDTokens((), self._verdicts)
+        self._authenticators: tuple[TokenAuthenticator, ...] = self._inside
         file = config.authentication_config
         self.configure(load(file) if file is not None else AuthenticationConfiguration())
 
     def configure(self, settings: AuthenticationConfiguration) -> None:
         """Believe these outside issuers, and no others, from now on."""
+        self.close()
         self._anonymous = settings.anonymous
-        self._authenticators = self._inside
-        if settings.issuers:
-            self._authenticators += (OpenIDTokens(settings.issuers, self._verdicts),)
+        self._outside = OpenIDTokens(settings.issuers, self._verdicts)
+        self._authenticators = (*self._inside, self._outside) if settings.issuers else self._inside
         self._verdicts.clear()
+
+    def close(self) -> None:
+        """Stop asking outside issuers for their keys."""
+        self._outside.close()
 
     def authenticate(self, request: Request) -> User:
         """Who sent a request. Raises StatusError 401 for a bad credential, KeysWanted where only `authenticate_later`

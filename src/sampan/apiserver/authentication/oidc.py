@@ -41,6 +41,11 @@ class OpenIDTokens:
         keys = self._issuers.get(issuer) if isinstance(issuer, str) else None
         return None if keys is None else keys.judge(signed, now)
 
+    def close(self) -> None:
+        """End what is being fetched."""
+        for keys in self._issuers.values():
+            keys.close()
+
 
 class _KeySet:
     """An issuer and its keys."""
@@ -133,6 +138,10 @@ class _KeySet:
             self._fetching.add_done_callback(self._done)
         # Shielded: a client that goes away must not take the keys from those who wait with it.
         await asyncio.shield(self._fetching)
+
+    def close(self) -> None:
+        if self._fetching is not None:
+            self._fetching.cancel()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._fetching = None
