@@ -206,3 +206,14 @@ async def test_what_an_eviction_must_say(api: Api) -> None:
     assert (await evict(api, "none")).status == 404
     old = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}}
     assert (await api("POST", f"{PODS}/p/eviction", old)).status == 201
+
+
+async def test_a_budget_is_replaced_in_a_known_version(api: Api) -> None:
+    """Counting and changing it at the same time must not undo each other."""
+    await budget(api, allowed=1)
+    known = await api.ok("GET", f"{BUDGETS}/b")
+    blind = {**known, "metadata": {"name": "b"}}
+    reply = await api("PUT", f"{BUDGETS}/b", blind)
+    assert reply.status == 422
+    assert "metadata.resourceVersion: Invalid value: 0: must be specified for an update" in reply.json["message"]
+    assert (await api("PUT", f"{BUDGETS}/b", known)).status == 200

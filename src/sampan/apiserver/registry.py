@@ -19,6 +19,7 @@ from sampan.api.resources import (
     ENDPOINTS,
     EVENTS,
     LEASES,
+    PODDISRUPTIONBUDGETS,
     ROLEBINDINGS,
     ROLES,
     SERVICES,
@@ -42,7 +43,7 @@ _CREATE_ON_UPDATE = {
     r.key_stem
     for r in (ENDPOINTS, EVENTS, LEASES, SERVICES, ROLES, ROLEBINDINGS, CLUSTERROLES, CLUSTERROLEBINDINGS)
 }
-_VERSION_NEEDED = {LEASES.key_stem}
+_VERSION_NEEDED = {r.key_stem for r in (LEASES, PODDISRUPTIONBUDGETS)}
 """Kinds whose update must say which version it replaces."""
 _NAME_ATTEMPTS = 8
 
@@ -147,9 +148,7 @@ class Registry:
         """Replace an object or one face of it; takes `face` over. The second value says whether it was created."""
         metadata = face["metadata"]
         check_namespace(resource, namespace, metadata)
-        given = metadata.setdefault("name", name)
-        if given != name:
-            raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
+        check_name(metadata, name)
         row = hub(resource)
         asked = metadata.get("resourceVersion") or ""
         while True:
@@ -312,6 +311,17 @@ def check_namespace(resource: Resource, namespace: str, metadata: Object) -> Non
             "the namespace of the provided object does not match the namespace sent on the request"
         )
     metadata["namespace"] = namespace
+
+
+def check_name(metadata: Object, name: str) -> None:
+    """Refuse an object that has another name than the URL, or none."""
+    given = metadata.get("name") or ""
+    if not given:
+        raise bad_request(
+            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )
+    if given != name:
+        raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
 
 
 def modified(row: Resource, name: str) -> StatusError:
