@@ -111,6 +111,22 @@ async def test_the_classes_of_the_system(api: Api) -> None:
     )
 
 
+async def test_one_class_at_most_is_the_default(api: Api) -> None:
+    first = await api.ok("POST", CLASSES, {"metadata": {"name": "first"}, "value": 1, "globalDefault": True})
+    reply = await api("POST", CLASSES, {"metadata": {"name": "second"}, "value": 2, "globalDefault": True})
+    assert (reply.status, reply.json["message"]) == (
+        403,
+        'priorityclasses.scheduling.k8s.io "second" is forbidden: PriorityClass first is already marked as default. '
+        "Only one default can exist",
+    )
+    await api.ok("PUT", f"{CLASSES}/first", {**first, "description": "for all"})
+    await api.ok("POST", CLASSES, {"metadata": {"name": "second"}, "value": 2})
+    mark = {"globalDefault": True}
+    assert (await api("PATCH", f"{CLASSES}/second", mark, content_type=MERGE)).status == 403
+    await api.ok("DELETE", f"{CLASSES}/first")
+    await api.ok("PATCH", f"{CLASSES}/second", mark, content_type=MERGE)
+
+
 async def test_flow_control_is_mended_at_start_as_far_as_it_is_ours(api: Api) -> None:
     async def change(path: str, **parts: Any) -> None:
         await api.ok("PATCH", f"{FLOW}/{path}", parts, content_type=MERGE)

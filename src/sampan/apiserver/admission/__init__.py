@@ -64,7 +64,7 @@ def build(
             NodeRestriction(cache),
             TaintNodesByCondition(),
             PodSecurity(cache),
-            Priority(),
+            Priority(cache),
             DefaultTolerationSeconds(),
             DefaultIngressClass(cache),
             DRAAdminAccess(cache),

@@ -1,20 +1,34 @@
-"""A pod's priority is its class's. PriorityClasses are not served yet: the two that every cluster has are known."""
+"""A pod's priority is its class's; one class at most is the default. Pods can name the two that every cluster has."""
 
 from __future__ import annotations
 
+from sampan.api.priority_classes import SYSTEM
+from sampan.api.resources import PRIORITYCLASSES
 from sampan.apiserver.admission.plugin import Plugin, refuse
-from sampan.apiserver.types import Attributes
+from sampan.apiserver.types import Attributes, ReadCache
 
-SYSTEM_CLASSES = {"system-cluster-critical": 2000000000, "system-node-critical": 2000001000}
 _PREEMPTION = "PreemptLowerPriority"
 
 
 class Priority(Plugin):
-    resources = frozenset(("pods",))
+    resources = frozenset(("pods", PRIORITYCLASSES.key_stem))
+
+    def __init__(self, cache: ReadCache) -> None:
+        self._cache = cache
+
+    async def validate(self, attributes: Attributes) -> None:
+        klass = attributes.obj
+        if attributes.resource is not PRIORITYCLASSES or klass is None or not klass.get("globalDefault"):
+            return
+        for other in self._cache.list(PRIORITYCLASSES):
+            name = other["metadata"]["name"]
+            if other.get("globalDefault") and name != klass["metadata"].get("name"):
+                why = f"PriorityClass {name} is already marked as default. Only one default can exist"
+                raise refuse(attributes, why)
 
     async def mutate(self, attributes: Attributes) -> None:
         pod, old = attributes.obj, attributes.old
-        if attributes.subresource or pod is None:
+        if attributes.resource is PRIORITYCLASSES or attributes.subresource or pod is None:
             return
         spec = pod.setdefault("spec", {})
         if attributes.operation == "UPDATE" and old is not None:
@@ -26,9 +40,9 @@ class Priority(Plugin):
         if attributes.operation != "CREATE":
             return
         name = spec.get("priorityClassName") or ""
-        if name and name not in SYSTEM_CLASSES:
+        if name and name not in SYSTEM:
             raise refuse(attributes, f"no PriorityClass with name {name} was found")
-        self._compute(attributes, SYSTEM_CLASSES.get(name, 0))
+        self._compute(attributes, SYSTEM.get(name, 0))
 
     def _compute(self, attributes: Attributes, priority: int) -> None:
         assert attributes.obj is not None
