@@ -12,7 +12,6 @@ import pytest
 
 from sampan.cluster import processes, teardown
 from sampan.cluster.errors import ClusterError
-from sampan.linux.syscalls import CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC, mount, unshare
 from sampan.network import namespaces
 from tests.cluster.test_lifecycle import SAMPAN
 
@@ -92,27 +91,3 @@ def test_a_name_that_begins_another_name_is_not_taken_for_it(
         (tmp_path / name).touch()
     assert list(teardown._nodes_left("a")) == ["node-1", "node-10"]
     assert list(teardown._nodes_left("a-b")) == ["node-1"]
-
-
-def test_nothing_is_deleted_through_a_bind_mount_of_the_same_file_system(tmp_path: Path) -> None:
-    users, state = tmp_path / "users", tmp_path / "state"
-    users.mkdir()
-    (users / "data").write_text("precious")
-    (state / "nodes" / "volume").mkdir(parents=True)
-    (state / "cluster.json").write_text("{}")
-
-    def remove() -> None:
-        unshare(CLONE_NEWNS)
-        mount("none", "/", flags=MS_REC | MS_PRIVATE)
-        mount(str(users), str(state / "nodes" / "volume"), flags=MS_BIND)
-        teardown.remove_tree(state)
-
-    with pytest.raises(
-        OSError, match=f"{state}/nodes/volume is still a mount: unmount it, then delete again"
-    ):
-        namespaces.run_forked(remove)
-    assert (users / "data").read_text() == "precious"
-    assert (state / "cluster.json").exists(), "all or nothing"
-    teardown.remove_tree(state)
-    assert not state.exists()
-    assert (users / "data").read_text() == "precious"

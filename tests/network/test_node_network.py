@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sampan.linux.syscalls import unmount
+from sampan.linux.mounts import is_mount_point
+from sampan.linux.syscalls import CLONE_NEWNS, MS_REC, MS_SLAVE, mount, unmount, unshare
 from sampan.network import host, namespaces
 from sampan.network.netlink import in_namespace
 from sampan.network.pods import RoutedPodNetwork, link_name
@@ -137,3 +138,21 @@ def test_namespaces_are_kept_and_made_only_once(nodes: Nodes) -> None:
 
 def test_a_route_of_the_host_that_overlaps_is_named(nodes: Nodes) -> None:
     assert host.overlapping([f"{SUBNET}.0/25", "198.51.100.0/24"]) == {f"{SUBNET}.0/25": f"{SUBNET}.0/24"}
+
+
+def test_namespaces_are_kept_from_within_a_mount_namespace_too(tmp_path: Path) -> None:
+    """As a service with PrivateTmp has one; made many times, for the ids that the kernel gives out are not in order."""
+
+    def work() -> None:
+        unshare(CLONE_NEWNS)
+        mount("none", "/", flags=MS_REC | MS_SLAVE)
+        namespaces.prepare_directories(tmp_path / "ns")
+        for number in range(12):
+            netns = namespaces.NETNS_DIRECTORY / f"t-net-{os.getpid()}-{number}"
+            try:
+                namespaces.create(netns, tmp_path / "ns" / f"{number}", sysctls={})
+                assert is_mount_point(tmp_path / "ns" / f"{number}")
+            finally:
+                namespaces.remove(netns, tmp_path / "ns" / f"{number}")
+
+    namespaces.run_forked(work)

@@ -14,12 +14,14 @@ import pytest
 
 from sampan.api.errors import Object
 from sampan.api.resources import CONFIGMAPS, SECRETS
+from sampan.linux.syscalls import MS_BIND, mount
 from sampan.node.volumes.atomic_writer import AtomicWriter, FileContent
 from sampan.node.volumes.host_path import HostPath
 from sampan.node.volumes.pod_volumes import PodVolumes, remove_pod_directory
 from sampan.node.volumes.subpath import SubPathFailure, prepare_subpath, release_subpath
 from sampan.node.volumes.tmpfs import is_mount
 from sampan.node.volumes.types import VolumeContext, VolumeFailure
+from tests.linux.test_mounts import make_deep
 from tests.node.fakes import FakeClient
 from tests.node.harness import Node
 
@@ -389,3 +391,46 @@ async def test_a_running_pod_sees_changes(node: Node) -> None:
     node.client.graceful_delete("default", "web")
     await node.until_left(pod["metadata"]["uid"])
     assert len(node.agent._objects) == 0
+
+
+@root
+@needs_root
+async def test_the_end_of_a_volume_never_reaches_what_was_mounted_into_it(
+    volumes: Volumes, tmp_path: Path
+) -> None:
+    """As a container does whose mounts spread to the node (mountPropagation Bidirectional)."""
+    pod = volumes.of({"name": "v", "emptyDir": {}})
+    assert await pod.set_up() == {}
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "data").write_text("precious")
+    point = volumes.path("empty-dir", "v") / "inner"
+    point.mkdir()
+    mount(str(tmp_path / "host"), str(point), flags=MS_BIND)
+    pod.tear_down()
+    assert not volumes.directory.exists()
+    assert (tmp_path / "host" / "data").read_text() == "precious"
+
+
+async def test_a_volume_as_deep_as_any_container_can_make_it_goes(volumes: Volumes) -> None:
+    pod = volumes.of({"name": "v", "emptyDir": {}})
+    assert await pod.set_up() == {}
+    make_deep(volumes.path("empty-dir", "v") / "deep", 3000)
+    pod.tear_down()
+    assert not volumes.directory.exists()
+
+
+async def test_names_with_a_nul_are_refused(volumes: Volumes) -> None:
+    volumes.config_map("settings", a="1")
+    items = [{"key": "a", "path": "x\0y"}]
+    pod = volumes.of(
+        {"name": "v", "configMap": {"name": "settings", "items": items}},
+        {"name": "w", "hostPath": {"path": "/tmp/x\0y"}},
+        {"name": "x", "emptyDir": {}},
+    )
+    assert await pod.set_up() == {
+        "v": "invalid path: 'x\\x00y'",
+        "w": "hostPath '/tmp/x\\x00y' must not contain '..' or a NUL",
+    }
+    mounts = [{"name": "x", "mountPath": "/x", "subPath": "a\0/../../.."}]
+    with pytest.raises(VolumeFailure):
+        pod.mounts({"name": "c", "volumeMounts": mounts}, {})

@@ -6,13 +6,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from pathlib import Path
 
 from sampan.cluster import config as configuration
 from sampan.cluster import kubeconfig, link, processes
 from sampan.cluster.config import RUN, STATE, ClusterConfig
 from sampan.cluster.errors import ClusterError
+from sampan.linux.mounts import remove_tree, unmount_below
 from sampan.linux.syscalls import unmount
 from sampan.network import host, namespaces
 
@@ -99,31 +99,3 @@ def _forget_network(config: ClusterConfig) -> None:
     unmount(str(config.run_directory / "ns"))
     host.remove(config.bridge, [config.node_host_link(n) for n in config.nodes])
     host.remove_masquerade(config.masquerade_table)
-
-
-def unmount_below(directory: Path) -> None:
-    """Unmount everything below a directory, innermost first."""
-    for point in sorted(_mounts_below(directory), reverse=True):
-        unmount(point)
-
-
-def _mounts_below(directory: Path) -> list[str]:
-    with open("/proc/self/mountinfo") as f:
-        points = [line.split(" ", 5)[4].encode().decode("unicode_escape") for line in f]
-    return [point for point in points if point.startswith(f"{directory}/")]
-
-
-def remove_tree(directory: Path) -> None:
-    """Remove a directory, refusing to cross into a mount that is still there."""
-    if not directory.exists():
-        return
-    # A bind mount of the same file system has the same device, so the kernel's own list is asked too.
-    for point in _mounts_below(directory):
-        raise OSError(f"{point} is still a mount: unmount it, then delete again")
-    device = directory.lstat().st_dev
-    for path, directories, _ in os.walk(directory):
-        for name in directories:
-            inner = Path(path, name)
-            if not inner.is_symlink() and inner.lstat().st_dev != device:
-                raise OSError(f"{inner} is still a mount: unmount it, then delete again")
-    shutil.rmtree(directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 CLONE_FS = 0x00000200
@@ -50,14 +51,21 @@ def _checked(result: int, path: str = "") -> int:
     return result
 
 
+def _text(text: str) -> bytes:
+    """As the kernel takes it: C would end it at a NUL, and do something else than was asked."""
+    if "\0" in text:
+        raise OSError(errno.EINVAL, "a NUL in a name", text)
+    return os.fsencode(text)
+
+
 def mount(source: str, target: str, type: str = "", flags: int = 0, data: str = "") -> None:
     _checked(
         _libc.mount(
-            source.encode(),
-            target.encode(),
+            _text(source),
+            _text(target),
             type.encode() or None,
             ctypes.c_ulong(flags),
-            data.encode() or None,
+            _text(data) or None,
         ),
         target,
     )
@@ -67,7 +75,7 @@ def unmount(target: str) -> None:
     """Take a mount away, at once and whoever still looks into it; nothing happens where there is none. A symlink is
     not followed."""
     try:
-        _checked(_libc.umount2(target.encode(), MNT_DETACH | UMOUNT_NOFOLLOW), target)
+        _checked(_libc.umount2(_text(target), MNT_DETACH | UMOUNT_NOFOLLOW), target)
     except OSError as error:
         if error.errno not in (2, 22):  # ENOENT, EINVAL: not there, not a mount
             raise
@@ -86,7 +94,7 @@ def setns(descriptor: int, kind: int) -> None:
 def filesystem_type(path: str) -> int:
     """The magic number of the filesystem at `path` (statfs f_type)."""
     buffer = (ctypes.c_long * 32)()
-    _checked(_libc.statfs(path.encode(), ctypes.byref(buffer)), path)
+    _checked(_libc.statfs(_text(path), ctypes.byref(buffer)), path)
     return buffer[0]
 
 
@@ -94,5 +102,5 @@ def open_in_root(root: int, path: str, flags: int) -> int:
     """Open `path` as a process would whose root is the directory descriptor `root`: no link leads out of it."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
     return _checked(
-        int(_libc.syscall(_SYS_OPENAT2, root, path.encode(), ctypes.byref(how), ctypes.sizeof(how))), path
+        int(_libc.syscall(_SYS_OPENAT2, root, _text(path), ctypes.byref(how), ctypes.sizeof(how))), path
     )

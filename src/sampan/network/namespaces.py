@@ -7,10 +7,12 @@ a process with a single thread: it forks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sampan.linux.mounts import is_mount_point
 from sampan.linux.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -31,13 +33,6 @@ NETNS_DIRECTORY = Path("/run/netns")
 def bind(source: str, target: str) -> None:
     """A bind mount of one file or directory."""
     mount(source, target, flags=MS_BIND)
-
-
-def is_mount(path: Path) -> bool:
-    """Whether something is mounted exactly at `path`, files included (`os.path.ismount` sees directories only)."""
-    name = str(path)
-    with open("/proc/self/mountinfo") as f:
-        return any(line.split(" ", 5)[4] == name for line in f)
 
 
 def run_forked(work: Callable[[], None]) -> None:
@@ -69,11 +64,11 @@ def prepare_directories(mounts: Path) -> None:
     """Make /run/netns as `ip netns` wants it, and `mounts` a place where mount namespaces may be kept (they cannot
     be on a mount that is shared)."""
     NETNS_DIRECTORY.mkdir(mode=0o755, exist_ok=True)
-    if not is_mount(NETNS_DIRECTORY):
+    if not is_mount_point(NETNS_DIRECTORY):
         bind(str(NETNS_DIRECTORY), str(NETNS_DIRECTORY))
         mount("", str(NETNS_DIRECTORY), flags=MS_SHARED | MS_REC)
     mounts.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not is_mount(mounts):
+    if not is_mount_point(mounts):
         bind(str(mounts), str(mounts))
     mount("", str(mounts), flags=MS_PRIVATE)
 
@@ -84,8 +79,22 @@ def create(netns: Path, mntns: Path, *, sysctls: Mapping[str, str], hide: tuple[
     The mount namespace follows the host's mounts but not the other way round; what is mounted at `hide` is not seen
     in it. `sysctls` are set in the new network namespace.
     """
-    if is_mount(netns) and is_mount(mntns):
+    if is_mount_point(netns) and is_mount_point(mntns):
         return
+    # A mount namespace can be kept only in one with a lower id, lest they hold each other; from 6.18 on, the kernel
+    # gives ids out in blocks to its processors. The one that ours was made on gives a higher one for certain.
+    processors = sorted(os.sched_getaffinity(0))
+    for processor in (None, *processors):
+        try:
+            return _create(netns, mntns, sysctls, hide, processor)
+        except OSError as e:
+            if e.errno != errno.EINVAL or processor == processors[-1]:
+                raise
+
+
+def _create(
+    netns: Path, mntns: Path, sysctls: Mapping[str, str], hide: tuple[str, ...], processor: int | None
+) -> None:
     remove(netns, mntns)
     for path in (netns, mntns):
         path.touch(mode=0o400)
@@ -94,6 +103,8 @@ def create(netns: Path, mntns: Path, *, sysctls: Mapping[str, str], hide: tuple[
     if pid == 0:
         status = 1
         try:
+            if processor is not None:
+                os.sched_setaffinity(0, {processor})
             unshare(CLONE_NEWNET | CLONE_NEWNS)
             mount("", "/", flags=MS_SLAVE | MS_REC)
             for hidden in hide:

@@ -104,7 +104,7 @@ def own_mounts() -> Iterator[None]:
         os.chdir(home)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def rootfs() -> Iterator[str]:
     if os.geteuid():
         pytest.skip("needs root")

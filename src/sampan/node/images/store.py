@@ -16,13 +16,13 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sampan.linux.mounts import remove_tree
 from sampan.node.images import unpack
 from sampan.node.images.types import Image, ImageConfig, ImageError
 
@@ -112,7 +112,7 @@ class ImageStore:
             used = {layer for i in self._images.values() for layer in i.layers}
             for directory in self._layers.iterdir():
                 if str(directory / "fs") not in used:
-                    shutil.rmtree(directory, ignore_errors=True)
+                    remove_tree(directory)
             return True
 
     async def add_layer(self, below: Sequence[str], diff_id: str, tar: Path) -> str:
@@ -135,7 +135,7 @@ class ImageStore:
             with contextlib.suppress(OSError):  # ENOTEMPTY: another process was first
                 (work / "layer").rename(final)
         finally:
-            await asyncio.to_thread(shutil.rmtree, work, True)
+            await asyncio.to_thread(remove_tree, work)
         return chain
 
     def adopt_layer(self, below: Sequence[str], tree: Path, diff_id: str) -> str:

@@ -6,15 +6,17 @@ the whole state.
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from sampan.linux.mounts import remove_tree
 from sampan.node.runtime.process import ProcessId
 from sampan.node.runtime.types import (
     ContainerConfig,
@@ -25,6 +27,7 @@ from sampan.node.runtime.types import (
     SandboxStatus,
 )
 
+log = logging.getLogger(__name__)
 NO_PROCESS = ProcessId(0, 0, "")
 
 
@@ -145,4 +148,7 @@ class Shelf:
         with suppress(FileNotFoundError):
             # First the record: what is half removed must not be taken up again.
             os.unlink(f"{self.directory(id)}/record.json")
-        shutil.rmtree(self.directory(id), ignore_errors=True)
+        try:
+            remove_tree(Path(self.directory(id)))
+        except OSError as e:
+            log.warning("%s; the next start tries again", e)

@@ -39,7 +39,7 @@ Payload = Mapping[str, FileContent]
 def checked_path(path: str) -> str:
     """`path` if it stays inside the volume. Raises VolumeFailure."""
     parts = path.split("/")
-    if not path or path.startswith("/") or ".." in parts or path.startswith(".."):
+    if not path or path.startswith("/") or ".." in parts or path.startswith("..") or "\0" in path:
         raise VolumeFailure(f"invalid path: {path!r}")
     return path
 

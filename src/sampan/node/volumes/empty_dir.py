@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import Any
 
 from sampan.api import quantity
+from sampan.linux.mounts import remove_tree
 from sampan.node import pods
 from sampan.node.volumes.tmpfs import is_mount, mount_tmpfs, unmount_tmpfs
 from sampan.node.volumes.types import VolumeContext, VolumeFailure
@@ -41,7 +41,7 @@ class EmptyDir:
 
     def tear_down(self) -> None:
         unmount_tmpfs(self.path)
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
 
     def _size(self) -> int:
         """The least of the volume's limit, the pod's memory limit and the machine's memory."""

@@ -27,8 +27,8 @@ class HostPath:
         self._type = source.get("type") or ""
 
     async def set_up(self) -> None:
-        if ".." in self.path.parts:
-            raise VolumeFailure(f"hostPath {self.path} must not contain '..'")
+        if ".." in self.path.parts or "\0" in str(self.path):
+            raise VolumeFailure(f"hostPath {str(self.path)!r} must not contain '..' or a NUL")
         if not self._type:
             # As container runtimes do for a mount whose source is missing.
             if not self.path.exists():

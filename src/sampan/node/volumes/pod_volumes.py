@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from sampan.api.errors import Object, StatusError
 from sampan.client.types import ConnectionLost
-from sampan.linux.syscalls import unmount
+from sampan.linux.mounts import remove_tree, unmount_below
 from sampan.node import pods
 from sampan.node.environment import expand
 from sampan.node.runtime.types import Mount
@@ -130,7 +128,9 @@ class PodVolumes:
         return out
 
     def tear_down(self) -> None:
-        """Remove every volume and the pod's directory; the containers must have ended."""
+        """Remove every volume and the pod's directory; the containers must have ended. Raises OSError."""
+        # First of all: a container may have mounted something of the node's inside a volume (Bidirectional).
+        unmount_below(self._directory)
         for volume in self._volumes.values():
             volume.tear_down()
         remove_pod_directory(self._directory)
@@ -169,27 +169,6 @@ def _plugin(kind: str) -> str:
 
 
 def remove_pod_directory(directory: Path) -> None:
-    """Unmount whatever is mounted below a pod's directory, then remove it. Never looks through a mount or a link."""
-    for mounted in reversed(_mounts_below(directory)):
-        unmount(mounted)
-    if not directory.exists():
-        return
-    if _mounts_below(directory):
-        raise OSError(f"{directory} still has mounts")
-    shutil.rmtree(directory, ignore_errors=True)
-    # rmtree's own removal can lose a race with a process that just ended; what is left is found at the next start.
-    if directory.exists():
-        log.warning("%s could not be removed", directory)
-
-
-def _mounts_below(directory: Path) -> list[str]:
-    prefix = os.path.realpath(directory) + "/"
-    found = []
-    with open("/proc/self/mountinfo") as lines:
-        for line in lines:
-            point = line.split(" ", 5)[4]
-            if "\\" in point:
-                point = point.encode().decode("unicode_escape")
-            if point.startswith(prefix):
-                found.append(point)
-    return found
+    """Unmount whatever is mounted below a pod's directory, then remove it. Raises OSError."""
+    unmount_below(directory)
+    remove_tree(directory)

@@ -6,12 +6,12 @@ secret is kept in memory.
 
 from __future__ import annotations
 
-import shutil
 import time
 from abc import abstractmethod
 from typing import Any
 
 from sampan.api.resources import CONFIGMAPS, SECRETS
+from sampan.linux.mounts import remove_tree
 from sampan.node.volumes.atomic_writer import AtomicWriter, FileContent
 from sampan.node.volumes.sources import DEFAULT_MODE, TokenSource, downward_files, object_files
 from sampan.node.volumes.tmpfs import mount_tmpfs, unmount_tmpfs
@@ -46,7 +46,7 @@ class ContentVolume:
 
     def tear_down(self) -> None:
         unmount_tmpfs(self.path)
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
 
 
 class ConfigMapVolume(ContentVolume):
