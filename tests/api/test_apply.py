@@ -291,8 +291,8 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}
                 },
             },
         ),
-        # A list that is applied empty is nobody's; a map is.
-        ([("a", _dep(**_con()))], _dep(**_con()), {}),
+        # A list that is applied empty says nothing; an empty map is there, and owned.
+        ([("a", _dep(**_con()))], _dep(template={"spec": {}}), {}),
         ([("a", of("ConfigMap", data={}))], of("ConfigMap", data={}), {"a": {".data"}}),
         # An atomic list is one value.
         (

@@ -73,6 +73,8 @@ def test_json_patch(doc: Any, ops: Any, expected: Any) -> None:
             "error in remove for path: '/l/0': Unable to access invalid index",
         ),
         ([{"op": "replace", "path": "", "value": 3}], 422, "not an object"),
+        ([{"op": "remove", "path": ""}], 422, "not an object"),
+        ([{"op": "remove", "path": ""}, {"op": "add", "path": "/a", "value": 1}], 422, "doc is missing path"),
         ([{"op": "test", "path": "/a"}] * 10_001, 413, "maximum operations"),
     ],
 )

@@ -48,7 +48,7 @@ CASES: list[tuple[str, str, Any, dict[str, str]]] = [
     ("POST", f"{NS}/pods", {"metadata": {"name": "q"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}, {}),
     ("POST", f"{NS}/services", {"metadata": {"name": "t"}, "spec": {"type": "NodePort", "ports": [{"port": 1}]}}, {}),
     ("PUT", f"{DEPLOYMENTS}/web", {**DEPLOYMENT, "spec": {**DEPLOYMENT["spec"], "replicas": 2}}, {}),  # type: ignore[dict-item]
-    ("PUT", "/apis/coordination.k8s.io/v1/namespaces/default/leases/l", {"spec": {}}, {}),
+    ("PUT", "/apis/coordination.k8s.io/v1/namespaces/default/leases/l", {"metadata": {"name": "l"}, "spec": {}}, {}),
     ("PATCH", f"{DEPLOYMENTS}/web", {"spec": {"replicas": 2}}, MERGE),
     ("PATCH", f"{DEPLOYMENTS}/web", {"spec": {"replicas": 2}}, {"content_type": "application/strategic-merge-patch+json"}),
     ("PATCH", f"{DEPLOYMENTS}/web", [{"op": "replace", "path": "/spec/replicas", "value": 2}], {"content_type": "application/json-patch+json"}),

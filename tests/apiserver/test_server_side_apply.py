@@ -104,6 +104,20 @@ async def test_refused_and_nothing_is_made(api: Api, change: Any, status: int, m
     assert (await api("GET", f"{NS}/configmaps/c")).status == 404
 
 
+async def test_nulls(api: Api) -> None:
+    """In a struct a null takes the value away; in a map of texts it is the empty text, as everywhere in Kubernetes."""
+    made = await apply(api, f"{DEPLOYMENTS}/web", {**deployment(minReadySeconds=3), "metadata": None})
+    assert made.status == 201
+    config = deployment(minReadySeconds=None)
+    config["metadata"]["annotations"] = {"a": None}
+    config["spec"]["selector"]["matchExpressions"] = None
+    out = (await apply(api, f"{DEPLOYMENTS}/web", config)).json
+    assert "minReadySeconds" not in out["spec"]
+    assert out["metadata"]["annotations"] == {"a": ""}
+    assert out["spec"]["selector"] == {"matchLabels": {"app": "web"}}
+    assert "f:minReadySeconds" in out["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]
+
+
 async def test_resource_version_is_a_precondition(api: Api) -> None:
     made = (await apply(api, f"{NS}/configmaps/c", config_map(a="1"))).json
     await apply(api, f"{NS}/configmaps/c", config_map(a="2"))

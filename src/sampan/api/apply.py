@@ -108,7 +108,9 @@ class _Applying:
         mine: Fields = (self._before or {}).get("fieldsV1") or {}
         if field_set.difference(mine, wanted):
             assert self._before is not None
-            merged = self._pruned(merged, mine, self._before.get("apiVersion") or "")
+            pruned = self._pruned(merged, mine, self._before.get("apiVersion") or "")
+            # Once more, for what is wanted empty and went with its last part.
+            merged = typed.merge(self._node, pruned, self._config)
         comparisons = Comparisons(
             self._node, base, merged, self._me.api_version, self._kind, self._me.subresource
         )

@@ -62,7 +62,7 @@ def parse_patch(body: bytes) -> tuple[Any, list[str]]:
     _refuse_size(body)
     try:
         value = _decode(body)
-    except msgspec.DecodeError as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise bad_request(f"error decoding patch: {_said(body, str(problem))}") from None
     except RecursionError:
         raise bad_request("error decoding patch: exceeded max depth") from None
@@ -118,7 +118,7 @@ def _object(value: Any) -> Object:
 def _json(body: bytes, duplicates: bool) -> tuple[Object, list[str]]:
     try:
         obj = _object(_decode(body))
-    except msgspec.DecodeError as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise bad_request(
             f"couldn't get version/kind; json parse error: {_said(body, str(problem))}"
         ) from None

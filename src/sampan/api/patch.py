@@ -47,7 +47,7 @@ def json_patch(doc: Object, ops: Any) -> Object:
     patching = _JsonPatching(doc)
     for op in ops:
         patching.operate(op)
-    out = patching.holder[""]
+    out = patching.holder.get("")
     if not isinstance(out, dict):
         raise _unprocessable("the patched document is not an object")
     _refuse_depth(out)

@@ -355,8 +355,20 @@ def merge(node: Node | None, live: Any, config: Any) -> Any:
         present = elements(node, items)
         if present is None:
             items, present = [], []
+        if not wanted and not items:
+            # Of a list with parts an empty one says nothing, and is not kept.
+            return None
         return _merge_items(node, present, items, wanted, config)
-    return config
+    return _bare(config)
+
+
+def _bare(value: Any) -> Any:
+    """A value that is owned as a whole, without the nulls in it."""
+    if value.__class__ is dict:
+        return {k: _bare(v) for k, v in value.items() if v is not None}
+    if value.__class__ is list:
+        return [_bare(v) for v in value]
+    return value
 
 
 def _atomic(node: Node | None) -> bool:

@@ -25,7 +25,7 @@ from sampan.api.resources import Resource, hub
 from sampan.apiserver import preparation
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.records import Record
-from sampan.apiserver.registry import Conflict, Registry, check_namespace
+from sampan.apiserver.registry import Conflict, Registry, check_name, check_namespace
 from sampan.apiserver.views import ObjectView, View
 from sampan.client.types import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
@@ -83,10 +83,7 @@ class Patching:
         row = hub(resource)
         _check_patched(view, patch, face, writing, duplicates)
         metadata = face["metadata"]
-        if metadata.get("name") != record.name:
-            raise bad_request(
-                f"the name of the object ({metadata.get('name', '')}) does not match the name on the URL ({record.name})"
-            )
+        check_name(metadata, record.name)
         check_namespace(resource, record.namespace, metadata)
         self._registry.check_preconditions(row, record, metadata, metadata.get("resourceVersion") or "")
         return await self._registry.replace(
@@ -132,10 +129,8 @@ class Patching:
         preparation.check_type(view.definition, view.api_version, view.kind, config, writing)
         metadata = config["metadata"]
         check_namespace(resource, namespace, metadata)
-        if metadata.setdefault("name", name) != name:
-            raise bad_request(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
-            )
+        metadata.setdefault("name", name)
+        check_name(metadata, name)
         # A null has a meaning here: it is owned, and takes the value away.
         _put_back_nulls(config, given)
         return config
@@ -189,11 +184,11 @@ def _applied(view: View, live: Object | None, config: Object, writing: Writing) 
 
 
 def _put_back_nulls(checked: Any, given: Any) -> None:
-    """Give a configuration, whose type check took the nulls out, back those that it had."""
+    """Give a configuration, whose type check took the nulls out of its structs, back those that it had."""
     if isinstance(given, dict) and isinstance(checked, dict):
         for name, value in given.items():
             if value is None:
-                checked[name] = None
+                checked.setdefault(name, None)
             elif isinstance(value, dict | list):
                 _put_back_nulls(checked.get(name), value)
     elif isinstance(given, list) and isinstance(checked, list):

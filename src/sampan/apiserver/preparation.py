@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sampan.api import conversion, decoding, defaults, managed_fields, schema, strategy, support, validation
-from sampan.api.errors import FieldError, Object, StatusError, bad_request, invalid
+from sampan.api.errors import FieldError, Object, StatusError, bad_request, invalid, show
 from sampan.api.objects import new_uid, now
 from sampan.api.resources import CERTIFICATESIGNINGREQUESTS, Resource, hub
 from sampan.apiserver.types import User
@@ -50,7 +50,13 @@ def check_type(
 ) -> None:
     """Hold `obj` against its type, in place: identity, types of values, unknown and duplicate fields as the request's
     fieldValidation wants. Raises StatusError 400."""
-    given_version, given_kind = obj.get("apiVersion") or api_version, obj.get("kind") or kind
+    given_version, given_kind = obj.get("apiVersion"), obj.get("kind")
+    for name, given in (("apiVersion", given_version), ("kind", given_kind)):
+        if given is not None and not isinstance(given, str):
+            raise bad_request(
+                f"couldn't get version/kind; json parse error: {name} is a text, not {show(given)[:80]}"
+            )
+    given_version, given_kind = given_version or api_version, given_kind or kind
     if given_version != api_version:
         raise bad_request(
             f"the API version in the data ({given_version}) does not match the expected API version ({api_version})"
