@@ -199,7 +199,7 @@ def test_other_warnings() -> None:
         (resources.JOBS, {"spec": {"completionMode": "Indexed", "completions": 100_001, "parallelism": 10_001}},
          "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4"),
         (resources.CRONJOBS, {"spec": {"schedule": "TZ=UTC * * * * *"}}, "cannot use TZ or CRON_TZ in spec.schedule"),
-        (resources.PODDISRUPTIONBUDGETS, {}, "no pod that it selects can be evicted"),
+        (resources.PODDISRUPTIONBUDGETS, {}, "no running pod that it selects can be evicted"),
     ],
 )  # fmt: skip
 def test_warnings_of_workloads(resource: resources.Resource, obj: Object, warning: str) -> None:

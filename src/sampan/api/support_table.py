@@ -294,7 +294,9 @@ SERVICE: dict[str, Support] = {
 }
 
 _NO_PODS = "{} is stored, but its controller does not run here yet: no pods are made"
-_NO_BUDGET = "{} is stored, but its controller does not run here yet: no pod that it selects can be evicted"
+_NO_BUDGET = (
+    "{} is stored, but its controller does not run here yet: no running pod that it selects can be evicted"
+)
 _NO_STORAGE = "{} is stored, but no volumes are provisioned or attached here yet"
 _NO_DEVICES = "{} is stored, but dynamic resource allocation is not implemented"
 _BATCH, _NETWORKING, _STORAGE_GROUP, _RESOURCE = (
