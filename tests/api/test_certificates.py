@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from sampan.api import certificate_requests, managed_fields, selectors, strategy, tables, validation
+from sampan.api import certificate_requests, managed_fields, protobuf, selectors, strategy, tables, validation
 from sampan.api.errors import Object
 from sampan.api.objects import deep_copy
 from sampan.api.resources import CERTIFICATESIGNINGREQUESTS as CSRS
 from tests.transport.authority import Authority
 
+from .test_protobuf import envelope, field
 from .test_validation import changed, problems, ready
 
 NODE_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -254,3 +255,18 @@ def test_they_are_selected_by_their_signer() -> None:
     selector = selectors.parse_fields(CSRS, f"spec.signerName={NODE_CLIENT}")
     assert selector.matches(selectors.fields_of(CSRS, csr(NODE_CLIENT)))
     assert not selector.matches(selectors.fields_of(CSRS, csr()))
+
+
+def test_a_request_as_go_clients_send_it() -> None:
+    pem = base64.b64decode(request())
+    spec = field(1, pem) + field(5, "client auth") + field(7, "example.com/mine") + field(8, 3600)
+    decided = field(1, "Approved") + field(6, "True") + field(2, "R")
+    raw = field(1, field(1, "jane")) + field(2, spec) + field(3, field(1, decided))
+    got = protobuf.decode(envelope("certificates.k8s.io/v1", "CertificateSigningRequest", raw))
+    assert got["spec"] == {
+        "request": request(),
+        "usages": ["client auth"],
+        "signerName": "example.com/mine",
+        "expirationSeconds": 3600,
+    }
+    assert got["status"]["conditions"] == [{"type": "Approved", "status": "True", "reason": "R"}]

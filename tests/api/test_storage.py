@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sampan.api import deprecations, strategy, support, tables, validation
+from sampan.api import deprecations, protobuf, strategy, support, tables, validation
 from sampan.api.errors import Object
 from sampan.api.objects import deep_copy
 from sampan.api.resources import (
@@ -22,6 +22,7 @@ from sampan.api.resources import (
     Resource,
 )
 
+from .test_protobuf import envelope, field
 from .test_validation import changed, problems, ready
 
 PV: Object = {
@@ -164,6 +165,8 @@ CASES: list[tuple[Resource, Object, str, object, list[str]]] = [
     (CSIDRIVERS, DRIVER, "spec/fsGroupPolicy", "All", ['spec.fsGroupPolicy: Unsupported value: "All": supported values: "File", "None", "ReadWriteOnceWithFSType"']),
     (CSIDRIVERS, DRIVER, "spec/tokenRequests/0/expirationSeconds", 599, ["spec.tokenRequests[0].expirationSeconds: Invalid value: 599: may not specify a duration less than 10 minutes"]),
     (CSIDRIVERS, DRIVER, "spec/tokenRequests", [{"audience": ""}, {"audience": ""}], ['spec.tokenRequests[1].audience: Duplicate value: ""']),
+    (CSIDRIVERS, DRIVER, "spec/serviceAccountTokenInSecrets", True, []),
+    (CSIDRIVERS, {"metadata": {"name": "d"}, "spec": {}}, "spec/serviceAccountTokenInSecrets", True, ["spec.serviceAccountTokenInSecrets: Forbidden: may be set only when tokenRequests is"]),
     (CSIDRIVERS, DRIVER, "spec/volumeLifecycleModes", ["Forever"], ['spec.volumeLifecycleModes: Unsupported value: "Forever": supported values: "Persistent", "Ephemeral"']),
     (CSIDRIVERS, DRIVER, "spec/nodeAllocatableUpdatePeriodSeconds", 9, ["spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 9: must be greater than or equal to 10 seconds"]),
     (CSISTORAGECAPACITIES, CAPACITY, "storageClassName", "", ['storageClassName: Invalid value: "": a lowercase RFC 1123 subdomain']),
@@ -373,3 +376,26 @@ def test_warnings(resource: Resource, base: Object, path: str, value: object, ex
     given = ready(resource, changed(base, path, value))
     assert list(deprecations.of(resource, given)) == expected
     assert set(expected) <= set(support.unsupported(resource, given)[0])
+
+
+def test_a_volume_as_go_clients_send_it() -> None:
+    """The source of a volume is a message of its own on the wire, and none in JSON."""
+    capacity = field(1, "storage") + field(2, field(1, "1Gi"))
+    host = field(3, field(1, "/data") + field(2, "Directory"))
+    spec = (
+        field(1, capacity)
+        + field(2, host)
+        + field(3, "ReadWriteOnce")
+        + field(5, "Retain")
+        + field(8, "Block")
+    )
+    raw = field(1, field(1, "v")) + field(2, spec) + field(3, field(1, "Pending") + field(2, ""))
+    got = protobuf.decode(envelope("v1", "PersistentVolume", raw))
+    assert got["spec"] == {
+        "capacity": {"storage": "1Gi"},
+        "hostPath": {"path": "/data", "type": "Directory"},
+        "accessModes": ["ReadWriteOnce"],
+        "persistentVolumeReclaimPolicy": "Retain",
+        "volumeMode": "Block",
+    }
+    assert got["status"] == {"phase": "Pending"}

@@ -57,6 +57,44 @@ async def test_status_and_spec_are_written_apart(api: Api, path: str, spec: Any,
     assert [o["metadata"]["name"] for o in gone["items"]] == ["x"]
 
 
+WITHOUT_STATUS: list[tuple[str, Any]] = [
+    ("/api/v1/namespaces/default/limitranges", {"spec": {"limits": []}}),
+    (f"{STORAGE}/storageclasses", {"provisioner": "example.com/p"}),
+    (f"{STORAGE}/csidrivers", {"spec": {}}),
+    (f"{STORAGE}/csinodes", {"spec": {"drivers": []}}),
+    (f"{STORAGE}/namespaces/default/csistoragecapacities", {"storageClassName": "x"}),
+    (f"{STORAGE}/volumeattributesclasses", {"driverName": "d.example.com", "parameters": {"a": "b"}}),
+    (CLASSES, {"value": 1}),
+    ("/apis/node.k8s.io/v1/runtimeclasses", {"handler": "h"}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), WITHOUT_STATUS, ids=lambda v: str(v).rpartition("/")[2][:20])
+async def test_every_verb(api: Api, path: str, body: Any) -> None:
+    labels = {"metadata": {"name": "x", "labels": {"of": "test"}}}
+    made = await api.ok("POST", path, {**body, **labels})
+    stream = api.watch(f"{path}?watch=1&resourceVersion={made['metadata']['resourceVersion']}")
+    for media in (MERGE, "application/strategic-merge-patch+json"):
+        patch = {"metadata": {"annotations": {media.split("/")[1].split("-")[0]: "yes"}}}
+        await api.ok("PATCH", f"{path}/x", patch, content_type=media)
+        assert (await stream.next())["type"] == "MODIFIED"
+    applied = {
+        "apiVersion": made["apiVersion"],
+        "kind": made["kind"],
+        **body,
+        "metadata": {"name": "x", "labels": {"by": "me"}},
+    }
+    done = await api.ok(
+        "PATCH", f"{path}/x?fieldManager=me", applied, content_type="application/apply-patch+yaml"
+    )
+    assert done["metadata"]["labels"] == {"of": "test", "by": "me"}
+    assert await api.ok("PUT", f"{path}/x", done) == done
+    assert "status" not in done
+    assert (await api("GET", f"{path}/x/status")).status == 404
+    await api.ok("DELETE", f"{path}?labelSelector=by%3Dme")
+    assert (await api("GET", f"{path}/x")).status == 404
+
+
 async def test_a_request_for_a_certificate_says_who_made_it(api: Api) -> None:
     forged = csr(username="root", groups=["system:masters"], uid="1", extra={"a": ["b"]})
     rule = {"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests"], "verbs": ["*"]}

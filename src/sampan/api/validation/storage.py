@@ -203,6 +203,9 @@ def csi_driver(obj: Object) -> Problems:
     policies = ("File", "None", "ReadWriteOnceWithFSType")
     out += one_of("spec.fsGroupPolicy", spec.get("fsGroupPolicy"), policies, absent=True)
     out += _token_requests(spec.get("tokenRequests") or [])
+    if spec.get("serviceAccountTokenInSecrets") is not None and not spec.get("tokenRequests"):
+        detail = "may be set only when tokenRequests is"
+        out.append(forbidden_field("spec.serviceAccountTokenInSecrets", detail))
     for mode in spec.get("volumeLifecycleModes") or ():
         out += one_of("spec.volumeLifecycleModes", mode, _LIFECYCLES)
     if spec.get("seLinuxMount") is None:
