@@ -149,6 +149,14 @@ async def test_the_classes_of_the_system(api: Api) -> None:
     )
 
 
+async def test_flow_schemas_are_shown_as_requests_meet_them(api: Api) -> None:
+    table = await api.ok("GET", f"{FLOW}/flowschemas", accept="application/json;as=Table;v=v1;g=meta.k8s.io")
+    order = [(row["cells"][2], row["cells"][0]) for row in table["rows"]]
+    assert order == sorted(order)
+    assert (order[0], order[-1]) == ((1, "exempt"), (10000, "catch-all"))
+    assert len(order) == 13
+
+
 async def test_one_class_at_most_is_the_default(api: Api) -> None:
     first = await api.ok("POST", CLASSES, {"metadata": {"name": "first"}, "value": 1, "globalDefault": True})
     reply = await api("POST", CLASSES, {"metadata": {"name": "second"}, "value": 2, "globalDefault": True})

@@ -96,6 +96,7 @@ class Rendering:
         self, records: Sequence[Record], revision: int, continue_: str = "", remaining: int | None = None
     ) -> Sequence[bytes]:
         """A list of objects as the whole answer, in parts."""
+        records = self._ordered(records)
         start, end = self._frame(revision, continue_, remaining, bool(records))
         return [start, *self._parts(records), end] if records else [start, end]
 
@@ -108,6 +109,7 @@ class Rendering:
         remaining: int | None = None,
     ) -> tuple[Sequence[bytes], int]:
         """The same without holding the loop, and how many bytes it is."""
+        records = self._ordered(records)
         start, end = self._frame(revision, continue_, remaining, bool(records))
         parts = [start]
         size = len(start) + len(end)
@@ -125,6 +127,15 @@ class Rendering:
         await turns.each(records, self._step, add)
         parts.append(end)
         return parts, size
+
+    def _ordered(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The rows of some Tables are sorted by more than names."""
+        if self.form != "table":
+            return records
+        from sampan.api import tables
+
+        key = tables.order(self.resource)
+        return records if key is None else sorted(records, key=lambda r: key(r.glimpse()))
 
     @property
     def _separator(self) -> bytes:

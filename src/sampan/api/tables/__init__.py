@@ -92,11 +92,19 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Row]] = {
 }
 _OTHER = (core.CREATED_COLUMNS, core.created_row)
 _ROW_CONDITIONS: dict[str, Callable[[Object], list[Object]]] = {"pods": pods.row_conditions}
+_ORDER: dict[str, Callable[[Object], Any]] = {
+    "flowschemas.flowcontrol.apiserver.k8s.io": flowcontrol.flowschema_order
+}
 
 
 def columns(resource: Resource) -> tuple[Column, ...]:
     """The columns of a kind, the wide ones among them."""
     return _TABLES.get(resource.key_stem, _OTHER)[0]
+
+
+def order(resource: Resource) -> Callable[[Object], Any] | None:
+    """By what the rows of a list are sorted; None where they come as the objects do."""
+    return _ORDER.get(resource.key_stem)
 
 
 def render(

@@ -31,6 +31,11 @@ def flowschema_row(schema: Object, now: float) -> list[Any]:
     ]
 
 
+def flowschema_order(schema: Object) -> tuple[int, str]:
+    """As requests meet them."""
+    return section(schema, "spec").get("matchingPrecedence") or 0, name(schema)
+
+
 PRIORITYLEVEL_COLUMNS = (
     NAME,
     Column("Type", description="Whether its requests are limited."),
