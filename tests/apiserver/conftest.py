@@ -36,6 +36,7 @@ def config(**more: Any) -> Config:
         "static_tokens": {
             "admin": User("admin", "", (SYSTEM_MASTERS,)),
             "nobody": User("nobody", "", ()),
+            "other": User("other", "", ()),
         },
         **more,
     }

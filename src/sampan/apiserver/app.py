@@ -24,6 +24,8 @@ from sampan.apiserver.allocation.upkeep import Upkeep
 from sampan.apiserver.component_status import Check, ComponentStatuses
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
+from sampan.apiserver.flowcontrol.control import FlowControl
+from sampan.apiserver.flowcontrol.dangling import Dangling
 from sampan.apiserver.handlers import Handlers
 from sampan.apiserver.health import Health
 from sampan.apiserver.inprocess import InProcessClient
@@ -43,6 +45,10 @@ if TYPE_CHECKING:
     from sampan.apiserver.connect import NodeConnector
 
 log = logging.getLogger(__name__)
+
+
+_FLOWS = "api-priority-and-fairness-config-consumer-v1"
+"""The field manager of what priority and fairness writes."""
 
 
 class App:
@@ -79,6 +85,7 @@ class App:
         self._registry.admission = admission.build(self.config, self.cache, self.client(), authorizer)
         self._authenticator = authentication.build(self.config, self.cache)
         self._auditor = self._make_auditor()
+        self._flows = FlowControl(self.cache, self.config.max_requests_inflight)
         self._health = Health(
             {"ping": lambda: "", "log": lambda: "", "store": self._store_health},
             {"bootstrap": lambda: "" if self._ready else "not finished"},
@@ -97,6 +104,7 @@ class App:
             plain=self._plain,
             reviews=self._review,
             components=ComponentStatuses(self.components),
+            flows=self._flows,
             auditor=self._auditor,
         )
         upkeep = Upkeep(self.client(), self._store, self.cache, self._allocator, self.config)
@@ -109,6 +117,9 @@ class App:
             loop.create_task(upkeep.run(), name="api-allocation"),
             loop.create_task(expiry.run(self._store, self.cache), name="api-expiry"),
             loop.create_task(use, name="api-legacy-token-use"),
+            loop.create_task(
+                Dangling(self.cache, self.client(manager=_FLOWS)).run(), name="api-flow-schemas"
+            ),
         ]
         if (file := self.config.authentication_config) is not None:
             from sampan.apiserver.authentication import reloading
@@ -168,6 +179,8 @@ class App:
         self._ready = False
         if self._connector is not None:
             await self._connector.close()
+        if self._tasks:
+            self._authenticator.close()
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:

@@ -30,6 +30,8 @@ class Config:
     """More of them, as lines `token,user,uid,"group,group"`."""
     authentication_config: Path | None = None
     """An AuthenticationConfiguration: outside issuers of tokens, and who may come without any."""
+    max_requests_inflight: int = 600
+    """Seats that the priority levels share: how many requests may be under way at once."""
     audit_policy_file: Path | None = None
     """A Policy of audit.k8s.io; nothing is audited without one."""
     audit_log_path: Path | None = None

@@ -83,6 +83,6 @@ def document(path: Path, reader: Reader) -> Any:
     except yaml_reader.YamlError as e:
         raise ConfigurationError(f"{path}: {e}") from e
     for keys in doubled.values():
-        for key in keys:
+        for key, _ in keys:
             reader.wrong(key, "given twice")
     return found

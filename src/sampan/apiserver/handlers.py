@@ -40,6 +40,7 @@ from sampan.transport.types import Answer, Request, Response
 
 if TYPE_CHECKING:
     from sampan.apiserver.audit.auditor import Auditor
+    from sampan.apiserver.flowcontrol.control import FlowControl
 
 _ENDPOINTS_DEPRECATED = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 
@@ -66,6 +67,7 @@ class Handlers:
         plain: Plain,
         reviews: Callable[[Resource, str, Object, User], Object | Awaitable[Object]],
         components: ComponentStatuses,
+        flows: FlowControl,
         auditor: Auditor | None = None,
     ) -> None:
         self._config = config
@@ -81,6 +83,7 @@ class Handlers:
         self._connector = connector
         self._plain = plain
         self._reviews = reviews
+        self._flows = flows
         self._auditor = auditor
         self._components = components
         self._writers: dict[str, Callable[[Request, RequestInfo, Resource, User], Awaitable[Answer]]] = {
@@ -127,6 +130,12 @@ class Handlers:
             info = requestinfo.parse(request)
             if any(h.startswith("impersonate-") for h in request.headers):
                 user = impersonate(request, user, self._authorizer, info)
+        except StatusError as e:
+            return failure(request, e)
+        return self._flows.around(user, info, lambda: self._permitted(request, info, user))
+
+    def _permitted(self, request: Request, info: RequestInfo, user: User) -> Answer | Awaitable[Answer]:
+        try:
             decision = self._authorizer.authorize(user, info)
             if not decision.allowed:
                 raise authorization.forbidden(user, info, decision.reason)

@@ -1,0 +1,194 @@
+"""One priority level at work: its seats, and the queues of those who wait for one.
+
+Each flow is dealt a hand of queues (shuffle sharding) and waits in the shortest of them, so that a flow that fills its queues
+leaves most others some that are free. Queues that are not empty get seats in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from dataclasses import dataclass, field
+
+from sampan.apiserver.flowcontrol.classification import Flow
+
+
+class Rejected(Exception):
+    """There is no seat and no place to wait, or the wait took too long. `reason` is upstream's word for the metric."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Queuing:
+    """How many queues a level has, how many of them a flow may use, how many may wait in each."""
+
+    queues: int = 0
+    hand: int = 0
+    length: int = 0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a level has done since the server began, for its metrics."""
+
+    dispatched: dict[str, int] = field(default_factory=dict)
+    """By FlowSchema."""
+    rejected: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By FlowSchema and reason."""
+    waited: float = 0.0
+    """Seconds spent in queues by those who then got a seat."""
+    queued: int = 0
+    """How many of those."""
+
+
+class PriorityLevel:
+    """The seats of a level. What has one calls `release` once; `hold_for_turn` gives it back at the end of the turn."""
+
+    def __init__(self, name: str, uid: str) -> None:
+        self.name = name
+        self.uid = uid
+        self.exempt = False
+        self.seats = 0
+        """Of its own."""
+        self.borrowable = 0
+        """How many more it may have while others leave them idle."""
+        self.lendable = 0
+        """How many of its own others may have while it leaves them idle."""
+        self.executing = 0
+        self.waiting = 0
+        self.counts = Counts()
+        self._queuing = Queuing()
+        self._queues: list[deque[tuple[asyncio.Future[None], float]]] = []
+        self._busy: deque[int] = deque()
+        """Queues in which somebody waits, next first."""
+        self._hands: dict[Flow, tuple[int, ...]] = {}
+        self._to_release = 0
+
+    def configure(self, queuing: Queuing) -> None:
+        """Take new queues; who waits in old ones is served first."""
+        if queuing == self._queuing:
+            return
+        self._queuing = queuing
+        old = [waiter for q in self._queues for waiter in q]
+        self._queues = [deque() for _ in range(queuing.queues)]
+        self._busy.clear()
+        self._hands.clear()
+        if old and not self._queues:
+            self._queues = [deque()]
+        for i, waiter in enumerate(old):
+            at = i % len(self._queues)
+            self._queues[at].append(waiter)
+            if at not in self._busy:
+                self._busy.append(at)
+
+    @property
+    def lent(self) -> int:
+        """Seats that it has beyond its own."""
+        return max(0, self.executing - self.seats)
+
+    @property
+    def idle(self) -> int:
+        """Seats of its own that others may have now."""
+        return max(0, min(self.lendable, self.seats - self.executing - self.waiting))
+
+    def take(self, spare: int) -> bool:
+        """Take a seat if there is one and nobody waits for it; `spare` is how many others would lend."""
+        if self.waiting or not self._has_seat(spare):
+            return False
+        self.executing += 1
+        return True
+
+    def _has_seat(self, spare: int) -> bool:
+        return self.executing < self.seats or self.executing - self.seats < min(self.borrowable, spare)
+
+    async def wait(self, flow: Flow, patience: float) -> None:
+        """Wait for a seat, for `patience` seconds at most. Raises Rejected."""
+        if self.take(0):
+            # The turn in which there was none is over: nobody would ever hand one on.
+            return
+        queues = self._queues
+        if not self._queuing.queues:
+            raise Rejected("concurrency-limit")
+        at = min(self._hand(flow), key=lambda i: len(queues[i]))
+        queue = queues[at]
+        if len(queue) >= self._queuing.length:
+            raise Rejected("queue-full")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        seat: asyncio.Future[None] = loop.create_future()
+        queue.append((seat, began))
+        self.waiting += 1
+        if len(queue) == 1:
+            self._busy.append(at)
+        late = loop.call_later(patience, self._give_up, seat)
+        try:
+            await seat
+        except asyncio.CancelledError:
+            if seat.done() and not seat.cancelled():
+                self.release()
+            raise
+        finally:
+            late.cancel()
+        self.counts.queued += 1
+        self.counts.waited += loop.time() - began
+
+    @staticmethod
+    def _give_up(seat: asyncio.Future[None]) -> None:
+        if not seat.done():
+            seat.set_exception(Rejected("time-out"))
+
+    def release(self) -> None:
+        """Give a seat back, to whoever is next."""
+        self.executing -= 1
+        self.serve(0)
+
+    def hold_for_turn(self) -> None:
+        """Give a seat back when the loop has come round: what is answered at once counts for this turn."""
+        if not self._to_release:
+            asyncio.get_running_loop().call_soon(self._turn_over)
+        self._to_release += 1
+
+    def _turn_over(self) -> None:
+        released, self._to_release = self._to_release, 0
+        self.executing -= released
+        self.serve(0)
+
+    def serve(self, spare: int) -> None:
+        """Give free seats to those who wait, a queue at a time."""
+        while self._busy and self._has_seat(spare):
+            at = self._busy.popleft()
+            queue = self._queues[at]
+            seat, _ = queue.popleft()
+            self.waiting -= 1
+            if queue:
+                self._busy.append(at)
+            if seat.done():
+                # Gave up, or its connection has gone.
+                continue
+            self.executing += 1
+            seat.set_result(None)
+
+    def _hand(self, flow: Flow) -> tuple[int, ...]:
+        hand = self._hands.get(flow)
+        if hand is None:
+            if len(self._hands) > 4096:
+                self._hands.clear()
+            hand = self._hands[flow] = deal(
+                f"{flow.schema}/{flow.distinguisher}", self._queuing.queues, self._queuing.hand
+            )
+        return hand
+
+
+def deal(flow: str, queues: int, hand: int) -> tuple[int, ...]:
+    """`hand` different queues out of `queues`, always the same for a flow."""
+    left = int.from_bytes(hashlib.blake2b(flow.encode(), digest_size=16).digest())
+    deck = list(range(queues))
+    dealt = []
+    for _ in range(min(hand, queues)):
+        left, at = divmod(left, len(deck))
+        dealt.append(deck.pop(at))
+    return tuple(dealt)
