@@ -39,16 +39,20 @@ def layer(entries: Sequence[tuple[str, str | bytes | tarfile.TarInfo]]) -> bytes
 
 
 def docker_archive(
-    path: Path, layers: Sequence[bytes], tags: Sequence[str], config: Mapping[str, Any] | None = None
+    path: Path,
+    layers: Sequence[bytes],
+    tags: Sequence[str],
+    config: Mapping[str, Any] | None = None,
+    diff_ids: Sequence[str] = (),
 ) -> Path:
-    """A docker archive as `docker save` writes it."""
+    """A docker archive as `docker save` writes it; its configuration may lie about its layers (`diff_ids`)."""
     digests = [hashlib.sha256(data).hexdigest() for data in layers]
     document = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
             "config": dict(config or {}),
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{d}" for d in digests]},
+            "rootfs": {"type": "layers", "diff_ids": list(diff_ids) or [f"sha256:{d}" for d in digests]},
         }
     ).encode()
     manifest = [{"Config": "config.json", "RepoTags": list(tags), "Layers": [f"{d}.tar" for d in digests]}]

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from sampan.node.images.service import LocalImages
+from sampan.node.images.skopeo import Registries, write_settings
 from sampan.node.images.store import ImageStore
-from sampan.node.images.types import ImageError
+from sampan.node.images.types import Credentials, ImageError
 from tests.node.images.archives import docker_archive, layer
 
 pytestmark = [
@@ -210,3 +211,84 @@ async def test_a_registries_file_of_the_wrong_form_is_named(images: LocalImages,
     (tmp_path / "registries.yaml").write_text("mirrors: [docker.io]\n")
     with pytest.raises(ImageError, match=r"registries\.yaml is not of the form"):
         await images.pull_image("nginx")
+
+
+@pytest.mark.parametrize("lie", ["sha256:../../host", "../../host", "sha256:" + "A" * 64, "sha256:", 7])
+async def test_digests_that_are_none_never_become_paths(
+    images: LocalImages, tmp_path: Path, lie: str
+) -> None:
+    """A directory called `fs` anywhere on the host could else be had as a layer, for the asking."""
+    (tmp_path / "host" / "fs").mkdir(parents=True)
+    (tmp_path / "host" / "fs" / "secret").write_text("s")
+    path = docker_archive(tmp_path / "l.tar", [layer([("a", "a")])], ["l:1"], diff_ids=[lie])
+    with pytest.raises(ImageError):
+        await images.load(path)
+    assert not await images.list_images()
+
+
+@pytest.mark.parametrize("name", [".wh...", "d/.wh...", ".wh..", "d/.wh.", ".wh."])
+async def test_a_whiteout_of_a_directory_itself_is_refused(
+    images: LocalImages, tmp_path: Path, name: str
+) -> None:
+    layers = [layer([("keep", "k"), ("d/", ""), ("d/x", "x")]), layer([(name, "")])]
+    with pytest.raises(ImageError, match="cannot unpack a layer: the layer removes"):
+        await images.load(docker_archive(tmp_path / "w.tar", layers, ["w:1"]))
+
+
+def _named(**headers: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo("x")
+    entry.pax_headers = headers
+    return entry
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        _named(path="a\0b"),
+        _named(mtime="inf"),
+        _named(uid=str(2**70)),
+        _named(path="/".join(["d"] * 1900)),
+        _named(path="n" * 300),
+    ],
+    ids=["nul", "time", "owner", "deep", "long"],
+)
+async def test_headers_out_of_all_reason_are_one_clear_error(
+    images: LocalImages, tmp_path: Path, entry: tarfile.TarInfo
+) -> None:
+    path = docker_archive(tmp_path / "h.tar", [layer([("x", entry)])], ["h:1"])
+    with pytest.raises(ImageError) as told:
+        await images.load(path)
+    assert "Traceback" not in str(told.value)
+    assert "\n" not in str(told.value)
+    assert not list((tmp_path / "images/work").iterdir())
+
+
+async def test_the_overlays_own_marks_cannot_be_set_by_a_layer(images: LocalImages, tmp_path: Path) -> None:
+    mark = tarfile.TarInfo("d")
+    mark.type = tarfile.DIRTYPE
+    mark.pax_headers = {
+        "SCHILY.xattr.trusted.overlay.redirect": "/etc",
+        "SCHILY.xattr.trusted.overlay.opaque": "y",
+    }
+    (image,) = await images.load(docker_archive(tmp_path / "m.tar", [layer([("", mark)])], ["m:1"]))
+    marks = os.listxattr(f"{image.layers[0]}/d")
+    assert not {"trusted.overlay.redirect", "trusted.overlay.opaque"} & set(marks)
+
+
+async def test_a_layer_that_another_removed_meanwhile_is_missed_at_once(
+    images: LocalImages, tmp_path: Path
+) -> None:
+    (image,) = await images.load(docker_archive(tmp_path / "a.tar", [layer([("a", "a")])], ["a:1"]))
+    store = ImageStore(tmp_path / "images")
+    chain = "sha256:" + Path(image.layers[0]).parent.name
+    assert store.remove("docker.io/library/a:1")
+    with pytest.raises(ImageError, match="was removed while the image was fetched"):
+        store.put({}, "sha256:" + "0" * 64, [chain], tags=["docker.io/library/b:1"], size=1)
+    assert store.images() == []
+
+
+def test_credentials_are_for_their_owner_alone(tmp_path: Path) -> None:
+    (tmp_path / "auth.json").write_text("{}")
+    (tmp_path / "auth.json").chmod(0o666)
+    write_settings(tmp_path, Registries(), [Credentials("r.example", "me", "secret")])
+    assert stat.S_IMODE((tmp_path / "auth.json").stat().st_mode) == 0o600

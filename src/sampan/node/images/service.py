@@ -134,7 +134,7 @@ def _sources(archive: Path) -> list[tuple[str, list[str]]]:
                 ]
     except FileNotFoundError as e:
         raise ImageError(f"there is no file {archive}") from e
-    except (OSError, tarfile.TarError, ValueError, KeyError) as e:
+    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise ImageError(f"{archive} is no image archive: {e}") from e
     raise ImageError(f"{archive} is no image archive: neither index.json nor manifest.json is in it")
 

@@ -20,6 +20,7 @@ from typing import Any
 from sampan.node.images.reference import Reference
 from sampan.node.images.types import Credentials, ImageError
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DROP = re.compile(r'^time="[^"]*" level=\w+ msg="?(.*?)"?$')
 
 
@@ -105,8 +106,12 @@ async def copy(source: str, directory: Path, settings: Path) -> Fetched:
         config = json.loads((directory / config_digest.partition(":")[2]).read_text())
         diff_ids = config["rootfs"]["diff_ids"]
         files = [directory / entry["digest"].partition(":")[2] for entry in manifest["layers"]]
-    except (OSError, KeyError, ValueError, TypeError) as e:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as e:
         raise ImageError(f"{source} is no container image: {e}") from e
+    # They become file names in the store, and nobody before us has looked at what the configuration calls them.
+    for digest in (config_digest, *diff_ids):
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise ImageError(f"{source} is no container image: {digest!r} is no sha256 digest")
     if len(diff_ids) != len(files):
         raise ImageError(f"{source}: {len(files)} layers, but its configuration names {len(diff_ids)}")
     size = sum(f.stat().st_size for f in files)
@@ -120,7 +125,9 @@ def write_settings(directory: Path, registries: Registries, credentials: Sequenc
         c.registry: {"auth": base64.b64encode(f"{c.username}:{c.password}".encode()).decode()}
         for c in [*registries.credentials(), *credentials]
     }
-    fd = os.open(directory / "auth.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # Made anew: the mode of a file that was there would stay.
+    (directory / "auth.json").unlink(missing_ok=True)
+    fd = os.open(directory / "auth.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as f:
         json.dump({"auths": auths}, f)
     return directory

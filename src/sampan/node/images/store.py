@@ -62,9 +62,14 @@ class ImageStore:
         self, config: Mapping[str, Any], image_id: str, layers: Sequence[str], *, tags: Sequence[str],
         digests: Sequence[str] = (), size: int, pinned: bool = False,
     ) -> Image:  # fmt: skip
-        """Record an image; its tags leave the images that had them. `layers` are chain ids, lowest first."""
+        """Record an image; its tags leave the images that had them. `layers` are chain ids, lowest first. Raises
+        ImageError where one of them is not there any more."""
         with self._locked():
             self._refresh()
+            # Whoever removed an image meanwhile took layers along that no record named yet.
+            for chain in layers:
+                if not self.layer_path(chain).is_dir():
+                    raise ImageError(f"layer {chain} was removed while the image was fetched")
             before = self._images.get(image_id)
             image = Image(
                 id=image_id,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import stat
 import sys
@@ -20,6 +21,7 @@ from typing import BinaryIO
 _NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+_MEMORY = 1 << 30
 _XATTR = "SCHILY.xattr."
 
 
@@ -28,6 +30,8 @@ class LayerError(Exception):
 
 
 def main(lowers: str, upper: str, work: str, maximum: int) -> None:
+    # A header may say that it is as long as it likes, and is read whole.
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     _isolate(lowers, upper, work)
     _extract(sys.stdin.buffer, maximum)
 
@@ -48,8 +52,8 @@ def _isolate(lowers: str, upper: str, work: str) -> None:
     os.makedirs(links, exist_ok=True)
     os.chdir(links)
     names = []
+    os.mkdir("empty")
     for number, lower in enumerate([p for p in lowers.split(":") if p] or [f"{links}/empty"]):
-        os.makedirs(lower, exist_ok=True)
         os.symlink(lower, str(number))
         names.append(str(number))
     options = f"lowerdir={':'.join(names)},upperdir={upper},workdir={work}"
@@ -63,7 +67,8 @@ def _extract(stream: BinaryIO, maximum: int) -> None:
     directories: list[tarfile.TarInfo] = []
     with tarfile.open(fileobj=stream, mode="r|", errorlevel=1) as tar:
         for entry in tar:
-            path = os.path.normpath("/" + entry.name)
+            tar.members.clear()  # type: ignore[attr-defined]  # it would remember every entry
+            path = _inside(entry.name)
             if path == "/":
                 if entry.isdir():
                     directories.append(entry)
@@ -75,7 +80,10 @@ def _extract(stream: BinaryIO, maximum: int) -> None:
                     _remove(os.path.join(parent, child))
                 continue
             if name.startswith(_WHITEOUT):
-                _remove(os.path.join(parent, name[len(_WHITEOUT) :]))
+                gone = name[len(_WHITEOUT) :]
+                if gone in ("", ".", ".."):
+                    raise LayerError(f"the layer removes {gone!r} in {parent!r}")
+                _remove(os.path.join(parent, gone))
                 continue
             total += entry.size if entry.isreg() else 0
             if total > maximum:
@@ -85,7 +93,12 @@ def _extract(stream: BinaryIO, maximum: int) -> None:
     # Times of directories last: filling them changes them.
     for entry in reversed(directories):
         with contextlib.suppress(OSError):
-            os.utime(os.path.normpath("/" + entry.name), (entry.mtime, entry.mtime), follow_symlinks=False)
+            os.utime(_inside(entry.name), (entry.mtime, entry.mtime), follow_symlinks=False)
+
+
+def _inside(name: str) -> str:
+    """An entry's name below the root: `..` ends there."""
+    return os.path.normpath("/" + name.lstrip("/"))
 
 
 def _make(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> bool:
@@ -108,7 +121,7 @@ def _make(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> bool:
     elif entry.issym():
         os.symlink(entry.linkname, path)
     elif entry.islnk():
-        os.link(os.path.normpath("/" + entry.linkname), path, follow_symlinks=False)
+        os.link(_inside(entry.linkname), path, follow_symlinks=False)
         return True
     elif entry.isfifo():
         os.mkfifo(path)
@@ -139,6 +152,10 @@ def _remove(path: str) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
-    except (LayerError, OSError, tarfile.TarError) as e:
+    except MemoryError:
+        print("the layer's headers are larger than any honest ones", file=sys.stderr)
+        sys.exit(1)
+    # The last four: names with a NUL, owners and times out of all range, directories without end.
+    except (LayerError, OSError, tarfile.TarError, ValueError, ArithmeticError, RuntimeError, TypeError) as e:
         print(e, file=sys.stderr)
         sys.exit(1)
