@@ -152,7 +152,9 @@ SUGGESTED_SCHEMAS: dict[str, Object] = {
         _schema("endpoint-controller", "workload-high", 150, _USER, [
             *_users(_MANAGER), *_accounts("endpoint-controller", "endpointslicemirroring-controller"),
         ], (_rule(_LEADING, [""], ["endpoints"]),)),
-        _schema("workload-leader-election", "leader-election", 200, _USER, _accounts("*"), (_LEASES,)),
+        _schema("workload-leader-election", "leader-election", 200, _USER, _accounts("*"), (
+            _rule(_LEADING, [""], ["endpoints", "configmaps"]), _LEASES,
+        )),
         _schema("kube-controller-manager", "workload-high", 800, _NAMESPACE, _users(_MANAGER)),
         _schema("kube-scheduler", "workload-high", 800, _NAMESPACE, _users(_SCHEDULER)),
         _schema("kube-system-service-accounts", "workload-high", 900, _NAMESPACE, _accounts("*")),
