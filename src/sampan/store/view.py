@@ -141,11 +141,26 @@ class View:
         self, prefix: str, then: dict[str, Entry | None], revision: int, after: str, limit: int
     ) -> Page:
         first, end = self._span(prefix, after)
-        found = [self.entries[k] for k in self._keys[first:end] if k not in then]
-        found += [e for e in then.values() if e is not None and e.key > after]
-        found.sort(key=lambda e: e.key)
-        shown = found[:limit] if limit else found
-        return Page(revision, shown, len(found) - len(shown))
+        entries, keys = self.entries, self._keys
+        found: list[Entry] = []
+        place = first
+        total = end - first
+        # Between the keys that have changed since, whole stretches are as they are now.
+        for key in sorted(k for k in then if k > after):
+            before = then[key]
+            total += (before is not None) - (key in entries)
+            at = bisect_left(keys, key, place, end)
+            if limit and len(found) + at - place >= limit:
+                continue  # only to be counted
+            found += map(entries.__getitem__, keys[place:at])
+            place = at
+            if before is not None:
+                found.append(before)
+            if at < end and keys[at] == key:
+                place += 1
+        stop = min(end, place + limit - len(found)) if limit else end
+        found += map(entries.__getitem__, keys[place:stop])
+        return Page(revision, found, total - len(found))
 
 
 class ViewWatch(AsyncIterator[Sequence[Event]]):
