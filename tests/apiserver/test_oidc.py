@@ -27,9 +27,9 @@ from sampan.apiserver.authentication import (
 )
 from sampan.apiserver.authentication.configuration import (
     AuthenticationConfiguration,
-    ConfigurationError,
     load,
 )
+from sampan.apiserver.configuration_file import ConfigurationError
 from sampan.apiserver.tokens.keys import SigningKey
 from sampan.store.sqlite import open_store
 from sampan.transport.http import HttpServer

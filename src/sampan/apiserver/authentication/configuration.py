@@ -8,20 +8,17 @@ Upstream: `k8s.io/apiserver/pkg/apis/apiserver` (types and validation).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sampan.apiserver.configuration_file import Reader, document
 from sampan.transport.types import Request
 
 _VERSIONS = ("apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1")
 _MOST_ISSUERS = 64
-
-
-class ConfigurationError(ValueError):
-    """The file cannot be used; the text lists every problem with its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,40 +71,18 @@ class AuthenticationConfiguration:
 
 def load(path: Path) -> AuthenticationConfiguration:
     """Read a configuration file. Raises OSError, ConfigurationError."""
-    from sampan.api import yaml_reader
-
-    try:
-        document, doubled = yaml_reader.read(path.read_bytes())
-    except yaml_reader.YamlError as e:
-        raise ConfigurationError(f"{path}: {e}") from e
     reader = _Reader()
-    for keys in doubled.values():
-        reader.problems += [f"{key}: given twice" for key in keys]
-    read = reader.configuration(document)
-    if reader.problems:
-        raise ConfigurationError(f"{path}: " + "; ".join(reader.problems))
+    read = reader.configuration(document(path, reader))
+    reader.finish(path)
     return read
 
 
-class _Reader:
-    """Turns the document into values, and gathers what is wrong with it."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def wrong(self, path: str, why: str) -> None:
-        self.problems.append(f"{path}: {why}")
-
-    def configuration(self, document: Any) -> AuthenticationConfiguration:
-        top = self._object("", document, ("apiVersion", "kind", "jwt", "anonymous"))
-        if top.get("kind") != "AuthenticationConfiguration" or top.get("apiVersion") not in _VERSIONS:
-            found = f"{top.get('apiVersion')}, {top.get('kind')}"
-            self.wrong(
-                "kind", f"expected AuthenticationConfiguration of {' or '.join(_VERSIONS)}, found {found}"
-            )
-            return AuthenticationConfiguration()
+class _Reader(Reader):
+    def configuration(self, found: Any) -> AuthenticationConfiguration:
+        top = self.object("", found, ("apiVersion", "kind", "jwt", "anonymous"))
+        self.identity(top, "AuthenticationConfiguration", _VERSIONS)
         issuers: list[Issuer] = []
-        given = self._list("jwt", top.get("jwt"))
+        given = self.list("jwt", top.get("jwt"))
         if len(given) > _MOST_ISSUERS:
             self.wrong("jwt", f"Too many: {len(given)}: must have at most {_MOST_ISSUERS} items")
         for i, jwt in enumerate(given):
@@ -123,11 +98,11 @@ class _Reader:
     # -- jwt
 
     def _issuer(self, path: str, value: Any) -> Issuer:
-        jwt = self._object(
+        jwt = self.object(
             path, value, ("issuer", "claimValidationRules", "claimMappings", "userValidationRules")
         )
         at = f"{path}.issuer"
-        issuer = self._object(
+        issuer = self.object(
             at,
             jwt.get("issuer"),
             (
@@ -164,7 +139,7 @@ class _Reader:
         )  # fmt: skip
 
     def _url(self, path: str, value: Any, *, required: bool) -> str:
-        text = self._text(path, value)
+        text = self.text(path, value)
         if not text:
             if required:
                 self.wrong(path, "Required value: URL is required")
@@ -182,7 +157,7 @@ class _Reader:
         return text
 
     def _audiences(self, at: str, issuer: Mapping[str, Any]) -> tuple[str, ...]:
-        found = [self._text(f"{at}.audiences[{i}]", a) for i, a in enumerate(self._list(f"{at}.audiences", issuer.get("audiences")))]  # fmt: skip
+        found = [self.text(f"{at}.audiences[{i}]", a) for i, a in enumerate(self.list(f"{at}.audiences", issuer.get("audiences")))]  # fmt: skip
         if not found:
             self.wrong(f"{at}.audiences", f"Required value: at least one {at}.audiences is required")
         for i, audience in enumerate(found):
@@ -190,7 +165,7 @@ class _Reader:
                 self.wrong(f"{at}.audiences[{i}]", "Required value: audience can't be empty")
             if audience in found[:i]:
                 self.wrong(f"{at}.audiences[{i}]", f'Duplicate value: "{audience}"')
-        policy = self._text(f"{at}.audienceMatchPolicy", issuer.get("audienceMatchPolicy"))
+        policy = self.text(f"{at}.audienceMatchPolicy", issuer.get("audienceMatchPolicy"))
         if policy not in ("", "MatchAny") or (len(found) > 1 and not policy):
             why = (
                 "audienceMatchPolicy must be MatchAny for multiple audiences"
@@ -203,7 +178,7 @@ class _Reader:
     def _authority(self, path: str, value: Any) -> str:
         import ssl
 
-        text = self._text(path, value)
+        text = self.text(path, value)
         if text:
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
@@ -213,13 +188,13 @@ class _Reader:
 
     def _required(self, path: str, value: Any) -> tuple[RequiredClaim, ...]:
         rules: list[RequiredClaim] = []
-        for i, given in enumerate(self._list(path, value)):
+        for i, given in enumerate(self.list(path, value)):
             at = f"{path}[{i}]"
-            rule = self._object(at, given, ("claim", "requiredValue", "expression", "message"))
+            rule = self.object(at, given, ("claim", "requiredValue", "expression", "message"))
             if rule.get("expression"):
                 self._cel(f"{at}.expression")
                 continue
-            name = self._text(f"{at}.claim", rule.get("claim"))
+            name = self.text(f"{at}.claim", rule.get("claim"))
             if not name:
                 self.wrong(at, "Required value: claim or expression is required")
             if rule.get("message"):
@@ -229,11 +204,11 @@ class _Reader:
                 )
             if name in [r.name for r in rules]:
                 self.wrong(f"{at}.claim", f'Duplicate value: "{name}"')
-            rules.append(RequiredClaim(name, self._text(f"{at}.requiredValue", rule.get("requiredValue"))))
+            rules.append(RequiredClaim(name, self.text(f"{at}.requiredValue", rule.get("requiredValue"))))
         return tuple(rules)
 
     def _mappings(self, path: str, value: Any) -> tuple[Claim, Claim | None, Claim | None]:
-        mappings = self._object(path, value, ("username", "groups", "uid", "extra"))
+        mappings = self.object(path, value, ("username", "groups", "uid", "extra"))
         username = self._claim(f"{path}.username", mappings.get("username"), prefixed=True)
         if username is None:
             self.wrong(f"{path}.username", "Required value: claim or expression is required")
@@ -246,11 +221,11 @@ class _Reader:
         )
 
     def _claim(self, path: str, value: Any, *, prefixed: bool) -> Claim | None:
-        given = self._object(path, value, ("claim", "expression", *(("prefix",) if prefixed else ())))
+        given = self.object(path, value, ("claim", "expression", *(("prefix",) if prefixed else ())))
         if given.get("expression"):
             self._cel(f"{path}.expression")
             return Claim("?")
-        name = self._text(f"{path}.claim", given.get("claim"))
+        name = self.text(f"{path}.claim", given.get("claim"))
         prefix = given.get("prefix")
         if not name:
             if prefix is not None:
@@ -263,20 +238,18 @@ class _Reader:
                 "prefix is required when claim is set. It can be set to an empty string to disable prefixing"
             )
             self.wrong(f"{path}.prefix", f"Required value: {why}")
-        return Claim(name, self._text(f"{path}.prefix", prefix))
+        return Claim(name, self.text(f"{path}.prefix", prefix))
 
     # -- anonymous
 
     def _anonymous(self, value: Any) -> Anonymous:
         if value is None:
             return Anonymous()
-        given = self._object("anonymous", value, ("enabled", "conditions"))
-        enabled = given.get("enabled", False)
-        if not isinstance(enabled, bool):
-            self.wrong("anonymous.enabled", "must be true or false")
-        conditions = self._list("anonymous.conditions", given.get("conditions"))
+        given = self.object("anonymous", value, ("enabled", "conditions"))
+        enabled = self.flag("anonymous.enabled", given.get("enabled"))
+        conditions = self.list("anonymous.conditions", given.get("conditions"))
         if not conditions:
-            return Anonymous(bool(enabled))
+            return Anonymous(enabled)
         if not enabled:
             self.wrong(
                 "anonymous.conditions",
@@ -285,37 +258,10 @@ class _Reader:
         paths = []
         for i, condition in enumerate(conditions):
             at = f"anonymous.conditions[{i}]"
-            paths.append(self._text(f"{at}.path", self._object(at, condition, ("path",)).get("path")))
-        return Anonymous(bool(enabled), frozenset(paths))
+            paths.append(self.text(f"{at}.path", self.object(at, condition, ("path",)).get("path")))
+        return Anonymous(enabled, frozenset(paths))
 
     # -- values
 
     def _cel(self, path: str) -> None:
         self.wrong(path, "CEL expressions are not supported yet")
-
-    def _object(self, path: str, value: Any, known: Collection[str]) -> Mapping[str, Any]:
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            self.wrong(path or "document", "must be an object")
-            return {}
-        for name in value:
-            if name not in known:
-                self.wrong(f"{path}.{name}" if path else str(name), "unknown field")
-        return value
-
-    def _list(self, path: str, value: Any) -> list[Any]:
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            self.wrong(path, "must be a list")
-            return []
-        return value
-
-    def _text(self, path: str, value: Any) -> str:
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            self.wrong(path, "must be a string")
-            return ""
-        return value
