@@ -407,7 +407,6 @@ OTHER_CASES: list[tuple[Resource, Object, str, object, str]] = [
     (resources.CLUSTERROLEBINDINGS, BINDING, "subjects/0", {"kind": "ServiceAccount", "name": "a"}, "subjects[0].namespace: Required value"),
     (resources.EVENTS, {"metadata": {"name": "e"}}, "involvedObject", {"namespace": "other"},
      'involvedObject.namespace: Invalid value: "other": does not match event.namespace'),
-    (resources.EVENTS_V1, {"metadata": {"name": "e"}, "apiVersion": "events.k8s.io/v1"}, "regarding", {"namespace": "default"}, "eventTime: Required value"),
 ]  # fmt: skip
 
 

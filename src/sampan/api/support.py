@@ -75,6 +75,10 @@ def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldE
         spec = template.get("spec") or {}
         _hold(_POD, template, spec, at, warnings, refusals)
         warnings += _of_pod(spec, template.get("metadata") or {}, f"{at}.")
+    elif key == ("coordination.k8s.io", "Lease"):
+        warnings += _of_lease(obj.get("spec") or {})
+    elif key == ("networking.k8s.io", "ServiceCIDR"):
+        warnings += _of_service_cidr(obj.get("spec") or {})
     elif key[0] == "resource.k8s.io":
         warnings += devices.unchecked(resource.kind, obj)
     elif key == ("", "Service"):
@@ -230,6 +234,18 @@ def _of_container(container: Object, path: str) -> Iterator[str]:
                 if value is not None and value[-1:] in ("m", "u", "n") and quantity.parse(value) % 1:
                     at = f"{path}.resources.{kind}[{name}]"
                     yield f'{at}: fractional byte value "{value}" is invalid, must be an integer'
+
+
+def _of_lease(spec: Object) -> Iterator[str]:
+    for name in ("strategy", "preferredHolder"):
+        if spec.get(name):
+            yield f"spec.{name}: coordinated leader election is not implemented: the Lease is its holder's alone"
+
+
+def _of_service_cidr(spec: Object) -> Iterator[str]:
+    for i, cidr in enumerate(spec.get("cidrs") or ()):
+        if ":" in cidr:
+            yield f"spec.cidrs[{i}]: this cluster has only IPv4: no Service gets an address of it"
 
 
 def _of_service(spec: Object) -> Iterator[str]:

@@ -94,7 +94,7 @@ class Registry:
         )
         preparation.begin_create(resource, obj, writing, applied)
         await self.admission.mutate(attributes)
-        preparation.validate_create(row, obj, writing)
+        preparation.validate_create(resource, obj, writing)
         await self.admission.validate(attributes)
         writing.warnings += attributes.warnings
         return await self.insert(row, obj, writing, _NAME_ATTEMPTS if generated else 1)
@@ -229,7 +229,7 @@ class Registry:
             writing.dry_run,
         )
         await self.admission.mutate(attributes)
-        preparation.validate_update(row, new, old, subresource, writing)
+        preparation.validate_update(resource, new, old, subresource, writing)
         await self.admission.validate(attributes)
         writing.warnings += attributes.warnings
         if finished_deleting(row, new, old):

@@ -7,9 +7,10 @@ to a node (log, exec, proxy, ...) belong to the connector.
 from __future__ import annotations
 
 from sampan.api import errors, selectors
-from sampan.api.errors import Object, bad_request, required
+from sampan.api.errors import Object, bad_request
 from sampan.api.objects import condition, deep_copy, now
 from sampan.api.resources import PODS, REPLICATIONCONTROLLERS, SERVICEACCOUNTS, Resource, Subresource
+from sampan.api.validation import pods
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
 from sampan.apiserver.eviction import Evictions
@@ -104,11 +105,8 @@ class Actions:
             raise bad_request("name in URL does not match name in Binding object")
         name = given
         target = binding.get("target") or {}
-        if target.get("kind") not in (None, "", "Node"):
-            problem = errors.not_supported("target.kind", target["kind"], ("Node", "<empty>"))
-            raise errors.invalid("Binding", name, [problem])
-        if not target.get("name"):
-            raise errors.invalid("Binding", name, [required("target.name")])
+        if problems := pods.binding(binding):
+            raise errors.invalid("Binding", name, problems)
         attributes = Attributes(
             writing.user, "CREATE", PODS, namespace, name, "binding", binding, None, writing.dry_run
         )

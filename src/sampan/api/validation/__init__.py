@@ -1,5 +1,8 @@
 """Whether an object says what Kubernetes can act on. Each function returns all problems at once, as upstream words them.
 
+An object comes in the form in which it is stored; `resource` is the row under which it was sent, which may have rules of
+its own (Events).
+
 Objects come here decoded, type-checked, with defaults, prepared by `strategy` and changed by admission. One module a
 group of kinds; a problem whose value swallowed the fields after it also says what the author probably meant.
 """
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 
 from sampan.api import intent, schema
 from sampan.api.errors import FieldError, Object
-from sampan.api.resources import Resource
+from sampan.api.resources import Resource, hub
 from sampan.api.validation import formats, metadata
 
 Create = Callable[[Object], list[FieldError]]
@@ -52,7 +55,7 @@ def update(resource: Resource, new: Object, old: Object, subresource: str = "") 
 
 
 def _explained(resource: Resource, obj: Object, problems: list[FieldError]) -> list[FieldError]:
-    return intent.explain(schema.node(resource.definition), obj, problems) if problems else problems
+    return intent.explain(schema.node(hub(resource).definition), obj, problems) if problems else problems
 
 
 def _rules(resource: Resource) -> Rules:

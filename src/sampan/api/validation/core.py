@@ -11,6 +11,7 @@ from sampan.api.errors import (
     duplicate,
     forbidden_field,
     invalid_value,
+    not_supported,
     required,
     too_long,
 )
@@ -175,55 +176,84 @@ def lease(obj: Object) -> Problems:
     if transitions is not None and transitions < 0:
         detail = "must be greater than or equal to 0"
         out.append(invalid_value("spec.leaseTransitions", transitions, detail))
+    strategy = spec.get("strategy")
+    if strategy is not None:
+        at = "spec.strategy.strategy"
+        if "/" in strategy:
+            out += formatted(at, strategy, formats.qualified_name)
+        elif strategy != "OldestEmulationVersion":
+            out.append(not_supported(at, strategy, ("OldestEmulationVersion",)))
+    if spec.get("preferredHolder") and not strategy:
+        out.append(forbidden_field("spec.preferredHolder", "may only be specified if `strategy` is defined"))
     return out
 
 
-_EVENT_KEPT = ("involvedObject", "regarding", "reason", "note", "message", "type", "action", "eventTime",
-               "reportingController", "reportingComponent", "reportingInstance")  # fmt: skip
+# ---- Events, in their core form
 
 
 def event(obj: Object) -> Problems:
-    """An Event of either group. One of the new sort (with `eventTime`) must say who reports what."""
+    """What holds for Events of either group; those of the new sort (with `eventTime`) say who reports what."""
     out: list[FieldError] = []
-    field = (
-        "regarding"
-        if "regarding" in obj or str(obj.get("apiVersion", "")).startswith("events")
-        else "involvedObject"
-    )
-    about = (obj.get(field) or {}).get("namespace") or ""
-    namespace_ = (obj.get("metadata") or {}).get("namespace") or ""
-    if namespace_ != (about or "default"):
-        out.append(invalid_value(f"{field}.namespace", about, "does not match event.namespace"))
-    if field == "involvedObject" and not obj.get("eventTime"):
+    about = (obj.get("involvedObject") or {}).get("namespace") or ""
+    home = (obj.get("metadata") or {}).get("namespace") or ""
+    new = bool(obj.get("eventTime"))
+    elsewhere = ("default", "kube-system") if new else ("", "default")
+    if (not about and home not in elsewhere) or (about and home != about and not new):
+        out.append(invalid_value("involvedObject.namespace", about, "does not match event.namespace"))
+    if not new:
         return out
-    out += present("eventTime", obj.get("eventTime"))
-    reporter = obj.get("reportingController") or obj.get("reportingComponent") or ""
+    reporter = obj.get("reportingComponent") or ""
     if not reporter:
         out.append(required("reportingController"))
-    else:
-        out += formatted("reportingController", reporter, formats.qualified_name)
-    for name, maximum in (("reportingInstance", 128), ("action", 128), ("reason", 128)):
+    out += formatted("reportingController", reporter, formats.qualified_name)
+    for name in ("reportingInstance", "action", "reason"):
         value = obj.get(name) or ""
         out += present(name, value)
-        if len(value) > maximum:
-            out.append(invalid_value(name, "", f"can have at most {maximum} characters"))
-    if len(obj.get("note") or obj.get("message") or "") > 1024:
-        out.append(
-            invalid_value(
-                "note" if field == "regarding" else "message", "", "can have at most 1024 characters"
-            )
-        )
-    kind = obj.get("type") or ""
-    if kind not in ("Normal", "Warning"):
-        out.append(invalid_value("type", "", f"has invalid value: {kind}"))
+        if len(value) > 128:
+            out.append(invalid_value(name, "", "can have at most 128 characters"))
+    if len(obj.get("message") or "") > 1024:
+        out.append(invalid_value("message", "", "can have at most 1024 characters"))
     return out
 
 
+def event_v1(obj: Object) -> Problems:
+    """What more holds for those that are made through events.k8s.io."""
+    out = event(obj) + _event_series(obj) + present("eventTime", obj.get("eventTime"))
+    kind = obj.get("type") or ""
+    if kind not in ("Normal", "Warning"):
+        out.append(invalid_value("type", "", f"has invalid value: {kind}"))
+    source = obj.get("source") or {}
+    given = {n: obj.get(n) for n in ("firstTimestamp", "lastTimestamp", "count")}
+    given["source"] = source.get("component") or source.get("host")
+    return out + [invalid_value(name, "", "needs to be unset") for name, value in given.items() if value]
+
+
+def _event_series(obj: Object) -> Problems:
+    series = obj.get("series")
+    if series is None:
+        return []
+    few = (series.get("count") or 0) < 2
+    out = [invalid_value("series.count", "", "should be at least 2")] if few else []
+    return out + present("series.lastObservedTime", series.get("lastObservedTime"))
+
+
 def event_update(new: Object, old: Object, subresource: str) -> Problems:
+    return event(new)
+
+
+_EVENT_KEPT = (
+    "involvedObject", "reason", "message", "source", "firstTimestamp", "lastTimestamp", "count", "type", "eventTime",
+    "action", "related", "reportingComponent", "reportingInstance",
+)  # fmt: skip
+
+
+def event_v1_update(new: Object, old: Object, subresource: str) -> Problems:
+    """Through events.k8s.io only the series of an Event goes on."""
     out = event(new)
-    if not old.get("eventTime"):
-        return out
+    if not same(new.get("series"), old.get("series")):
+        out += _event_series(new)
     for name in _EVENT_KEPT:
-        if not same(new.get(name), old.get(name)):
-            out.append(invalid_value(name, new.get(name), formats.IMMUTABLE))
+        if not same(new.get(name) or None, old.get(name) or None):
+            told = "reportingController" if name == "reportingComponent" else name
+            out.append(invalid_value(told, new.get(name), formats.IMMUTABLE))
     return out

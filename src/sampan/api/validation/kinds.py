@@ -31,7 +31,6 @@ _NETWORKING = "networking.k8s.io"
 _STORAGE = "storage.k8s.io"
 _DEVICES = "resource.k8s.io"
 _FLOWCONTROL = "flowcontrol.apiserver.k8s.io"
-_EVENT = Rules(create=core.event, update=core.event_update)
 
 RULES: dict[tuple[str, str], Rules] = {
     ("", "Pod"): Rules(create=pods.create, update=pods.update),
@@ -42,8 +41,8 @@ RULES: dict[tuple[str, str], Rules] = {
     ("", "Endpoints"): Rules(create=services.endpoints),
     ("", "ConfigMap"): Rules(create=core.config_map, update=core.config_map_update),
     ("", "Secret"): Rules(create=core.secret, update=core.secret_update),
-    ("", "Event"): _EVENT,
-    ("events.k8s.io", "Event"): _EVENT,
+    ("", "Event"): Rules(create=core.event, update=core.event_update),
+    ("events.k8s.io", "Event"): Rules(create=core.event_v1, update=core.event_v1_update),
     ("apps", "Deployment"): Rules(create=apps.deployment, update=apps.deployment_update),
     ("apps", "ReplicaSet"): Rules(create=apps.replica_set, update=apps.replica_set_update),
     ("apps", "DaemonSet"): Rules(create=apps.daemon_set, update=apps.daemon_set_update),

@@ -12,6 +12,7 @@ from sampan.api.errors import (
     duplicate,
     forbidden_field,
     invalid_value,
+    not_supported,
     required,
     too_long,
 )
@@ -407,5 +408,6 @@ def _resurrected(
 def binding(obj: Object) -> Problems:
     """The target of a `pods/binding`."""
     target = obj.get("target") or {}
-    out = one_of("target.kind", target.get("kind"), ("Node", "<empty>")) if target.get("kind") else []
+    kind = target.get("kind") or ""
+    out = [] if kind in ("", "Node") else [not_supported("target.kind", kind, ("Node", "<empty>"))]
     return out + ([] if target.get("name") else [required("target.name")])

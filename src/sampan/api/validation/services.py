@@ -16,6 +16,7 @@ from sampan.api.errors import (
 )
 from sampan.api.validation import formats, metadata
 from sampan.api.validation.values import (
+    Format,
     Problems,
     cidr,
     formatted,
@@ -25,7 +26,6 @@ from sampan.api.validation.values import (
     ordinary_ip,
     port_number,
     port_or_name,
-    present,
     protocol,
 )
 
@@ -293,6 +293,8 @@ def _address(address: Object, path: str) -> Problems:
 
 _ADDRESS_TYPES = ("FQDN", "IPv4", "IPv6")
 _MAX_ENDPOINTS = 1000
+_MAX_HINTS = 8
+_MAX_TOPOLOGY = 16
 _MAX_PORTS = 20000
 _MAX_ADDRESSES = 100
 
@@ -335,18 +337,35 @@ def _endpoint(endpoint: Object, path: str, kind: str) -> Problems:
         if kind == "FQDN":
             out += formatted(at, address.removesuffix("."), formats.dns1123_subdomain)
             continue
-        problems = ordinary_ip(at, address)
-        out += problems
-        if not problems and kind in _FAMILIES and f"IPv{ipaddress.ip_address(address).version}" != kind:
+        valid = not formats.ip_address(address)
+        if kind in _FAMILIES and not (valid and f"IPv{ipaddress.ip_address(address).version}" == kind):
             out.append(invalid_value(at, address, f"must be a valid {kind} address"))
+        out += ordinary_ip(at, address)
     topology = endpoint.get("deprecatedTopology") or {}
+    if len(topology) > _MAX_TOPOLOGY:
+        out.append(too_many(f"{path}.deprecatedTopology", len(topology), _MAX_TOPOLOGY))
     out += metadata.labels(topology, f"{path}.deprecatedTopology")
     if endpoint.get("hostname") is not None:
         out += formatted(f"{path}.hostname", endpoint["hostname"], formats.dns1123_label)
     if endpoint.get("nodeName") is not None:
         out += formatted(f"{path}.nodeName", endpoint["nodeName"], formats.dns1123_subdomain)
-    for i, zone in enumerate((endpoint.get("hints") or {}).get("forZones") or ()):
-        out += present(f"{path}.hints.forZones[{i}].name", zone.get("name"))
+    hints = endpoint.get("hints") or {}
+    for name, check in (("forZones", formats.label_value), ("forNodes", formats.dns1123_subdomain)):
+        out += _hints(hints.get(name) or [], f"{path}.hints.{name}", check)
+    return out
+
+
+def _hints(given: list[Object], path: str, check: Format) -> Problems:
+    if len(given) > _MAX_HINTS:
+        return [too_many(path, len(given), _MAX_HINTS)]
+    out: list[FieldError] = []
+    seen: set[str] = set()
+    for i, hint in enumerate(given):
+        at, name = f"{path}[{i}].name", hint.get("name") or ""
+        if name in seen:
+            out.append(duplicate(at, name))
+        seen.add(name)
+        out += formatted(at, name, check)
     return out
 
 
