@@ -98,15 +98,30 @@ async def test_a_budget_that_is_not_counted_yet(api: Api) -> None:
     assert ("Retry-After", "10") in reply.headers
 
 
-async def test_a_budget_that_failed(api: Api) -> None:
+NO = "The disruption budget b does not allow evicting pods currently"
+
+
+def refusing(reason: str, message: str) -> Any:
+    return {"type": "DisruptionAllowed", "status": "False", "reason": reason, "message": message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        ({"conditions": [refusing("SyncFailed", "no scale")]}, 429, f"{NO} because it failed sync: no scale"),
+        ({"currentHealthy": 4, "conditions": [refusing("Other", "for a reason")]}, 429, f"{NO} (Other): for a reason"),
+        ({"currentHealthy": 4}, 429, NO),
+        ({"disruptedPods": {f"p{i}": "2026-01-01T00:00:00Z" for i in range(2001)}}, 403,
+         f"{NO}: DisruptedPods map too big - too many evictions not confirmed by PDB controller"),
+    ],
+)  # fmt: skip
+async def test_why_a_budget_says_no(api: Api, more: Any, code: int, message: str) -> None:
     await running(api)
-    condition = {"type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed", "message": "no scale",
-                 "lastTransitionTime": "2026-01-01T00:00:00Z"}  # fmt: skip
-    await budget(api, allowed=0, conditions=[condition])
-    (cause,) = (await evict(api)).json["details"]["causes"]
-    assert cause["message"] == (
-        "The disruption budget b does not allow evicting pods currently because it failed sync: no scale"
-    )
+    await budget(api, allowed=0, **more)
+    reply = await evict(api)
+    assert reply.status == code
+    assert reply.json["details"]["causes"] == [{"reason": "DisruptionBudget", "message": message}]
 
 
 async def test_several_budgets(api: Api) -> None:
@@ -150,10 +165,13 @@ async def test_pods_that_serve_nobody(api: Api, phase: str) -> None:
 
 
 async def test_nobody_else_counts(api: Api) -> None:
-    """A selector that is empty, of another app, or in another namespace."""
+    """A selector that is not there, or of another app; an empty one counts for all."""
     await running(api)
-    await budget(api, "a", allowed=0, spec={"selector": {}})
+    await budget(api, "a", allowed=0, spec={"selector": None})
     await budget(api, "b", allowed=0, spec={"selector": {"matchLabels": {"app": "db"}}})
+    await budget(api, "c", allowed=0, spec={"selector": {}})
+    assert (await evict(api)).status == 429
+    await api.ok("DELETE", f"{BUDGETS}/c")
     assert (await evict(api)).status == 201
 
 
@@ -215,5 +233,7 @@ async def test_a_budget_is_replaced_in_a_known_version(api: Api) -> None:
     blind = {**known, "metadata": {"name": "b"}}
     reply = await api("PUT", f"{BUDGETS}/b", blind)
     assert reply.status == 422
-    assert "metadata.resourceVersion: Invalid value: 0: must be specified for an update" in reply.json["message"]
+    assert (
+        "metadata.resourceVersion: Invalid value: 0: must be specified for an update" in reply.json["message"]
+    )
     assert (await api("PUT", f"{BUDGETS}/b", known)).status == 200

@@ -66,7 +66,7 @@ async def test_nothing_else_changes(api: Api) -> None:
         ({"resources": {"requests": {"memory": "1Gi"}}}, "must be less than or equal to memory limit of 128Mi"),
         ({"resources": {"requests": {"cpu": "1", "memory": "128Mi"}, "limits": {"cpu": "1"}}},
          'spec: Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing'),
-        ({"name": "d", "image": "i"}, "spec.containers: Forbidden: pod updates may not add or remove containers"),
+        ({"name": "d", "image": "i"}, "spec.containers: Forbidden: containers may not be added or removed on resize"),
     ],
 )  # fmt: skip
 async def test_what_is_refused(api: Api, container: Any, problem: str) -> None:
@@ -86,10 +86,19 @@ async def test_init_containers(api: Api, policy: str | None, status: int) -> Non
     reply = await resize(api, {"name": "s", "resources": {"requests": {"cpu": "2m"}}}, "initContainers")
     assert reply.status == status
     if status == 422:
-        problem = (
-            "spec.initContainers: Forbidden: only cpu and memory resources for sidecar containers are mutable"
-        )
+        problem = "spec.initContainers[0].resources: Forbidden: resources for non-sidecar init containers are immutable"
         assert problem in reply.json["message"]
+
+
+async def test_order(api: Api) -> None:
+    containers = [{"name": n, "image": "i", "resources": BEFORE} for n in ("c", "d")]
+    await pod(api, containers=containers)
+    body = {"spec": {"containers": [{"name": n, "resources": BEFORE} for n in ("d", "c")]}}
+    reply = await api("PATCH", f"{PODS}/p/resize", body, content_type=MERGE)
+    assert (
+        "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize, "
+        "spec.containers[1].name: Forbidden: containers may not be renamed or reordered on resize"
+    ) in reply.json["message"]
 
 
 async def test_resources_stand_otherwise(api: Api) -> None:

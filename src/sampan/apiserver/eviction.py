@@ -88,7 +88,7 @@ class Evictions:
             raise _still_processed(budget["metadata"]["name"]) from None
 
     def _budgets(self, pod: Object) -> Sequence[Object]:
-        """The budgets of a pod; an empty selector is taken for none."""
+        """The budgets of a pod. An empty selector selects every pod of the namespace, none selects none."""
         metadata = pod["metadata"]
         found = []
         for budget in self._registry.cache.list(PODDISRUPTIONBUDGETS, metadata["namespace"]):
@@ -96,7 +96,7 @@ class Evictions:
                 selector = selectors.from_object((budget.get("spec") or {}).get("selector"))
             except ValueError:
                 continue
-            if not selector.empty and selector.matches(metadata.get("labels")):
+            if selector.matches(metadata.get("labels")):
                 found.append(budget)
         return found
 
@@ -185,25 +185,31 @@ def _check(budget: Object, status: Object) -> None:
         raise _still_processed(name)
     allowed = status.get("disruptionsAllowed") or 0
     if allowed < 0:
-        why = "pdb disruptions allowed is negative"
-        raise errors.forbidden("poddisruptionbudget", name, why, "policy")
+        raise _broken(name, "pdb disruptions allowed is negative")
     if len(status.get("disruptedPods") or ()) > _MOST_UNCONFIRMED:
-        why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
-        raise errors.forbidden("poddisruptionbudget", name, why, "policy")
+        raise _broken(name, "DisruptedPods map too big - too many evictions not confirmed by PDB controller")
     if not allowed:
         raise errors.too_many_requests(_VIOLATION, 0, [_cause(_why_not(budget, status))])
 
 
+def _broken(budget: str, why: str) -> StatusError:
+    error = errors.forbidden("poddisruptionbudget", budget, why, "policy")
+    cause = _cause(f"The disruption budget {budget} does not allow evicting pods currently: {why}")
+    error.details = {**(error.details or {}), "causes": [cause]}
+    return error
+
+
 def _why_not(budget: Object, status: Object) -> str:
     name = budget["metadata"]["name"]
+    no = f"The disruption budget {name} does not allow evicting pods currently"
     state = condition(budget, "DisruptionAllowed") or {}
-    if state.get("status") == "False" and state.get("reason") == "SyncFailed" and state.get("message"):
-        return (
-            f"The disruption budget {name} does not allow evicting pods currently because it failed sync: "
-            f"{state['message']}"
-        )
+    told = state.get("message") if state.get("status") == "False" else ""
+    if told and state.get("reason") == "SyncFailed":
+        return f"{no} because it failed sync: {told}"
     wanted, healthy = status.get("desiredHealthy") or 0, status.get("currentHealthy") or 0
-    return f"The disruption budget {name} needs {wanted} healthy pods and has {healthy} currently"
+    if healthy <= wanted:
+        return f"The disruption budget {name} needs {wanted} healthy pods and has {healthy} currently"
+    return f"{no} ({state.get('reason')}): {told}" if told else no
 
 
 def _still_processed(budget: str) -> StatusError:

@@ -10,6 +10,7 @@ from sampan.api.validation.values import Problems
 
 _MIRROR = "kubernetes.io/config.mirror"
 _RESIZABLE = ("cpu", "memory")
+_KINDS = ("containers", "initContainers")
 
 
 def update(new: Object, old: Object) -> Problems:
@@ -19,40 +20,49 @@ def update(new: Object, old: Object) -> Problems:
     after, before = new.get("spec") or {}, old.get("spec") or {}
     if (before.get("os") or {}).get("name") == "windows":
         return [forbidden_field("", "windows pods cannot be resized")]
-    for kind in ("containers", "initContainers"):
-        if _names(after, kind) != _names(before, kind):
-            return [forbidden_field(f"spec.{kind}", "pod updates may not add or remove containers")]
     out: list[FieldError] = []
     if qos.of(new) != qos.of(old):
         detail = "Pod QOS Class may not change as a result of resizing"
         out.append(invalid_value("spec", (old.get("status") or {}).get("qosClass"), detail))
+    others = [p for kind in _KINDS for p in _other_containers(after, before, kind)]
+    if others:
+        return out + others
     munged = deep_copy(after)
-    for kind in ("containers", "initContainers"):
+    for kind in _KINDS:
         pairs = zip(munged.get(kind) or (), before.get(kind) or (), strict=True)
         for i, (container, earlier) in enumerate(pairs):
+            at = f"spec.{kind}[{i}]"
+            out += _removed(container, earlier, f"{at}.resources")
             if kind == "initContainers" and earlier.get("restartPolicy") != "Always":
-                if not same(container, earlier):
-                    detail = "only cpu and memory resources for sidecar containers are mutable"
-                    out.append(forbidden_field(f"spec.{kind}", detail))
-                container |= deep_copy(earlier)
-                continue
-            out += _removed(container, earlier, f"spec.{kind}[{i}].resources")
-            _put_back(container, earlier)
+                if not same(container.get("resources"), earlier.get("resources")):
+                    detail = "resources for non-sidecar init containers are immutable"
+                    out.append(forbidden_field(f"{at}.resources", detail))
+                container["resources"] = earlier.get("resources")
+            else:
+                _put_back(container, earlier)
     if not same(munged, before):
         out.append(forbidden_field("spec", "only cpu and memory resources are mutable"))
     return out
 
 
-def _names(spec: Object, kind: str) -> list[str | None]:
-    return [c.get("name") for c in spec.get(kind) or ()]
+def _other_containers(after: Object, before: Object, kind: str) -> Problems:
+    new, old = after.get(kind) or [], before.get(kind) or []
+    if len(new) != len(old):
+        return [forbidden_field(f"spec.{kind}", f"{kind} may not be added or removed on resize")]
+    detail = f"{kind} may not be renamed or reordered on resize"
+    return [
+        forbidden_field(f"spec.{kind}[{i}].name", detail)
+        for i, (container, earlier) in enumerate(zip(new, old, strict=True))
+        if container.get("name") != earlier.get("name")
+    ]
 
 
 def _removed(new: Object, old: Object, path: str) -> Problems:
     after, before = new.get("resources") or {}, old.get("resources") or {}
     return [
         forbidden_field(f"{path}.{kind}", f"resource {kind} cannot be removed")
-        for kind in ("limits", "requests")
-        if any(n in (before.get(kind) or {}) and n not in (after.get(kind) or {}) for n in _RESIZABLE)
+        for kind in ("requests", "limits")
+        if (before.get(kind) or {}).keys() - (after.get(kind) or {}).keys()
     ]
 
 
