@@ -163,3 +163,25 @@ def test_a_token_for_others_is_not_for_us() -> None:
     with pytest.raises(StatusError):
         authenticator.authenticate(bearing(token))
     assert authenticator.authenticate_token(token, ["vault", "other"])[1] == ("vault",)
+
+
+def test_a_token_that_should_have_been_replaced_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    account = make("ServiceAccount", "default")
+    web = pod(volumes=[{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}])
+    cache, clock = FakeCache(account, web), Clock()
+    authenticator = RequestAuthenticator(config(), cache, clock)
+    reference = {"kind": "Pod", "apiVersion": "v1", "name": "web"}
+    request = {"spec": {"expirationSeconds": 3607, "boundObjectRef": reference}}
+    answer = create_token_request(cache, config(), User("x"), account, request, clock=clock)
+    caplog.set_level("INFO", "sampan.apiserver.authentication")
+    for passed in (0, 3600, 4000, 5000, 300 * 86400):
+        clock.now = Clock.now + passed
+        cache.put({**web, "status": {"phase": "Running"}})
+        authenticator.authenticate_token(answer["status"]["token"])
+    assert [r.message for r in caplog.records] == [
+        "system:serviceaccount:default:default uses a token that should have been replaced 393 seconds ago: its program "
+        "reads the file only once"
+    ]
+    clock.now = Clock.now + 366 * 86400
+    with pytest.raises(InvalidToken, match="has expired"):
+        authenticator.authenticate_token(answer["status"]["token"])

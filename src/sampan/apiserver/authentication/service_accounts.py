@@ -25,6 +25,8 @@ class ServiceAccountTokens:
         self._use = use
         self._read: OrderedDict[bytes, Claims | LegacyClaims] = OrderedDict()
         """Claims of the tokens whose signature was good, which can never become untrue."""
+        self._stale: OrderedDict[bytes, None] = OrderedDict()
+        """Tokens that should have been replaced, and were told of."""
 
     def authenticate(self, token: str, key: bytes, now: float) -> Verdict | None:
         said = self._read.get(key)
@@ -39,7 +41,10 @@ class ServiceAccountTokens:
             return self._legacy(said, token, now)
         looked = Looked(self._cache)
         user = claims.check(looked, said, now)
-        if 0 < said.warn_after < now:
+        if 0 < said.warn_after < now and key not in self._stale:
+            self._stale[key] = None
+            if len(self._stale) > _MOST:
+                self._stale.popitem(last=False)
             log.info(
                 "%s uses a token that should have been replaced %d seconds ago: its program reads the file only once",
                 user.name,

@@ -132,6 +132,8 @@ def _people() -> list[Object]:
         role(
             "system:monitoring",
             urls("/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*"),
+            urls("/flagz"),
+            urls("/statusz"),
         ),
         role(
             "system:service-account-issuer-discovery",
@@ -230,6 +232,7 @@ def _parts() -> list[Object]:
             rule(READ_UPDATE, _RESOURCE, "resourceclaims/status"),
             rule(READ_UPDATE, "", "pods/finalizers"),
             rule(READ, _RESOURCE, "resourceslices"),
+            rule("create delete", _RESOURCE, "resourceclaims"),
         ),
     ]
 
