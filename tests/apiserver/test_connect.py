@@ -287,10 +287,25 @@ async def test_a_pod_proxy_over_tls_trusts_anyone(
 
 async def test_addresses_that_no_pod_may_have(tmp_path: Path, http: aiohttp.ClientSession) -> None:
     async with rig(tmp_path) as cluster:
-        for address in ("127.0.0.1", "169.254.169.254", "::1", "0.0.0.0", "", "224.0.0.1"):
+        mapped = ("::ffff:127.0.0.1", "::ffff:169.254.169.254")
+        for address in (
+            "127.0.0.1",
+            "169.254.169.254",
+            "::1",
+            "0.0.0.0",
+            "",
+            "224.0.0.1",
+            "255.255.255.255",
+            *mapped,
+        ):
             cluster.add_pod(pod(podIP=address))
             status = await ask(http, f"{cluster.api}/api/v1/namespaces/default/pods/web:80/proxy/")
             assert status == (400, "BadRequest", "address not allowed")
+            node = cluster.cache.objects["nodes", "", "n1"]
+            node["status"]["addresses"] = [{"type": "InternalIP", "address": address or "localhost"}]
+            for name in ("n1", "n1:2379", "https:n1:443"):
+                status = await ask(http, f"{cluster.api}/api/v1/nodes/{name}/proxy/")
+                assert status == (400, "BadRequest", "address not allowed")
 
 
 async def test_a_node_proxy_speaks_to_the_node_s_own_server(

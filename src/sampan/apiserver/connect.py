@@ -5,6 +5,7 @@ Upstream: `k8s.io/kubernetes/pkg/registry/core/{pod,service,node}/rest` and thei
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import random
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 _SERVICE_NAME = "kubernetes.io/service-name"
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _ON = ("1", "true", "True", "TRUE", "t", "T")
 
 
@@ -238,6 +240,10 @@ class NodeConnector:
     def _node_target(self, request: Request, info: RequestInfo) -> Target:
         scheme, name, port = _parsed("node", info.name)
         node = self._node(name)
+        # What a node says of itself must not make us ask ourselves. A host name, which could be resolved to anything,
+        # will not do.
+        if not _allowed(_address(node)):
+            raise bad_request("address not allowed")
         own = self._port(node)
         if not port or port == str(own):
             rest, prefix = split_proxy_path(request, info)
@@ -329,13 +335,15 @@ def _parsed(kind: str, text: str) -> tuple[str, str, str]:
 
 def _allowed(address: str) -> bool:
     """Whether it is an address that a pod may have: ours are not reached through us (loopback, link-local, ...)."""
-    import ipaddress
-
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return not (ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified)
+    if ip.version == 6 and ip.ipv4_mapped is not None:  # ::ffff:127.0.0.1 is loopback too
+        ip = ip.ipv4_mapped
+    return not (
+        ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip == _BROADCAST
+    )
 
 
 def _address(node: Object) -> str:

@@ -73,6 +73,8 @@ def ordinary_ip(path: str, value: str) -> Problems:
     if problems:
         return problems
     address = ipaddress.ip_address(value)
+    if address.version == 6 and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
     why = []
     if address.is_unspecified:
         why.append(f"may not be unspecified ({value})")
