@@ -273,3 +273,20 @@ async def test_kubectl_reconciles_rights(kubectl: Kubectl) -> None:
         'Error from server (Forbidden): secrets is forbidden: User "alice" cannot list resource "secrets" in API group '
         '"" in the namespace "default"',
     )
+
+
+@pytest.mark.parametrize("what", ["exec", "attach", "portforward"])
+async def test_a_stream_that_begins_with_a_get_asks_for_create_as_well(cluster: Api, what: str) -> None:
+    await cluster.ok("POST", f"{DEFAULT}/pods", pod("p"))
+    await grant(cluster, "reader", [{"apiGroups": [""], "resources": [f"pods/{what}"], "verbs": ["get"]}])
+    target = f"{DEFAULT}/pods/p/{what}?command=sh&stdout=1"
+    refused = await cluster("GET", target, token="alice")
+    assert refused.status == 403
+    message = f'pods "p" is forbidden: User "alice" cannot create resource "pods/{what}" in API group "" in the namespace "default"'
+    assert refused.json["message"] == message
+    assert (await cluster("POST", target, token="alice")).json["message"] == message
+    rule = {"apiGroups": [""], "resources": [f"pods/{what}"], "verbs": ["create"]}
+    await grant(cluster, "runner", [rule])
+    allowed = await cluster("GET", target, token="alice")
+    assert allowed.status == 400
+    assert "p does not have a host assigned" in allowed.json["message"]
