@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.api import field_set, managed_fields, schema
+from sampan.api import field_set, managed_fields, schema, typed
 from sampan.api.objects import deep_copy
 
 DEPLOYMENT = schema.node("io.k8s.api.apps.v1.Deployment")
@@ -227,3 +227,21 @@ def test_set_algebra(a: Any, b: Any) -> None:
 )
 def test_element_text(element: str, text: str) -> None:
     assert field_set.element_text(element) == text
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["labels", "annotations"]), st.dictionaries(st.sampled_from("ab"), st.just("x"))
+    )
+)
+def test_what_is_created_is_what_a_comparison_with_nothing_finds(metadata: Any) -> None:
+    for node, kind in ((DEPLOYMENT, "Deployment"), (POD, "Pod"), (SERVICE, "Service")):
+        obj = deployment() | {"kind": kind}
+        obj["metadata"] |= metadata
+        obj["spec"] |= {"containers": obj["spec"]["template"]["spec"]["containers"], "ports": [{"port": 1}]}
+        for skip in ({}, {"status": None}, {"spec": None}, {"metadata": {"labels": None}}):
+            found = typed.compare(node, {}, obj, skip=skip)
+            assert not found.removed
+            assert typed.created(node, obj, skip) == found.written()
+            # The second time from what was kept of the first.
+            assert typed.created(node, deep_copy(obj), skip) == found.written()

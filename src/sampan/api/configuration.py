@@ -14,13 +14,40 @@ from sampan.api import go_text, typed
 from sampan.api.errors import Object, StatusError, bad_request, show
 from sampan.api.field_set import element_text
 from sampan.api.schema import Node
+from sampan.api.type_check import is_normal
 
 
 def refuse(node: Node, config: Object, namespace: str, name: str) -> None:
     """Raise StatusError 400 with every problem of a configuration. (Upstream answers 500 with the same words.)"""
+    if is_normal(node, config) and _lists_are_fine(node, config):
+        return
     found = list(_problems(node, config, ""))
     if found:
         raise _failed(config, namespace, name, found)
+
+
+def _lists_are_fine(node: Node, value: Any) -> bool:
+    """Whether the items of all lists have their keys, each once. For values that have their type."""
+    if value.__class__ is dict:
+        for name, part in value.items():
+            if part.__class__ is dict or part.__class__ is list:
+                inner = typed.child(node, name)
+                if inner is not None and not _lists_are_fine(inner, part):
+                    return False
+        return True
+    items = node.items
+    if items is None or not value:
+        return True
+    kind, keys = typed.list_kind(node)
+    if kind != "atomic":
+        if kind == "map" and any(_keyed_item(items, keys, item) for item in value):
+            return False
+        found = typed.elements(node, value)
+        if found is None or len(set(found)) != len(found):
+            return False
+    if items.type not in ("object", "map", "array"):
+        return True
+    return all(_lists_are_fine(items, item) for item in value)
 
 
 def _failed(config: Object, namespace: str, name: str, problems: list[str]) -> StatusError:

@@ -155,7 +155,12 @@ class Comparisons:
         self._api_version = api_version
         self._kind = kind
         self._subresource = subresource
-        self.own = typed.compare(node, old, new, skip=skipped(api_version, kind, subresource))
+        skip = skipped(api_version, kind, subresource)
+        self.own = (
+            typed.compare(node, old, new, skip=skip)
+            if old
+            else Comparison(typed.created(node, new, skip), {}, {})
+        )
         self._of: dict[str, Comparison | None] = {api_version: self.own}
 
     def of(self, api_version: str) -> Comparison | None:

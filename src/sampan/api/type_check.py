@@ -150,6 +150,11 @@ def cannot_handle(obj: Object) -> str:
     return f'{kind} in version "{version}" cannot be handled as a {kind}: ' if kind else ""
 
 
+def is_normal(node: Node, obj: Object) -> bool:
+    """Whether an object has its type and is in its normal form: nothing unknown, no null (`check` would find nothing)."""
+    return _checker(node)(obj)
+
+
 class Undecodable(StatusError):
     """An object that does not have its type: 400. `problem` is what is wrong, without the object's name."""
 
@@ -165,7 +170,7 @@ def check(node: Node, obj: Object) -> list[str]:
 
     Raises Undecodable that lists every value of a wrong type: path, given value, expected type, likely intent.
     """
-    if _checker(node)(obj):
+    if is_normal(node, obj):
         return []
     thorough = _Thorough(node)
     thorough.object(node, obj, "", "", "")

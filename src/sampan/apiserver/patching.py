@@ -17,6 +17,7 @@ from sampan.api import (
     scale_fields,
     schema,
     strategic_merge,
+    type_check,
 )
 from sampan.api import patch as patches
 from sampan.api.errors import Object, bad_request
@@ -125,14 +126,16 @@ class Patching:
         configuration.refuse(
             node, given, str(shown.get("namespace") or namespace), str(shown.get("name") or name)
         )
-        config = deep_copy(given)
+        # The patch is ours; only nulls are looked up again.
+        config = given if type_check.is_normal(node, given) else deep_copy(given)
         preparation.check_type(view.definition, view.api_version, view.kind, config, writing)
         metadata = config["metadata"]
         check_namespace(resource, namespace, metadata)
         metadata.setdefault("name", name)
         check_name(metadata, name)
-        # A null has a meaning here: it is owned, and takes the value away.
-        _put_back_nulls(config, given)
+        if config is not given:
+            # A null has a meaning here: it is owned, and takes the value away.
+            _put_back_nulls(config, given)
         return config
 
     async def _apply(
