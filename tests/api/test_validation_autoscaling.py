@@ -37,6 +37,10 @@ CASES: list[tuple[str, object, str]] = [
     ("spec/minReplicas", 6, "spec.maxReplicas: Invalid value: 5: must be greater than or equal to `minReplicas`"),
     ("spec/scaleTargetRef", {"kind": "Deployment", "name": ""}, "spec.scaleTargetRef.name: Required value"),
     ("spec/scaleTargetRef", {"kind": "a/b", "name": "x"}, "spec.scaleTargetRef.kind: Invalid value: \"a/b\": may not contain '/'"),
+    ("spec/scaleTargetRef", {"apiVersion": "v1", "kind": "Pod", "name": "x"},
+     'spec.scaleTargetRef.apiVersion: Invalid value: "v1": apiVersion must specify API group'),
+    ("spec/scaleTargetRef", {"apiVersion": "a/b/c", "kind": "ReplicationController", "name": "x"},
+     'spec.scaleTargetRef.apiVersion: Invalid value: "a/b/c": unexpected GroupVersion string: a/b/c'),
     ("spec/metrics", [{"type": "Disk"}], f'{M}.type: Unsupported value: "Disk": supported values: "ContainerResource", "External", "Object", "Pods", "Resource"'),
     ("spec/metrics", [{"type": "Pods"}], f"{M}.pods: Required value: must populate information for the given metric source"),
     ("spec/metrics", [{**metric("Pods", metric=NAMED, target=AVERAGE)[0], "resource": {"name": "cpu", "target": AVERAGE}}],
@@ -71,6 +75,15 @@ CASES: list[tuple[str, object, str]] = [
 def test_one_thing_wrong(path: str, value: object, text: str) -> None:
     found = problems(V2, changed(scaler(), path, value))
     assert any(text in p for p in found), found
+
+
+def test_what_can_be_scaled() -> None:
+    controller = scaler(scaleTargetRef={"apiVersion": "v1", "kind": "ReplicationController", "name": "x"})
+    assert problems(V2, controller) == []
+    # What is there already may stay.
+    old = ready(V2, scaler(scaleTargetRef={"kind": "Deployment", "name": "x"}))
+    assert validation.update(V2, changed(old, "spec/maxReplicas", 7), old) == []
+    assert validation.update(V2, changed(old, "spec/scaleTargetRef/kind", "ReplicaSet"), old) != []
 
 
 def test_defaults() -> None:

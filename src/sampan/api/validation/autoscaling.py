@@ -19,6 +19,13 @@ _SOURCES = {
 
 
 def horizontal_pod_autoscaler(obj: Object) -> Problems:
+    target = (obj.get("spec") or {}).get("scaleTargetRef") or {}
+    # The one kind of the core group that can be scaled.
+    grouped = target.get("kind") != "ReplicationController"
+    return _spec(obj) + _api_version(target, "spec.scaleTargetRef.apiVersion", grouped=grouped)
+
+
+def _spec(obj: Object) -> Problems:
     spec = obj.get("spec") or {}
     out: Problems = []
     least, most = spec.get("minReplicas"), spec.get("maxReplicas") or 0
@@ -39,7 +46,9 @@ def horizontal_pod_autoscaler(obj: Object) -> Problems:
 
 def horizontal_pod_autoscaler_update(new: Object, old: Object, subresource: str) -> Problems:
     if subresource != "status":
-        return horizontal_pod_autoscaler(new)
+        target, before = ((o.get("spec") or {}).get("scaleTargetRef") or {} for o in (new, old))
+        kept = all(target.get(name) == before.get(name) for name in ("apiVersion", "kind"))
+        return _spec(new) if kept else horizontal_pod_autoscaler(new)
     status = new.get("status") or {}
     return [
         p for n in ("currentReplicas", "desiredReplicas") for p in non_negative(f"status.{n}", status.get(n))
@@ -56,6 +65,15 @@ def _reference(reference: Object, path: str) -> Problems:
             else [required(f"{path}.{name}")]
         )
     return out
+
+
+def _api_version(reference: Object, path: str, *, grouped: bool) -> Problems:
+    given = reference.get("apiVersion") or ""
+    if given.count("/") > 1:
+        return [invalid_value(path, given, f"unexpected GroupVersion string: {given}")]
+    if grouped and not given.rpartition("/")[0]:
+        return [invalid_value(path, given, "apiVersion must specify API group")]
+    return []
 
 
 def _scaling_rules(rules: Object, path: str) -> Problems:
@@ -122,7 +140,8 @@ def _source(name: str, source: Object, path: str) -> Problems:
                 out += formatted(f"{path}.container", container, formats.dns1123_label)
         return out + _target(target, at) + _share_or_value(target, at)
     if name == "object":
-        out += _reference(source.get("describedObject") or {}, f"{path}.describedObject")
+        described, where = source.get("describedObject") or {}, f"{path}.describedObject"
+        out += _reference(described, where) + _api_version(described, f"{where}.apiVersion", grouped=False)
     out += _identifier(source.get("metric") or {}, f"{path}.metric") + _target(target, at)
     value, average = target.get("value") is not None, target.get("averageValue") is not None
     if name == "pods":

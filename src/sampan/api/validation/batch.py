@@ -18,7 +18,7 @@ from sampan.api.errors import (
     too_long,
     too_many,
 )
-from sampan.api.objects import deep_copy
+from sampan.api.objects import condition_true, deep_copy
 from sampan.api.strategy import same
 from sampan.api.strategy.batch import CONTROLLER_UID, JOB_NAME, OLD_CONTROLLER_UID, OLD_JOB_NAME
 from sampan.api.validation import formats, job_status, metadata, pods
@@ -307,7 +307,8 @@ def _template_update(after: Object, old: Object) -> Problems:
     """A template stands, but for where its pods may run and what they ask for while none of them does."""
     before, template = old["spec"].get("template") or {}, after.get("template") or {}
     status = old.get("status") or {}
-    if old["spec"].get("suspend") and not status.get("active"):
+    idle = not status.get("active") and (not status.get("startTime") or condition_true(old, "Suspended"))
+    if old["spec"].get("suspend") and idle:
         before = _with_mutable(before, template)
     if same(template, before):
         return []
