@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sampan.cli import image
+from sampan.cli import image, parts
 
 app = typer.Typer(
     name="sampan",
@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(image.app, name="image")
+app.add_typer(parts.app)
 
 Name = Annotated[str, typer.Option("--name", help="Which cluster.")]
 

@@ -22,7 +22,7 @@ _ARM64 = ("aarch64", "arm64")
 def command(config: ClusterConfig) -> list[str]:
     """The command line, but for the program's own name. Nothing that 3.4 has not or 3.6 dropped."""
     pki = config.directory / "pki" / "etcd"
-    (client,) = storage.endpoints(config)
+    client = storage.own_endpoint(config)
     # A member must listen for others, which this one never has: a socket file in a directory that is root's.
     peer = "unix://peer:0"
     return [

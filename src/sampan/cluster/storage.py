@@ -84,12 +84,9 @@ def is_shared(config: ClusterConfig) -> bool:
     return config.apiservers > 1 or config.store.startswith(_SCHEME)
 
 
-def endpoints(config: ClusterConfig) -> list[str]:
-    """The members of the cluster's etcd."""
-    if config.store == ETCD:
-        return [f"https://127.0.0.1:{config.etcd_port}"]
-    scheme = "https" if config.etcd_cafile or config.etcd_certfile else "http"
-    return [f"{scheme}://{host}" for host in config.store.removeprefix(_SCHEME).split(",")]
+def own_endpoint(config: ClusterConfig) -> str:
+    """Where the cluster's own etcd is."""
+    return f"https://127.0.0.1:{config.etcd_port}"
 
 
 async def open_store(config: ClusterConfig) -> Store:
@@ -98,17 +95,29 @@ async def open_store(config: ClusterConfig) -> Store:
         from sampan.store import sqlite
 
         return await sqlite.open_store(config.directory / "store")
+    if config.store != ETCD:
+        return await open_standing(
+            config.store, config.etcd_cafile, config.etcd_certfile, config.etcd_keyfile
+        )
     from sampan.store import etcd
     from sampan.store.members import Tls
 
-    if config.store == ETCD:
-        pki = config.directory / "pki" / "etcd"
-        tls = Tls(str(pki / "ca.crt"), str(pki / "client.crt"), str(pki / "client.key"))
-    else:
-        tls = Tls(config.etcd_cafile, config.etcd_certfile, config.etcd_keyfile)
+    pki = config.directory / "pki" / "etcd"
     return await etcd.open_store(
-        endpoints(config),
-        tls=tls,
+        [own_endpoint(config)],
+        tls=Tls(str(pki / "ca.crt"), str(pki / "client.crt"), str(pki / "client.key")),
         shared=is_shared(config),
-        patience=_PATIENCE if config.store == ETCD else 0.0,
+        patience=_PATIENCE,
     )
+
+
+async def open_standing(text: str, cafile: str, certfile: str, keyfile: str) -> Store:
+    """The store in an etcd that stands (`etcd://...`). Raises StoreError, ClusterError."""
+    if not text.startswith(_SCHEME):
+        raise ClusterError(f"--store {text!r}: here it must be etcd://HOST:PORT[,HOST:PORT...]")
+    from sampan.store import etcd
+    from sampan.store.members import Tls
+
+    scheme = "https" if cafile or certfile else "http"
+    members = [f"{scheme}://{host}" for host in parse(text).removeprefix(_SCHEME).split(",")]
+    return await etcd.open_store(members, tls=Tls(cafile, certfile, keyfile))
