@@ -69,6 +69,16 @@ def forged() -> str:
     ).decode()
 
 
+def of_unknown_key() -> str:
+    """A request with a key of a type that nobody knows."""
+    der = x509.load_pem_x509_csr(base64.b64decode(request())).public_bytes(Encoding.DER)
+    ec_key = bytes.fromhex("2a8648ce3d0201")
+    text = base64.b64encode(der.replace(ec_key, ec_key[:-1] + b"\x7f", 1)).decode()
+    return base64.b64encode(
+        f"-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n".encode()
+    ).decode()
+
+
 def no_request() -> str:
     return base64.b64encode(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").decode()
 
@@ -80,6 +90,7 @@ CASES: list[tuple[str, object, list[str]]] = [
     ("spec/request", "", ['spec.request: Invalid value: "": PEM block type must be CERTIFICATE REQUEST']),
     ("spec/request", no_request(), [f'spec.request: Invalid value: "{no_request()}": PEM block type must be CERTIFICATE REQUEST']),
     ("spec/request", forged(), ['spec.request: Invalid value: "']),
+    ("spec/request", of_unknown_key(), [f'spec.request: Invalid value: "{of_unknown_key()}": x509: Unknown key type']),
     ("spec/usages", [], ["spec.usages: Required value: usages must be provided"]),
     ("spec/usages", ["singing", "client auth", "client auth"],
      ['spec.usages[0]: Unsupported value: "singing": supported values: "any", "cert sign", "client auth"', 'spec.usages[2]: Duplicate value: "client auth"']),

@@ -55,11 +55,23 @@ def parse(encoded: str) -> Request:
     if found is None or found.group(1) != "CERTIFICATE REQUEST":
         raise ValueError("PEM block type must be CERTIFICATE REQUEST")
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
 
-    parsed = x509.load_pem_x509_csr(found.group().encode())
-    if not parsed.is_signature_valid:
+    try:
+        parsed = x509.load_pem_x509_csr(found.group().encode())
+        valid = parsed.is_signature_valid
+        facts = _facts(parsed)
+    except (
+        TypeError,
+        UnsupportedAlgorithm,
+        x509.DuplicateExtension,
+        x509.InvalidVersion,
+        x509.UnsupportedGeneralNameType,
+    ) as e:
+        raise ValueError(f"x509: {e}") from None
+    if not valid:
         raise ValueError("x509: the signature of the request does not fit its key")
-    return _facts(parsed)
+    return facts
 
 
 def _facts(parsed: x509.CertificateSigningRequest) -> Request:
