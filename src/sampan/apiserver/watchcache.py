@@ -14,7 +14,7 @@ import asyncio
 import logging
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 
 from sampan.api.errors import Object, StatusError, gone
@@ -157,7 +157,7 @@ class WatchCache:
         self._shelves: dict[str, Shelf] = {}
         self._by_path: dict[str, Shelf] = {}
         self._handed: dict[int, tuple[bytes, Object]] = {}
-        self._bookmarks: asyncio.TimerHandle | None = None
+        self._bookmarks: asyncio.Handle | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._early: list[Event] | None = []
         self.lag = LoopLag()
@@ -285,6 +285,9 @@ class WatchCache:
     def shelf(self, resource: Resource) -> Shelf:
         return self._shelves[resource.key_stem]
 
+    def shelves(self) -> Iterable[Shelf]:
+        return self._shelves.values()
+
     def record(self, resource: Resource, namespace: str, name: str) -> Record | None:
         shelf = self._shelves[resource.key_stem]
         return shelf.records.get(key_of(shelf.path, namespace, name))
@@ -354,10 +357,17 @@ class WatchCache:
         self._bookmarks = asyncio.get_running_loop().call_later(BOOKMARK_SECONDS, self._send_bookmarks)
 
     def _send_bookmarks(self) -> None:
+        """Tell all who want to know how far they are, a slice at a time."""
+        groups = [g for shelf in self._shelves.values() for g in shelf.groups.values()]
+        self._mark(iter([w for g in groups for w in g.watchers if w.bookmarks]))
+
+    def _mark(self, due: Iterator[Watcher]) -> None:
+        until = perf_counter() + SLICE_SECONDS
         told = self.told
-        for shelf in self._shelves.values():
-            for group in list(shelf.groups.values()):
-                for watcher in list(group.watchers):
-                    if watcher.bookmarks:
-                        watcher.bookmark(told)
+        for watcher in due:
+            watcher.bookmark(told)
+            if perf_counter() >= until:
+                self.lag.arm()
+                self._bookmarks = asyncio.get_running_loop().call_soon(self._mark, due)
+                return
         self._schedule_bookmarks()
