@@ -33,7 +33,8 @@ UP = "spec.behavior.scaleUp"
 
 CASES: list[tuple[str, object, str]] = [
     ("spec/minReplicas", 0, "spec.minReplicas: Invalid value: 0: must be greater than or equal to 1"),
-    ("spec/maxReplicas", 0, "spec.maxReplicas: Invalid value: 0: must be greater than 0"),
+    ("spec/maxReplicas", 0, "spec.maxReplicas: Required value: must be set and greater than 0"),
+    ("spec/maxReplicas", -1, "spec.maxReplicas: Invalid value: -1: must be greater than 0"),
     ("spec/minReplicas", 6, "spec.maxReplicas: Invalid value: 5: must be greater than or equal to `minReplicas`"),
     ("spec/scaleTargetRef", {"kind": "Deployment", "name": ""}, "spec.scaleTargetRef.name: Required value"),
     ("spec/scaleTargetRef", {"kind": "a/b", "name": "x"}, "spec.scaleTargetRef.kind: Invalid value: \"a/b\": may not contain '/'"),

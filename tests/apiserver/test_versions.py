@@ -68,7 +68,7 @@ async def test_a_v1_client_gets_the_default_of_v2(api: Api) -> None:
     assert made["spec"]["minReplicas"] == 1
     wrong = await api("POST", path("v1"), scaler("v1", maxReplicas=0))
     assert wrong.status == 422
-    assert "spec.maxReplicas: Invalid value: 0: must be greater than 0" in wrong.json["message"]
+    assert "spec.maxReplicas: Required value: must be set and greater than 0" in wrong.json["message"]
 
 
 async def test_managers_of_two_versions(api: Api) -> None:

@@ -31,7 +31,9 @@ def _spec(obj: Object) -> Problems:
     least, most = spec.get("minReplicas"), spec.get("maxReplicas") or 0
     if least is not None and least < 1:
         out.append(invalid_value("spec.minReplicas", least, "must be greater than or equal to 1"))
-    if most < 1:
+    if not most:
+        out.append(required("spec.maxReplicas", "must be set and greater than 0"))
+    elif most < 0:
         out.append(invalid_value("spec.maxReplicas", most, "must be greater than 0"))
     if least is not None and most < least:
         detail = "must be greater than or equal to `minReplicas`"
