@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from sampan.apiserver import (
     authentication,
     authorization,
     bootstrap,
+    debug,
     discovery,
     expiry,
     reviews,
@@ -30,6 +32,7 @@ from sampan.apiserver.handlers import Handlers
 from sampan.apiserver.health import Health
 from sampan.apiserver.inprocess import InProcessClient
 from sampan.apiserver.listing import Lists
+from sampan.apiserver.metrics.requests import Requests
 from sampan.apiserver.patching import Patching
 from sampan.apiserver.registry import Registry
 from sampan.apiserver.subresources import Actions
@@ -38,7 +41,7 @@ from sampan.apiserver.types import LOOPBACK, RequestInfo, User
 from sampan.apiserver.watchcache import WatchCache
 from sampan.client.types import Client
 from sampan.store.types import Store
-from sampan.transport.types import Answer, Request
+from sampan.transport.types import Answer, Request, Response
 
 if TYPE_CHECKING:
     from sampan.apiserver.audit.auditor import Auditor
@@ -86,8 +89,9 @@ class App:
         self._authenticator = authentication.build(self.config, self.cache)
         self._auditor = self._make_auditor()
         self._flows = FlowControl(self.cache, self.config.max_requests_inflight)
+        self._requests = Requests()
         self._health = Health(
-            {"ping": lambda: "", "log": lambda: "", "store": self._store_health},
+            {"ping": lambda: "", "log": lambda: "", "etcd": self._store_health},
             {"bootstrap": lambda: "" if self._ready else "not finished"},
         )
         self._handlers = Handlers(
@@ -105,6 +109,7 @@ class App:
             reviews=self._review,
             components=ComponentStatuses(self.components),
             flows=self._flows,
+            requests=self._requests,
             auditor=self._auditor,
         )
         upkeep = Upkeep(self.client(), self._store, self.cache, self._allocator, self.config)
@@ -196,7 +201,17 @@ class App:
             self._health.handle(request)
             or discovery.handle(request)
             or token_discovery.handle(self.config, request)
+            or (self._metrics(request) if request.path == "/metrics" else None)
+            or (debug.handle(self._flows, request) if request.path.startswith("/debug/") else None)
         )
+
+    async def _metrics(self, request: Request) -> Answer:
+        """Loading the library and making the text take longer than the loop may be held: a thread does both."""
+        exposition = await asyncio.to_thread(importlib.import_module, "sampan.apiserver.metrics.exposition")
+        sources = exposition.Sources(self._requests, self.cache, self._flows, discovery.GIT_VERSION)
+        accept = request.headers.get("accept", "")
+        body, media_type = await asyncio.to_thread(exposition.encode, exposition.collect(sources), accept)
+        return Response(200, body, media_type)
 
     def _review(
         self, resource: Resource, namespace: str, obj: Object, user: User

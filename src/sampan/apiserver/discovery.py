@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from sampan.api import resources
 from sampan.api.errors import Object, StatusError
 from sampan.api.resources import RESOURCES, Resource, Subresource
+from sampan.apiserver import debug
 from sampan.transport.types import Request, Response
 
 MAJOR, MINOR, GIT_VERSION = "1", "36", "v1.36.2+sampan"
@@ -71,7 +72,7 @@ def handle(request: Request) -> Response | None:
 def _root(request: Request) -> Response:
     """The paths there are, as upstream lists them."""
     paths = ["/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/openapi/v2"]
-    paths += ["/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+    paths += ["/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version", *debug.PATHS]
     for group in dict.fromkeys(r.group for r in RESOURCES):
         if group:
             paths.append(f"/apis/{group}")

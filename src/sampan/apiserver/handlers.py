@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from sampan.api import decoding, errors, schema
@@ -28,6 +29,7 @@ from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
 from sampan.apiserver.impersonation import impersonate
 from sampan.apiserver.listing import Lists
+from sampan.apiserver.metrics import requests as metrics
 from sampan.apiserver.patching import Patching
 from sampan.apiserver.reads import Reads, selection
 from sampan.apiserver.records import Record
@@ -70,6 +72,7 @@ class Handlers:
         reviews: Callable[[Resource, str, Object, User], Object | Awaitable[Object]],
         components: ComponentStatuses,
         flows: FlowControl,
+        requests: metrics.Requests,
         auditor: Auditor | None = None,
     ) -> None:
         self._config = config
@@ -86,6 +89,7 @@ class Handlers:
         self._plain = plain
         self._reviews = reviews
         self._flows = flows
+        self._requests = requests
         self._auditor = auditor
         self._components = components
         self._writers: dict[str, Callable[[Request, RequestInfo, Resource, User], Awaitable[Answer]]] = {
@@ -120,6 +124,9 @@ class Handlers:
 
     def _unauthenticated(self, request: Request, problem: StatusError) -> Response:
         answer = failure(request, problem)
+        self._requests.answered(
+            self._requests.key(request, requestinfo.parse(request)), answer, perf_counter()
+        )
         return answer if self._auditor is None else self._auditor.unauthenticated(request, answer)
 
     def _audited(self, request: Request, user: User) -> Answer | Awaitable[Answer]:
@@ -134,7 +141,25 @@ class Handlers:
                 user = impersonate(request, user, self._authorizer, info)
         except StatusError as e:
             return failure(request, e)
-        return self._flows.around(user, info, lambda: self._permitted(request, info, user))
+        began = perf_counter()
+        key = self._requests.key(request, info)
+        answer = self._flows.around(user, info, lambda: self._permitted(request, info, user))
+        if isinstance(answer, Awaitable):
+            return self._counted(info, key, began, answer)
+        self._requests.answered(key, answer, began)
+        return answer
+
+    async def _counted(
+        self, info: RequestInfo, key: metrics.Key, began: float, later: Awaitable[Answer]
+    ) -> Answer:
+        inflight, kind = self._requests.inflight, self._requests.kind(info)
+        inflight[kind] += 1
+        try:
+            answer = await later
+        finally:
+            inflight[kind] -= 1
+        self._requests.answered(key, answer, began)
+        return answer
 
     def _permitted(self, request: Request, info: RequestInfo, user: User) -> Answer | Awaitable[Answer]:
         try:

@@ -9,22 +9,21 @@ from __future__ import annotations
 import asyncio
 from time import perf_counter
 
-BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-"""Upper bounds in seconds; what is longer is counted last."""
+from sampan.client.metrics import Histogram
+
+BOUNDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+"""Seconds."""
 
 
-class LoopLag:
-    """A histogram of lags. `counts` has one place more than `BUCKETS`; `total` and `longest` are in seconds."""
+class LoopLag(Histogram):
+    """A histogram of lags in seconds; `longest` is the longest so far."""
+
+    __slots__ = ("_armed", "longest")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS) + 1)
-        self.total = 0.0
+        super().__init__(BOUNDS)
         self.longest = 0.0
         self._armed = False
-
-    @property
-    def count(self) -> int:
-        return sum(self.counts)
 
     def arm(self) -> None:
         """Measure from now until the loop has come round. Must be called in the loop's thread."""
@@ -36,12 +35,7 @@ class LoopLag:
         self._armed = False
         self.observe(perf_counter() - began)
 
-    def observe(self, seconds: float) -> None:
-        self.total += seconds
-        if seconds > self.longest:
-            self.longest = seconds
-        for i, bound in enumerate(BUCKETS):
-            if seconds <= bound:
-                self.counts[i] += 1
-                return
-        self.counts[-1] += 1
+    def observe(self, value: float) -> None:
+        super().observe(value)
+        if value > self.longest:
+            self.longest = value

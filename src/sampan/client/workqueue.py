@@ -10,14 +10,26 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import perf_counter
+from weakref import WeakSet
+
+from sampan.client.metrics import Histogram
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, MOST_PAUSE = 0.005, 1000.0
 
 
+_BOUNDS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+"""Seconds; upstream's for its queues."""
+
+
 class WorkQueue:
-    """Keys (text) waiting for work. All methods belong to the loop's thread."""
+    """Keys (text) waiting for work. All methods belong to the loop's thread. `adds`, `retries`, `waits` (seconds in the
+    queue) and `works` (seconds at work) are counted for metrics."""
+
+    everyone: WeakSet[WorkQueue] = WeakSet()
+    """All queues of this process."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -27,13 +39,20 @@ class WorkQueue:
         self._failures: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._wakeup = asyncio.Event()
+        self._since: dict[str, float] = {}
+        """Since when a key waits, or is worked on."""
+        self.adds = self.retries = 0
+        self.waits, self.works = Histogram(_BOUNDS), Histogram(_BOUNDS)
+        self.everyone.add(self)
 
     def add(self, key: str) -> None:
         """Have `key` worked on as soon as a worker is free."""
         if key in self._dirty:
             return
         self._dirty.add(key)
+        self.adds += 1
         if key not in self._active:
+            self._since[key] = perf_counter()
             self._ready.append(key)
             self._wakeup.set()
 
@@ -55,6 +74,7 @@ class WorkQueue:
         """Have a key that failed worked on again after its pause."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        self.retries += 1
         self.add_after(key, min(FIRST_PAUSE * 2 ** min(failures, 30), MOST_PAUSE))
 
     def forget(self, key: str) -> None:
@@ -67,6 +87,11 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._ready)
 
+    @property
+    def oldest_work(self) -> float:
+        """Seconds that the key longest at work has been there; 0 where none is."""
+        return max((perf_counter() - self._since[key] for key in self._active), default=0.0)
+
     async def get(self) -> str:
         """The next key; it is the caller's until `done(key)`."""
         while not self._ready:
@@ -75,11 +100,17 @@ class WorkQueue:
         key = self._ready.popleft()
         self._dirty.discard(key)
         self._active.add(key)
+        now = perf_counter()
+        self.waits.observe(now - self._since[key])
+        self._since[key] = now
         return key
 
     def done(self, key: str) -> None:
         self._active.discard(key)
+        now = perf_counter()
+        self.works.observe(now - self._since.pop(key, now))
         if key in self._dirty:
+            self._since[key] = now
             self._ready.append(key)
             self._wakeup.set()
 

@@ -12,6 +12,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from sampan.apiserver.flowcontrol.classification import Flow
+from sampan.client.metrics import Histogram
+
+_BOUNDS = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
+"""Seconds; upstream's for its queues."""
 
 
 class Rejected(Exception):
@@ -39,10 +43,8 @@ class Counts:
     """By FlowSchema."""
     rejected: dict[tuple[str, str], int] = field(default_factory=dict)
     """By FlowSchema and reason."""
-    waited: float = 0.0
+    waits: Histogram = field(default_factory=lambda: Histogram(_BOUNDS))
     """Seconds spent in queues by those who then got a seat."""
-    queued: int = 0
-    """How many of those."""
 
 
 class PriorityLevel:
@@ -84,6 +86,10 @@ class PriorityLevel:
             self._queues[at].append(waiter)
             if at not in self._busy:
                 self._busy.append(at)
+
+    @property
+    def queue_lengths(self) -> list[int]:
+        return [len(queue) for queue in self._queues]
 
     @property
     def lent(self) -> int:
@@ -133,8 +139,7 @@ class PriorityLevel:
             raise
         finally:
             late.cancel()
-        self.counts.queued += 1
-        self.counts.waited += loop.time() - began
+        self.counts.waits.observe(loop.time() - began)
 
     @staticmethod
     def _give_up(seat: asyncio.Future[None]) -> None:
