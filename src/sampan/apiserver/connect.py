@@ -83,6 +83,8 @@ class NodeConnector:
     # Logs and streams: the pod's node answers.
 
     async def _log(self, request: Request, info: RequestInfo) -> Answer:
+        import aiohttp
+
         if problems := list(log_problems(request)):
             raise invalid("PodLogOptions", info.name, problems)
         pod = self._pod(info)
@@ -111,7 +113,7 @@ class NodeConnector:
                     async for chunk in answer.content.iter_any():
                         stream.write(chunk)
                         await stream.drain()
-                except Exception as failure:
+                except (aiohttp.ClientError, OSError, TimeoutError) as failure:
                     raise ConnectionError(f"log of {target.path} broke off: {failure}") from failure
 
         return StreamingResponse(send, content_type="text/plain")

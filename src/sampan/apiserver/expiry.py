@@ -44,7 +44,7 @@ async def run(store: Store, cache: WatchCache) -> None:
                 await store.compact(before)
         except Compacted:
             pass
-        except Exception:
+        except Exception:  # housekeeping: whatever it is, the server goes on without
             log.exception("old revisions and events could not be removed; next try in %d s", INTERVAL_SECONDS)
         before = now
 

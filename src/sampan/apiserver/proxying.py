@@ -301,12 +301,14 @@ def _returned(request: Request, target: Target, answer: aiohttp.ClientResponse) 
         headers = [h for h in headers if h[0].lower() not in ("content-length", "content-encoding")]
 
     async def send(stream: Stream) -> None:
+        import aiohttp
+
         async with answer:
             try:
                 async for chunk in answer.content.iter_any():
                     stream.write(rewriter.feed(chunk) if rewriter else chunk)
                     await stream.drain()
-            except Exception as failure:
+            except (aiohttp.ClientError, OSError, TimeoutError, zlib.error) as failure:
                 raise ConnectionError(f"the answer of {target.authority} broke off: {failure}") from failure
             if rewriter:
                 stream.write(rewriter.end())

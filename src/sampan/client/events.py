@@ -132,7 +132,7 @@ class Recorder:
                 told = self._queue.popleft()
                 try:
                     await self._record(told)
-                except Exception:
+                except Exception:  # an event is a courtesy: whatever it is, the next one is written
                     log.exception("event %s of %s could not be written", told.reason, told.regarding)
             self._idle.set()
             self._wakeup.clear()

@@ -314,7 +314,7 @@ class _Exchange:
     async def __aenter__(self) -> aiohttp.ClientResponse:
         try:
             self._response = await self._client._send(*self._request)
-        except Exception as e:
+        except Exception as e:  # what is the network's gets our name, all else is raised as it is
             self._translate(e)
             raise
         return self._response

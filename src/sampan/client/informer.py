@@ -161,5 +161,5 @@ class Informer:
         for handler in self._handlers:
             try:
                 handler(told_old, new)
-            except Exception:
+            except Exception:  # one handler's; the others and the cache itself go on
                 log.exception("handler for %s failed on %s", self.resource.plural, key)

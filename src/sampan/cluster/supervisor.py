@@ -163,7 +163,7 @@ class Supervisor:
         part.restart_at = 0.0
         try:
             part.prepare()
-        except Exception as e:
+        except Exception as e:  # whatever it is, `sampan up` shows it, and it is tried again
             log.exception("cannot prepare %s", part.name)
             part.problem = str(e)
             self._tell_waiting()

@@ -126,7 +126,7 @@ class PodLifecycle:
                     break
                 try:
                     self._sync()
-                except Exception:
+                except Exception:  # one pod's trouble is not the node's; it is tried again
                     log.exception("pod %s", pods.full_name(self.pod))
                     self._wake_at(time.time() + FIRST_RETRY)
         finally:

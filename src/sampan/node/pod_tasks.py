@@ -48,6 +48,6 @@ class PodTasks:
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception:
+        except Exception:  # whatever it is: the worker looks at the whole pod again
             log.exception("pod %s", self._name)
             self.wake()

@@ -63,7 +63,7 @@ class Scheduler:
                     pod = await self._queue.pop()
                     try:
                         work = self._schedule(pod)
-                    except Exception as e:
+                    except Exception as e:  # whatever it is: one pod must not hold up all others
                         log.exception("%s could not be scheduled", pod.info.key)
                         work = self._failed(pod, str(e))
                     if work is not None:
@@ -147,7 +147,7 @@ class Scheduler:
     async def _supervise(self, queued: QueuedPod, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception:
+        except Exception:  # as above: the group would end with it
             log.exception("scheduling %s", queued.info.key)
 
     async def _bind(self, queued: QueuedPod, pod: PodInfo, node: str) -> None:

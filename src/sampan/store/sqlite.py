@@ -177,7 +177,7 @@ class SqliteStore:
                 self._database.append(changes)
         except StoreError as e:
             failure = e
-        except Exception as e:
+        except Exception as e:  # whatever it is: those who wait must be told, and no further write trusted
             log.exception("the store's writer failed")
             failure = StoreDamaged(f"the writer of {self._path} failed ({e!r}); start again")
         self._loop.call_soon_threadsafe(self._committed, batch, changes, self._database.oldest, failure)
@@ -235,7 +235,7 @@ class SqliteStore:
         try:
             if hasattr(self, "_database"):
                 self._database.close()
-        except Exception as e:
+        except Exception as e:  # all is durable already; who waits for the end must not wait for ever
             log.warning("closing %s: %s", self._path, e)
         with contextlib.suppress(RuntimeError):  # the loop may be gone, and with it everyone who could wait
             self._loop.call_soon_threadsafe(self._stopped.set)

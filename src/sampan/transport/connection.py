@@ -206,7 +206,7 @@ class Connection(LongAnswers):
             return
         try:
             answer = self.server.handler(incoming.request)
-        except Exception as failure:
+        except Exception as failure:  # the server's last line: a 500, logged
             answer = self._failure(failure)
         if type(answer) is Response:
             self._finish(answer)
@@ -219,7 +219,7 @@ class Connection(LongAnswers):
         """The task of a request that is not answered at once, and of whatever its answer goes on to run."""
         try:
             answer = await awaitable
-        except Exception as failure:
+        except Exception as failure:  # as above
             answer = self._failure(failure)
         if self._lost:
             return

@@ -115,7 +115,7 @@ class _SpdyForward:
         error.ignore()
         try:
             reader, writer = await self._open_port(port)
-        except Exception as failure:
+        except Exception as failure:  # the opener is the caller's: whatever it raises is the client's to read
             log.info("%s", _problem(port, self._pod, failure))
             error.write(_problem(port, self._pod, failure).encode())
             data.ignore()
@@ -184,7 +184,7 @@ class _ChannelForward:
     async def _forward(self, number: int, port: int) -> None:
         try:
             reader, writer = await self._open_port(port)
-        except Exception as failure:
+        except Exception as failure:  # the opener is the caller's: whatever it raises is the client's to read
             self._fail(number, port, failure)
             return
         upload = asyncio.create_task(self._upload(number, writer))

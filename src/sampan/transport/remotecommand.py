@@ -194,7 +194,7 @@ async def _outcome(
             await process.close()
     except StatusError as failure:
         return failure.status()
-    except Exception as failure:
+    except Exception as failure:  # the runtime is the caller's: whatever it raises is the client's to read
         return internal(f"error executing command in container: {failure}").status()
 
 
