@@ -154,10 +154,17 @@ async def test_warn_warns_of_pods_and_of_templates() -> None:
     await plugin.validate(attributes)
     said = ['would violate PodSecurity "baseline:latest": host namespaces (hostPID=true)']
     assert attributes.warnings == said
-    deployment = make("Deployment", "d", spec={"template": {"spec": spec(hostPID=True)}})
-    attributes = writes(User("alice"), deployment)
-    await plugin.validate(attributes)
-    assert attributes.warnings == said
+    template = {"template": {"spec": spec(hostPID=True)}}
+    for kind, more in (
+        ("Deployment", {"spec": template}),
+        ("StatefulSet", {"spec": template}),
+        ("Job", {"spec": template}),
+        ("CronJob", {"spec": {"jobTemplate": {"spec": template}}}),
+        ("PodTemplate", template),
+    ):
+        attributes = writes(User("alice"), make(kind, "d", **more))
+        await plugin.validate(attributes)
+        assert attributes.warnings == said, kind
 
 
 async def test_the_labels_are_checked_and_pods_that_are_there_are_told_of() -> None:

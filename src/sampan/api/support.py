@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.api import deprecations, devices, intent, quantity
+from sampan.api import deprecations, devices, intent, pod_templates, quantity
 from sampan.api.errors import FieldError, Object, forbidden_field
 from sampan.api.resources import Resource
 from sampan.api.support_table import KINDS, POD, SERVICE, State, Support
@@ -38,18 +38,6 @@ def _tree(table: Mapping[str, Support]) -> _Branch:
 
 _POD = _tree(POD)
 _SERVICE = _tree(SERVICE)
-_IN_SPEC = ("spec", "template")
-_TEMPLATES: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "PodTemplate"): ("template",),
-    ("", "ReplicationController"): _IN_SPEC,
-    ("apps", "DaemonSet"): _IN_SPEC,
-    ("apps", "Deployment"): _IN_SPEC,
-    ("apps", "ReplicaSet"): _IN_SPEC,
-    ("apps", "StatefulSet"): _IN_SPEC,
-    ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template"),
-    ("batch", "Job"): _IN_SPEC,
-}
-"""Where a kind has its pod template."""
 
 
 def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldError]]:
@@ -68,10 +56,8 @@ def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldE
     if key == ("", "Pod"):
         _hold(_POD, obj, obj.get("spec") or {}, "", warnings, refusals)
         warnings += _of_pod(obj.get("spec") or {}, obj.get("metadata") or {}, "")
-    elif key in _TEMPLATES:
-        template, at = obj, ".".join(_TEMPLATES[key])
-        for name in _TEMPLATES[key]:
-            template = template.get(name) or {}
+    elif (place := pod_templates.PLACES.get(resource.key_stem)) is not None:
+        template, at = pod_templates.of(resource, obj), ".".join(place)
         spec = template.get("spec") or {}
         _hold(_POD, template, spec, at, warnings, refusals)
         warnings += _of_pod(spec, template.get("metadata") or {}, f"{at}.")

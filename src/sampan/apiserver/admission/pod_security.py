@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from sampan.api import errors, resources
+from sampan.api import errors, pod_templates, resources
 from sampan.api.errors import FieldError, Object
 from sampan.apiserver.admission.plugin import Plugin, refuse
 from sampan.apiserver.admission.pod_security_standards import LEVELS, Level, violations
@@ -24,7 +24,7 @@ _CHECKED_ON_UPDATE = ("securityContext", "initContainers", "containers", "epheme
 
 
 class PodSecurity(Plugin):
-    resources = frozenset(("pods", "namespaces", "deployments.apps", "replicasets.apps"))
+    resources = frozenset(("pods", "namespaces", *pod_templates.PLACES))
 
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache
@@ -39,8 +39,7 @@ class PodSecurity(Plugin):
         elif resource is resources.PODS and sub in ("", "ephemeralcontainers"):
             self._pod(attributes, obj)
         elif resource is not resources.PODS and not sub:
-            template = (obj.get("spec") or {}).get("template") or {}
-            self._warn(attributes, template)
+            self._warn(attributes, pod_templates.of(resource, obj))
 
     def _pod(self, attributes: Attributes, pod: Object) -> None:
         old = attributes.old
