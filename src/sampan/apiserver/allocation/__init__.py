@@ -107,18 +107,23 @@ class ServiceAllocator:
         await self._give_back(holding(obj), obj)
 
     async def _give_back(self, what: Holding, service: Object) -> None:
-        for name in what.addresses:
-            await self.addresses.free(str(ipaddress.ip_address(name)), service)
+        steps = [self.addresses.free(str(ipaddress.ip_address(a)), service) for a in what.addresses]
         if what.ports:
+            steps.append(self._free_ports(what.ports))
+        if len(steps) == 1:
+            await steps[0]
+        elif steps:
+            await asyncio.gather(*steps)
 
-            def free(ports: Ports) -> None:
-                for port in what.ports:
-                    ports.free(port)
+    async def _free_ports(self, numbers: set[int]) -> None:
+        def free(ports: Ports) -> None:
+            for port in numbers:
+                ports.free(port)
 
-            try:
-                await self.node_ports.change(free)
-            except StoreError as e:
-                log.warning("node ports %s are not freed yet: %s", sorted(what.ports), e)
+        try:
+            await self.node_ports.change(free)
+        except StoreError as e:
+            log.warning("node ports %s are not freed yet: %s", sorted(numbers), e)
 
     async def _complete(self, obj: Object, old: Object | None, taken: Holding, dry_run: bool) -> None:
         problems = families.choose(obj, old, self._family)
