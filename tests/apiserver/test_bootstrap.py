@@ -70,6 +70,8 @@ async def test_a_new_cluster_and_a_second_start() -> None:
     assert piece["metadata"]["labels"] == {"kubernetes.io/service-name": "kubernetes"}
     assert piece["endpoints"] == [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}}]
     assert "create clusterroles cluster-admin" in writes
+    known = await client.get(resources.CONFIGMAPS, "kube-system", "extension-apiserver-authentication")
+    assert set(known["data"]) == {"client-ca-file"}
     assert await ensured(client) == []
 
 

@@ -62,6 +62,8 @@ async def _ensure(client: Client, config: Config) -> None:
         group.create_task(_ensure_one(client, resources.SERVICES, _service(config), _mend_service))
         group.create_task(_ensure_one(client, resources.ENDPOINTS, _endpoints(config), _mend_endpoints))
         group.create_task(_ensure_one(client, resources.ENDPOINTSLICES, _slice(config), _mend_slice))
+        authorities = _client_authorities(config)
+        group.create_task(_ensure_one(client, resources.CONFIGMAPS, authorities, _mend_data))
         classes = priority_classes.system()
         group.create_task(_ensure_all(client, resources.PRIORITYCLASSES, classes, _mend_nothing))
         for kind, mandatory, suggested in (
@@ -204,6 +206,15 @@ def _mend_binding(present: Object, wanted: Object) -> Object | None:
     return mended if _remind(mended, wanted) or missing else None
 
 
+def _mend_data(present: Object, wanted: Object) -> Object | None:
+    """A ConfigMap has these keys; others stay."""
+    if wanted["data"].items() <= (present.get("data") or {}).items():
+        return None
+    mended = deep_copy(present)
+    mended["data"] = {**(present.get("data") or {}), **wanted["data"]}
+    return mended
+
+
 def _mend_service(present: Object, wanted: Object) -> Object | None:
     """The API's Service has its port and its address, the first of the range; elsewhere it is made anew."""
     if present["spec"].get("clusterIP") != wanted["spec"]["clusterIP"]:
@@ -308,4 +319,18 @@ def _slice(config: Config) -> Object:
         "addressType": f"IPv{version}",
         "endpoints": [{"addresses": [config.advertise_address], "conditions": {"ready": True}}],
         "ports": [{"name": _PORT, "port": config.advertise_port, "protocol": "TCP"}],
+    }
+
+
+# ---- for API servers beside this one
+
+
+def _client_authorities(config: Config) -> Object:
+    """Who signs the certificates of our clients: what a server that is asked by the same clients needs to know.
+    Upstream: `pkg/controlplane/controller/clusterauthenticationtrust`."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": config.cluster_ca.decode()},
     }

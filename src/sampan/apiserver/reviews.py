@@ -238,7 +238,8 @@ async def _known_later(spec: Object, authenticator: RequestAuthenticator, wanted
 
 
 def _unknown(why: Exception) -> Object:
-    return {"user": {}, "error": f"[invalid bearer token, {why}]"}
+    what = "invalid bearer token"
+    return {"user": {}, "error": f"[{what}, {why}]" if str(why) else what}
 
 
 def _known(spec: Object, authenticator: RequestAuthenticator) -> Object:

@@ -131,7 +131,7 @@ class RequestAuthenticator:
                 if verdict is not None:
                     break
             else:
-                raise InvalidToken("no such token is known here")
+                raise InvalidToken
             self._verdicts.put(key, verdict)
         return verdict
 

@@ -20,7 +20,8 @@ EXTRA = "authentication.kubernetes.io/"
 
 
 class InvalidToken(Exception):
-    """A token that is not to be believed; the message says why and is for logs and TokenReviews."""
+    """A token that is not to be believed; the message says why and is for logs and TokenReviews. There is none where
+    nobody here knows such a token."""
 
 
 def user_name(namespace: str, account: str) -> str:
