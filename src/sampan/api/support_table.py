@@ -325,11 +325,6 @@ KINDS: dict[tuple[str, str], Support] = {
         ("{} is stored, but nothing here is held to it yet", "", ("LimitRange", "ResourceQuota")),
         ("{} is stored, but pods cannot name it here yet", "scheduling.k8s.io", ("PriorityClass",)),
         ("{} is stored, but pods cannot name it here yet", "node.k8s.io", ("RuntimeClass",)),
-        (
-            "{} is stored, but requests are not queued here yet",
-            "flowcontrol.apiserver.k8s.io",
-            ("FlowSchema", "PriorityLevelConfiguration"),
-        ),
         (_NO_DEVICES, _RESOURCE, ("DeviceClass", "ResourceClaim", "ResourceClaimTemplate", "ResourceSlice")),
     )
     for kind in kinds

@@ -107,7 +107,7 @@ class App:
             connector=self,
             plain=self._plain,
             reviews=self._review,
-            components=ComponentStatuses(self.components),
+            components=ComponentStatuses(self.components, self.cache),
             flows=self._flows,
             requests=self._requests,
             auditor=self._auditor,

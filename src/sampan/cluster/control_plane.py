@@ -64,8 +64,9 @@ async def _serve(config: ClusterConfig, number: int) -> None:
     stop = stop_event()
     store = await storage.open_store(config)
     app = App(store, _api_config(config, number))
-    # They run in this process, which ends with either.
-    app.components |= {"controller-manager": lambda: "", "scheduler": lambda: ""}
+    if not store.shared:
+        # They run in this process, which ends with either.
+        app.components |= {"controller-manager": lambda: "", "scheduler": lambda: ""}
     pki = config.directory / "pki"
     context = server_context(pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt")
     server = HttpServer(app.handle, ssl_context=context, stream_body=streams_body, name="api")
