@@ -372,6 +372,15 @@ async def test_repair_makes_what_is_missing_and_tells_of_clashes() -> None:
     assert await s.ports() == {30001, 30002}
 
 
+async def test_what_no_validation_lets_through_does_not_stop_the_repair() -> None:
+    s = await server()
+    await s.save(service("a", clusterIP="10.96.1", clusterIPs=["10.96.1"]))
+    await s.save(service("b", clusterIP="10.96.1.1", clusterIPs=["10.96.1.1"]))
+    await s.repair.once()
+    assert [e[:2] for e in s.told.events] == [("a", "ClusterIPNotValid"), ("b", "ClusterIPNotAllocated")]
+    assert s.addresses() == {"10.96.1.1"}
+
+
 async def test_repair_mends_references_and_labels() -> None:
     s = await server()
     await s.save(service("a", clusterIP="10.96.1.1", clusterIPs=["10.96.1.1"]))

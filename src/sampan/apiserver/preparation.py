@@ -164,7 +164,8 @@ def record_fields(
 
 def _refuse(resource: Resource, obj: Object, problems: Sequence[FieldError]) -> None:
     if problems:
-        raise invalid(resource.kind, obj["metadata"].get("name", ""), problems, resource.group)
+        row = hub(resource)
+        raise invalid(row.kind, obj["metadata"].get("name", ""), problems, row.group)
 
 
 def _check_support(resource: Resource, obj: Object, writing: Writing, old: Object | None = None) -> None:

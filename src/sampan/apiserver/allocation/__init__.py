@@ -39,6 +39,7 @@ from sampan.apiserver.allocation.types import (
     Holding,
     Taken,
     addresses_of,
+    canonical,
     headless,
     holding,
     ports_of,
@@ -107,7 +108,7 @@ class ServiceAllocator:
         await self._give_back(holding(obj), obj)
 
     async def _give_back(self, what: Holding, service: Object) -> None:
-        steps = [self.addresses.free(str(ipaddress.ip_address(a)), service) for a in what.addresses]
+        steps = [self.addresses.free(a, service) for a in what.addresses]
         if what.ports:
             steps.append(self._free_ports(what.ports))
         if len(steps) == 1:
@@ -171,7 +172,7 @@ class ServiceAllocator:
         own = addresses_of(old) if old is not None else set()
         problems: list[FieldError] = []
         for ip in given:
-            if ip in own:
+            if canonical(ip) in own:
                 continue
             try:
                 if dry_run:

@@ -105,13 +105,17 @@ class Repair:
 
     async def _service_address(self, service: Object, ip: str) -> None:
         meta = service["metadata"]
-        address, family = ipaddress.ip_address(ip), family_of(ip)
-        name = str(address)
 
         def tell(reason: str, message: str) -> None:
             log.warning("Service %s/%s: %s", meta["namespace"], meta["name"], message)
             self._addresses_recorder.event(service, "Warning", reason, message)
 
+        try:
+            address, family = ipaddress.ip_address(ip), family_of(ip)
+        except ValueError:
+            tell("ClusterIPNotValid", f"Cluster IP {ip} is not a valid IP; please recreate Service")
+            return
+        name = str(address)
         if not any(r.holds(address) for r in self._allocator.addresses.ranges()):
             tell(
                 "ClusterIPOutOfRange",

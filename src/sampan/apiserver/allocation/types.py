@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 
 from sampan.api.errors import Object
@@ -46,7 +47,15 @@ def headless(service: Object) -> bool:
 def addresses_of(service: Object) -> set[str]:
     spec = service["spec"]
     given = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
-    return {ip for ip in given if ip and ip != NONE} if needs_cluster_ip(service) else set()
+    return {canonical(ip) for ip in given if ip and ip != NONE} if needs_cluster_ip(service) else set()
+
+
+def canonical(ip: str) -> str:
+    """An address as its IPAddress is named; what is none stays as it is."""
+    try:
+        return str(ipaddress.ip_address(ip))
+    except ValueError:
+        return ip
 
 
 def ports_of(service: Object) -> set[int]:
