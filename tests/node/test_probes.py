@@ -55,6 +55,18 @@ async def test_http(web: Web) -> None:
         await get(web, "/none")
 
 
+async def test_a_probe_asks_one_thing_only(web: Web) -> None:
+    """Nothing in a pod's probe makes a second request of the first, to whatever host it names."""
+    with pytest.raises(HandlerFailure, match='invalid header field value for "X-A"'):
+        await get(web, httpHeaders=[{"name": "X-A", "value": "b\r\nX-Admin: yes"}])
+    assert web.requests == []
+    with pytest.raises(HandlerFailure, match="statuscode: 404"):
+        await get(web, "/a b\r\nX: y?q=1 2&é=%20")
+    assert web.requests[0].startswith(
+        "GET /a%20b%0D%0AX:%20y?q=1%202&%C3%A9=%20 HTTP/1.1\r\nHost: 127.0.0.1:"
+    )
+
+
 async def test_http_redirects(web: Web) -> None:
     web.answers["/there"] = b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"
     web.answers["/away"] = b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\n\r\n"

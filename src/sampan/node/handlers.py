@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from sampan.api.errors import Object
 
 MAX_BODY = 10 * 1024
 MAX_REDIRECTS = 10
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_URL = "/%?:@!$&'()*+,;=~-._"
+"""What stays as it is in a probe's path and query; the rest is percent-encoded."""
 _ERRNO_WORDS = {111: "connect: connection refused", 113: "connect: no route to host", 110: "i/o timeout"}
 
 
@@ -68,10 +72,14 @@ async def http_get(container: Object, action: Object, pod_ip: str, timeout: floa
     host = action.get("host") or pod_ip
     port = port_of(container, action["port"])
     path = action.get("path") or "/"
-    url = f"{scheme}://{_host(host)}:{port}{path if path.startswith('/') else '/' + path}"
+    path = quote(path if path.startswith("/") else "/" + path, safe=_URL)
+    url = f"{scheme}://{_host(host)}:{port}{path}"
     headers = {"User-Agent": agent, "Accept": "*/*"}
     for header in action.get("httpHeaders") or ():
-        headers[header["name"].title()] = header.get("value", "")
+        name, value = header["name"].title(), header.get("value", "")
+        if _CONTROL.search(value):  # it would end the header, and begin something else
+            raise HandlerFailure(f'Get "{url}": net/http: invalid header field value for "{name}"')
+        headers[name] = value
     try:
         async with asyncio.timeout(timeout):
             return await _follow(url, headers)
