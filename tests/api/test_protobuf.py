@@ -179,6 +179,66 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         protobuf.decode(envelope("v1", "Pod", data))
 
 
+def test_revisions_hold_anything() -> None:
+    data = field(1, b'{"spec":{"a":[1]}}')
+    got = protobuf.decode(envelope("apps/v1", "ControllerRevision", field(2, data) + field(3, 4)))
+    assert (got["data"], got["revision"]) == ({"spec": {"a": [1]}}, 4)
+
+
+def test_budgets() -> None:
+    percent = field(1, 1) + field(2, 0) + field(3, "50%")
+    spec = field(1, percent) + field(2, field(1, field(1, "a") + field(2, "b"))) + field(4, "AlwaysAllow")
+    disrupted = field(1, "p") + field(2, field(1, 1767225600) + field(2, 0))
+    status = field(1, 2) + field(2, disrupted) + field(3, 0) + field(4, 1) + field(5, 1) + field(6, 2)
+    got = protobuf.decode(envelope("policy/v1", "PodDisruptionBudget", field(2, spec) + field(3, status)))
+    assert got["spec"] == {
+        "minAvailable": "50%", "selector": {"matchLabels": {"a": "b"}}, "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }  # fmt: skip
+    assert got["status"]["disruptedPods"] == {"p": "2026-01-01T00:00:00Z"}
+    assert (got["status"]["observedGeneration"], got["status"]["currentHealthy"]) == (2, 1)
+
+
+def test_jobs() -> None:
+    codes = field(2, "In") + field(3, 1) + field(3, 2)
+    policy = field(1, field(1, "FailJob") + field(2, codes))
+    spec = (
+        field(1, 0)
+        + field(6, b"")
+        + field(10, 0)
+        + field(11, policy)
+        + field(16, field(1, field(1, "0-1") + field(2, 2)))
+    )
+    got = protobuf.decode(envelope("batch/v1", "Job", field(2, spec)))["spec"]
+    # What Go holds by a pointer counts, even as zero.
+    assert (got["parallelism"], got["suspend"]) == (0, False)
+    assert got["podFailurePolicy"]["rules"] == [
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1, 2]}}
+    ]
+    assert got["successPolicy"]["rules"] == [{"succeededIndexes": "0-1", "succeededCount": 2}]
+
+
+def test_autoscalers() -> None:
+    cpu = field(1, "cpu") + field(2, field(1, "Utilization") + field(4, 80))
+    up = (
+        field(1, "Max")
+        + field(2, field(1, "Pods") + field(2, 4) + field(3, 15))
+        + field(3, 0)
+        + field(4, field(1, "50m"))
+    )
+    spec = field(2, 0) + field(3, 5) + field(4, field(1, "Resource") + field(4, cpu)) + field(5, field(1, up))
+    got = protobuf.decode(envelope("autoscaling/v2", "HorizontalPodAutoscaler", field(2, spec)))["spec"]
+    target = {"type": "Utilization", "averageUtilization": 80}
+    assert got["metrics"] == [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    assert (got["minReplicas"], got["maxReplicas"]) == (0, 5)
+    assert got["behavior"]["scaleUp"] == {
+        "selectPolicy": "Max", "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
+        "stabilizationWindowSeconds": 0, "tolerance": "50m",
+    }  # fmt: skip
+    old = field(2, 2) + field(3, 5) + field(4, 70)
+    got = protobuf.decode(envelope("autoscaling/v1", "HorizontalPodAutoscaler", field(2, old)))["spec"]
+    assert (got["minReplicas"], got["maxReplicas"], got["targetCPUUtilizationPercentage"]) == (2, 5, 70)
+
+
 def test_the_table_fits_the_schema() -> None:
     """Every field of the table is in the schema, and every kind that is served can be read."""
 
