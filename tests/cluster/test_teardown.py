@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sampan.cluster import config as configuration
 from sampan.cluster import processes, teardown
 from sampan.cluster.errors import ClusterError
 from sampan.network import namespaces
@@ -38,6 +39,9 @@ def test_delete_takes_cgroups_away_that_nothing_else_is_left_of(
     left_over: tuple[str, list[Path]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    for module in (configuration, teardown):  # elsewhere than the machine's clusters, whose lock may be held
+        monkeypatch.setattr(module, "STATE", tmp_path / "state")
+        monkeypatch.setattr(module, "RUN", tmp_path / "run")
     name, tops = left_over
     with pytest.raises(ClusterError, match=f"there is no cluster '{name}x'"):
         teardown.delete_named(f"{name}x")
@@ -55,11 +59,12 @@ def test_delete_removes_cgroups_that_its_own_mounts_hide(
     name, tops = left_over
     script = f"{hide.format(top=processes.roots()[0])} && exec {SAMPAN} delete --name {name}"
     # What finds it: of a cluster whose cgroups are all hidden, some other trace is left.
-    run = Path("/run/sampan", name)
+    run = tmp_path / "run" / name
     run.mkdir(parents=True)
+    places = {"SAMPAN_STATE": str(tmp_path / "state"), "SAMPAN_RUN": str(tmp_path / "run")}
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script],
-        env={**os.environ, "KUBECONFIG": str(tmp_path / "config")},
+        env={**os.environ, **places, "KUBECONFIG": str(tmp_path / "config")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
