@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 
+import pytest
 import yaml
 
 from tests.apiserver.conftest import Api
@@ -47,6 +48,23 @@ async def test_generated_names_differ(api: Api) -> None:
     names = {(await api.ok("POST", CM, body))["metadata"]["name"] for _ in range(20)}
     assert len(names) == 20
     assert all(n.startswith("x-") and len(n) == 7 for n in names)
+
+
+async def test_a_generated_name_that_is_taken(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another is tried, and what repeats the name has the new one."""
+    names = iter(["x-1", "x-1", "x-2", "y-1", "y-1", "y-2"])
+    monkeypatch.setattr("sampan.apiserver.registry.generate_name", lambda _: next(names))
+    jobs = "/apis/batch/v1/namespaces/default/jobs"
+    spec = {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}
+    body = {"metadata": {"generateName": "x-"}, "spec": spec}
+    assert (await api.ok("POST", jobs, body))["metadata"]["name"] == "x-1"
+    made = await api.ok("POST", jobs, body)
+    assert made["metadata"]["name"] == "x-2"
+    assert made["metadata"]["labels"]["job-name"] == "x-2"
+    assert made["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/job-name"] == "x-2"
+    for name in ("y-1", "y-2"):
+        made = await api.ok("POST", "/api/v1/namespaces", {"metadata": {"generateName": "y-"}})
+        assert made["metadata"]["labels"]["kubernetes.io/metadata.name"] == made["metadata"]["name"] == name
 
 
 async def test_invalid_objects_tell_every_problem(api: Api) -> None:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Set
 from typing import TYPE_CHECKING, Any
 
-from sampan.api import conversion, errors
+from sampan.api import conversion, errors, strategy
 from sampan.api.errors import MODIFIED, Object, StatusError, bad_request, invalid_value
 from sampan.api.objects import deep_copy, generate_name
 from sampan.api.resources import (
@@ -113,7 +113,7 @@ class Registry:
             except store_types.KeyExists:
                 if attempts <= 0:
                     raise errors.already_exists(row.plural, metadata["name"], row.group) from None
-                metadata["name"] = generate_name(metadata["generateName"])
+                strategy.rename(row, obj, generate_name(metadata["generateName"]))
 
     async def put_new(self, row: Resource, obj: Object, *, dry_run: bool) -> Record:
         """Store a new object as it is. Raises KeyExists of the store."""

@@ -27,7 +27,7 @@ from sampan.api.strategy import (
 )
 from sampan.api.strategy.types import Strategy, keep, same
 
-__all__ = ["Strategy", "prepare_create", "prepare_update", "same"]
+__all__ = ["Strategy", "prepare_create", "prepare_update", "rename", "same"]
 
 _STRATEGIES: dict[str, Strategy] = {
     **core.STRATEGIES,
@@ -68,6 +68,15 @@ def prepare_create(resource: Resource, obj: Object) -> None:
             obj.pop("status", None)
     if strategy.create is not None:
         strategy.create(obj)
+
+
+def rename(resource: Resource, obj: Object, name: str) -> None:
+    """Give a new object another name, also where its kind repeats it."""
+    before = obj["metadata"]["name"]
+    obj["metadata"]["name"] = name
+    strategy = _STRATEGIES.get(resource.key_stem, _PLAIN)
+    if strategy.renamed is not None:
+        strategy.renamed(obj, before)
 
 
 def prepare_update(resource: Resource, new: Object, old: Object, subresource: str = "") -> None:

@@ -32,7 +32,17 @@ def _generate_selector(job: Object) -> None:
     selector["matchLabels"] = {CONTROLLER_UID: uid, **(selector.get("matchLabels") or {})}
 
 
+def _rename(job: Object, before: str) -> None:
+    name = job["metadata"]["name"]
+    for labels in (job["metadata"].get("labels"), job["spec"]["template"]["metadata"].get("labels")):
+        for key in (JOB_NAME, OLD_JOB_NAME):
+            if labels and labels.get(key) == before:
+                labels[key] = name
+
+
 STRATEGIES: dict[str, Strategy] = {
-    "jobs.batch": Strategy(generation=spec_changed, first_status=empty_status, create=_generate_selector),
+    "jobs.batch": Strategy(
+        generation=spec_changed, first_status=empty_status, create=_generate_selector, renamed=_rename
+    ),
     "cronjobs.batch": Strategy(generation=spec_changed, first_status=empty_status),
 }

@@ -66,6 +66,10 @@ def _namespace_create(namespace: Object) -> None:
         finalizers.append("kubernetes")
 
 
+def _namespace_renamed(namespace: Object, _: str) -> None:
+    namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = namespace["metadata"]["name"]
+
+
 def _namespace_update(new: Object, old: Object, subresource: str) -> None:
     if subresource != "finalize":
         keep(new.setdefault("spec", {}), old.get("spec") or {}, "finalizers")
@@ -98,7 +102,10 @@ STRATEGIES: dict[str, Strategy] = {
         status_update=_pod_status_update,
     ),
     "namespaces": Strategy(
-        first_status=lambda _: {"phase": "Active"}, create=_namespace_create, update=_namespace_update
+        first_status=lambda _: {"phase": "Active"},
+        create=_namespace_create,
+        renamed=_namespace_renamed,
+        update=_namespace_update,
     ),
     "services": Strategy(
         first_status=lambda _: {"loadBalancer": {}}, create=_service_create, update=_service_update

@@ -25,6 +25,8 @@ class Strategy:
     status_kept: bool = False
     """A creator may set the status (nodes register with theirs); updates keep it all the same."""
     create: Callable[[Object], None] | None = None
+    renamed: Callable[[Object, str], None] | None = None
+    """Given (new, former name): the generated name of a new object was taken, and another was given to it."""
     update: Callable[[Object, Object, str], None] | None = None
     """Given (new, old, subresource); subresource is never `status`."""
     status_update: Callable[[Object, Object], None] | None = None
