@@ -202,7 +202,7 @@ async def test_large_lists_are_made_in_turns_and_are_the_same(
     for accept in ("", "application/yaml", TABLE, LIST):
         target = f"{CM}?pretty=1" if accept == TABLE else CM
         at_once = await api("GET", target, accept=accept)
-        monkeypatch.setattr(rendering.Rendering, "at_once", 0)
+        monkeypatch.setattr(rendering.Rendering, "is_quick", lambda self, records: False)
         monkeypatch.setattr(rendering.Rendering, "_step", 2)
         answer = api.answer("GET", target, accept=accept)
         assert isinstance(answer, Awaitable)
@@ -216,6 +216,18 @@ async def test_large_lists_are_made_in_turns_and_are_the_same(
             assert yaml.safe_load(body) == yaml.safe_load(at_once.body)
         else:
             assert json.loads(body) == at_once.json
+
+
+async def test_much_yaml_is_made_in_a_thread(api: Api) -> None:
+    data = {f"k{i}": "v" * 50 for i in range(1_000)}
+    await api.ok("POST", CM, {**config_map("a"), "data": data})
+    assert isinstance(api.answer("GET", f"{CM}/a"), Response)
+    answer = api.answer("GET", f"{CM}/a", accept="application/yaml")
+    assert isinstance(answer, Awaitable)
+    found = await answer
+    assert isinstance(found, Response)
+    assert isinstance(found.body, bytes)
+    assert yaml.safe_load(found.body)["data"] == data
 
 
 async def test_head_is_answered_as_get(api: Api) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from posixpath import normpath
 
@@ -22,7 +22,9 @@ from sampan.apiserver.watchcache import WatchCache
 from sampan.store.types import Compacted, Entry, FutureRevision, Store, StoreError
 
 _AT_ONCE = 500
-"""Most objects that are held against selectors in the call itself."""
+"""Most objects that are held against selectors in the call itself, and ..."""
+_AT_ONCE_BYTES = 512 * 1024
+"""... most bytes of them, which have to be searched for their labels once."""
 _STEP = 100
 _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list "
@@ -119,7 +121,7 @@ class Lists:
             stop = min(end, start + limit) if limit else end
             return self._page(selection, shelf.rows[start:stop], revision, end - stop)
         rows = shelf.within(selection, after)
-        if len(rows) > _AT_ONCE:
+        if len(rows) > _AT_ONCE or sum([len(r.data) for r in rows]) > _AT_ONCE_BYTES:
             return self._sift(selection, rows, revision, limit)
         return self._cut(selection, [r for r in rows if selection.matches(r)], revision, limit)
 
@@ -127,14 +129,11 @@ class Lists:
         found: list[Record] = []
         matches = selection.matches
 
-        def sift() -> Iterator[None]:
-            for i in range(0, len(rows), _STEP):
-                if limit and len(found) > limit:
-                    return
-                found.extend([r for r in rows[i : i + _STEP] if matches(r)])
-                yield
+        def sift(some: Sequence[Record]) -> None:
+            if not limit or len(found) <= limit:
+                found.extend([r for r in some if matches(r)])
 
-        await self._cache.turns.run(sift)
+        await self._cache.turns.each(rows, _STEP, sift, lambda r: len(r.data))
         return self._cut(selection, found, revision, limit)
 
     async def _past(
@@ -160,7 +159,7 @@ class Lists:
             records = [shelf.make(e.key, e.value, e.revision) for e in entries]
             found.extend(records if selection.everything else [r for r in records if selection.matches(r)])
 
-        await self._cache.turns.each(page.entries, _STEP, make)
+        await self._cache.turns.each(page.entries, _STEP, make, lambda e: len(e.value))
         if selection.everything:
             return self._page(selection, found, revision, page.remaining)
         return self._cut(selection, found, revision, limit)

@@ -6,6 +6,7 @@ What can be answered at once is, without a task; large lists take turns. Upstrea
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from sampan.api import errors
@@ -33,10 +34,17 @@ class Reads:
     def get(self, request: Request, info: RequestInfo, resource: Resource) -> Answer | Awaitable[Answer]:
         rendering = negotiate(resource, request)
 
-        def get() -> Answer:
-            return Response(200, rendering.one(self.record(request, info, resource)), rendering.content_type)
+        def get() -> Answer | Awaitable[Answer]:
+            record = self.record(request, info, resource)
+            if rendering.plain or rendering.is_quick((record,)):
+                return Response(200, rendering.one(record), rendering.content_type)
+            return self._get_later(rendering, record)
 
         return self._fresh(request, get) if self._store.shared else get()
+
+    async def _get_later(self, rendering: Rendering, record: Record) -> Answer:
+        """An object that takes long to be shown as it is asked for: YAML of much."""
+        return Response(200, await asyncio.to_thread(rendering.one, record), rendering.content_type)
 
     def record(self, request: Request, info: RequestInfo, resource: Resource) -> Record:
         """The object that a request names. Raises StatusError 404; 504 where it wants one newer than there is."""
@@ -56,7 +64,7 @@ class Reads:
 
         def list_() -> Answer | Awaitable[Answer]:
             listed = self._lists.list(selected, options)
-            if isinstance(listed, Listed) and len(listed.records) <= rendering.at_once:
+            if isinstance(listed, Listed) and rendering.is_quick(listed.records):
                 body = rendering.list(listed.records, listed.revision, listed.continue_, listed.remaining)
                 return Response(200, body, rendering.content_type)
             return self._list_later(rendering, listed)

@@ -37,8 +37,8 @@ class Rendering:
     """
 
     __slots__ = (
+        "_bytes",
         "_step",
-        "at_once",
         "content_type",
         "form",
         "headers",
@@ -61,9 +61,16 @@ class Rendering:
         """Whether the bytes at rest are what is shown."""
         self.content_type = YAML if syntax == "yaml" else JSON
         self._step = 4000 if self.plain else 1 if syntax == "yaml" else 20
-        """Objects that are rendered in well under a millisecond."""
-        self.at_once = 4 * self._step
-        """Most objects that `list` should be given; `list_in_turns` takes any number."""
+        """Objects that are rendered in well under a millisecond, unless they are very large."""
+        self._bytes = 16 * 1024 if syntax == "yaml" else 256 * 1024
+        """Of as many bytes at most, where they have to be read."""
+
+    def is_quick(self, records: Sequence[Record]) -> bool:
+        """Whether the records can be rendered without others having to wait: by `one` or `list`, else by `one` in a
+        thread or `list_in_turns`."""
+        if self.plain:
+            return len(records) <= 4 * self._step
+        return len(records) <= 4 * self._step and sum([len(r.data) for r in records]) <= self._bytes
 
     @property
     def following(self) -> Rendering:
@@ -124,7 +131,7 @@ class Rendering:
             parts.extend(made)
             size += sum(map(len, made))
 
-        await turns.each(records, self._step, add)
+        await turns.each(records, self._step, add, None if self.plain else lambda r: len(r.data))
         parts.append(end)
         return parts, size
 
@@ -222,6 +229,10 @@ def _yaml_dumper() -> Any:
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
+    # Parts of an object may have been left as JSON.
+    Dumper.add_representer(msgspec.Raw, lambda d, raw: d.represent_data(msgspec.json.decode(raw)))
+    # Sets of fields are kept as JSON.
+    Dumper.add_representer(msgspec.Raw, lambda dumper, raw: dumper.represent_data(msgspec.json.decode(raw)))
     return Dumper
 
 

@@ -28,6 +28,7 @@ from sampan.apiserver.events import (
 from sampan.apiserver.list_options import ListOptions
 from sampan.apiserver.records import Record, to_json
 from sampan.apiserver.rendering import Rendering
+from sampan.apiserver.turns import batches
 from sampan.apiserver.watchcache import WatchCache
 from sampan.transport import websocket
 from sampan.transport.types import Answer, Request, Stream, StreamingResponse
@@ -39,12 +40,22 @@ MOST_BUFFERED = 16 * 2**20
 _TIMEOUT_SECONDS = 1800.0
 """Least time that a watch goes on which says nothing of it; twice as much at most."""
 _AT_ONCE = 200
-"""Most changes that are written in the call itself."""
+"""Most changes that are written in the call itself, and ..."""
+_AT_ONCE_BYTES = 512 * 1024
+"""... most bytes of them; also what is written ahead of the peer while it catches up."""
 _STEP = 20
 
 Changes = Sequence[tuple[ChangeType, Change]]
 Missed = Sequence[Change | Record]
 """Changes, or the objects of the state at the beginning."""
+
+
+def _size(missed: Change | Record) -> int:
+    return len((missed.record if isinstance(missed, Change) else missed).data)
+
+
+def _is_little(missed: Missed) -> bool:
+    return len(missed) <= _AT_ONCE and sum(map(_size, missed)) <= _AT_ONCE_BYTES
 
 
 class StreamWatcher:
@@ -94,7 +105,7 @@ class StreamWatcher:
         except StatusError as e:
             self._fail(e)
             return
-        if len(missed) > _AT_ONCE:
+        if not _is_little(missed):
             self._catching_up = loop.create_task(
                 self._catch_up(stream, missed, position), name="watch-catch-up"
             )
@@ -107,10 +118,9 @@ class StreamWatcher:
         cache = self._cache
         shelf = cache.shelf(self._selection.resource)
         try:
-            while len(missed) > _AT_ONCE:
-                for i in range(0, len(missed), _AT_ONCE):
-                    part: Sequence[Change | Record] = missed[i : i + _AT_ONCE]
-                    await cache.turns.each(part, _STEP, partial(self._write, stream))
+            while not _is_little(missed):
+                for part in batches(missed, _AT_ONCE, _size, _AT_ONCE_BYTES):
+                    await cache.turns.each(part, _STEP, partial(self._write, stream), _size)
                     await stream.drain()
                 missed = cache.missed(self._selection, position)
                 position = shelf.revision
