@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import TypeVar
 
+from sampan.apiserver.looplag import LoopLag
+
 SLICE_SECONDS = 0.002
 """How long a slice holds the loop, give or take one step of the work."""
 
@@ -21,11 +23,11 @@ T = TypeVar("T")
 
 
 class Turns:
-    """Who may hold the loop. `longest` is the longest slice so far, in seconds."""
+    """Who may hold the loop. Each slice is measured by `lag`."""
 
-    def __init__(self) -> None:
+    def __init__(self, lag: LoopLag) -> None:
+        self._lag = lag
         self._lock = asyncio.Lock()
-        self.longest = 0.0
 
     async def each(
         self,
@@ -43,11 +45,8 @@ class Turns:
         left = steps()
         while True:
             async with self._lock:
-                began = perf_counter()
-                going = _slice(left, began + SLICE_SECONDS)
-                held = perf_counter() - began
-                if held > self.longest:
-                    self.longest = held
+                self._lag.arm()
+                going = _slice(left, perf_counter() + SLICE_SECONDS)
                 # Still ours, so that nobody takes his turn in this round; after the last slice too.
                 await asyncio.sleep(0)
             if not going:

@@ -161,7 +161,7 @@ class WatchCache:
         self._unsubscribe: Callable[[], None] | None = None
         self._early: list[Event] | None = []
         self.lag = LoopLag()
-        self.turns = Turns()
+        self.turns = Turns(self.lag)
         self._outbox: deque[Delivery] = deque()
         self._posting = False
         self.revision = 0
