@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sampan.cli import image, parts
+from sampan.cli import store as store_commands
 
 app = typer.Typer(
     name="sampan",
@@ -18,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(image.app, name="image")
+app.add_typer(store_commands.app, name="store")
 app.add_typer(parts.app)
 
 Name = Annotated[str, typer.Option("--name", help="Which cluster.")]
@@ -27,10 +29,11 @@ def main() -> None:
     """Run the command line: one clear line and exit code 1 for what goes wrong."""
     from sampan.cluster.errors import ClusterError
     from sampan.node.images.types import ImageError
+    from sampan.store.types import StoreError
 
     try:
         app()
-    except (ClusterError, ImageError) as e:
+    except (ClusterError, ImageError, StoreError) as e:
         print(f"sampan: {e}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -440,6 +440,22 @@ def _free_etcd_port(number: int, others: Sequence[ClusterConfig]) -> int:
     return next(p for p in ports if p not in taken and not _port_problem("127.0.0.1", p))
 
 
+def with_store(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
+    """The cluster on another store. Raises ClusterError."""
+    if problems := storage.problems(wishes):
+        raise ClusterError("; ".join(problems))
+    store = storage.parse(wishes.store or "")
+    others = [c for c in (load(n) for n in names() if n != present.name) if c is not None]
+    return dataclasses.replace(
+        present,
+        store=store,
+        etcd_port=_free_etcd_port(present.number, others) if store == storage.ETCD else 0,
+        etcd_cafile=os.path.abspath(wishes.etcd_cafile) if wishes.etcd_cafile else "",
+        etcd_certfile=os.path.abspath(wishes.etcd_certfile) if wishes.etcd_certfile else "",
+        etcd_keyfile=os.path.abspath(wishes.etcd_keyfile) if wishes.etcd_keyfile else "",
+    )
+
+
 def _is_network(text: str) -> bool:
     try:
         ipaddress.IPv4Network(text)

@@ -55,6 +55,7 @@ async def _serve(config: ClusterConfig, number: int) -> None:
     from sampan.apiserver.app import App
     from sampan.apiserver.proxying import streams_body
     from sampan.client.leaderelection import LeaderElector, new_identity
+    from sampan.cluster.store_care import BackupSocket
     from sampan.controllers.certificates.authority import Authority
     from sampan.controllers.manager import Manager
     from sampan.scheduler.scheduler import Scheduler
@@ -110,6 +111,8 @@ async def _serve(config: ClusterConfig, number: int) -> None:
                 app.client(), config.bridge, first_node, config.service_cidr
             ).run()
             tasks["certificates"] = _renew(config)
+        if config.store == storage.SQLITE:
+            tasks["backups"] = BackupSocket(config, store).run()
         await run_until_told(tasks, stop)
     finally:
         await server.close(1.0)

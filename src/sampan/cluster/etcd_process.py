@@ -39,16 +39,26 @@ def command(config: ClusterConfig) -> list[str]:
     ]  # fmt: skip
 
 
+def program() -> str:
+    """The program's path. Raises ClusterError where it is missing."""
+    found = shutil.which("etcd", path=preflight.SEARCH)
+    if found is None:
+        raise ClusterError(storage.missing_program())
+    return found
+
+
+def environment() -> dict[str, str]:
+    """Ours, but for what etcd would take for flags."""
+    found = {k: v for k, v in os.environ.items() if not k.startswith("ETCD_")}
+    if platform.machine() in _ARM64:
+        found["ETCD_UNSUPPORTED_ARCH"] = "arm64"  # 3.4 does not start there unless told so
+    return found
+
+
 def run(config: ClusterConfig) -> NoReturn:
     """Become etcd. Raises ClusterError where the program is missing."""
-    program = shutil.which("etcd", path=preflight.SEARCH)
-    if program is None:
-        raise ClusterError(storage.missing_program())
-    # It takes every ETCD_... for a flag.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD_")}
-    if platform.machine() in _ARM64:
-        environment["ETCD_UNSUPPORTED_ARCH"] = "arm64"  # 3.4 does not start there unless told so
+    path = program()
     directory = config.run_directory / "etcd"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chdir(directory)
-    os.execve(program, [program, *command(config)], environment)
+    os.execve(path, [path, *command(config)], environment())

@@ -16,6 +16,7 @@ from sampan.cluster.errors import ClusterError
 
 if TYPE_CHECKING:
     from sampan.cluster.config import ClusterConfig, Wishes
+    from sampan.store.members import Tls
     from sampan.store.types import Store
 
 SQLITE, ETCD = "sqlite", "etcd"
@@ -100,15 +101,28 @@ async def open_store(config: ClusterConfig) -> Store:
             config.store, config.etcd_cafile, config.etcd_certfile, config.etcd_keyfile
         )
     from sampan.store import etcd
+
+    endpoints, tls = reach(config)
+    return await etcd.open_store(endpoints, tls=tls, shared=is_shared(config), patience=_PATIENCE)
+
+
+def reach(config: ClusterConfig) -> tuple[list[str], Tls]:
+    """The members of a cluster's etcd, and what to show to them."""
     from sampan.store.members import Tls
 
-    pki = config.directory / "pki" / "etcd"
-    return await etcd.open_store(
-        [own_endpoint(config)],
-        tls=Tls(str(pki / "ca.crt"), str(pki / "client.crt"), str(pki / "client.key")),
-        shared=is_shared(config),
-        patience=_PATIENCE,
-    )
+    if config.store == ETCD:
+        pki = config.directory / "pki" / "etcd"
+        own = Tls(str(pki / "ca.crt"), str(pki / "client.crt"), str(pki / "client.key"))
+        return [own_endpoint(config)], own
+    return _members(config.store, config.etcd_cafile, config.etcd_certfile, config.etcd_keyfile)
+
+
+def _members(text: str, cafile: str, certfile: str, keyfile: str) -> tuple[list[str], Tls]:
+    from sampan.store.members import Tls
+
+    scheme = "https" if cafile or certfile else "http"
+    hosts = parse(text).removeprefix(_SCHEME).split(",")
+    return [f"{scheme}://{host}" for host in hosts], Tls(cafile, certfile, keyfile)
 
 
 async def open_standing(text: str, cafile: str, certfile: str, keyfile: str) -> Store:
@@ -116,8 +130,6 @@ async def open_standing(text: str, cafile: str, certfile: str, keyfile: str) -> 
     if not text.startswith(_SCHEME):
         raise ClusterError(f"--store {text!r}: here it must be etcd://HOST:PORT[,HOST:PORT...]")
     from sampan.store import etcd
-    from sampan.store.members import Tls
 
-    scheme = "https" if cafile or certfile else "http"
-    members = [f"{scheme}://{host}" for host in parse(text).removeprefix(_SCHEME).split(",")]
-    return await etcd.open_store(members, tls=Tls(cafile, certfile, keyfile))
+    endpoints, tls = _members(text, cafile, certfile, keyfile)
+    return await etcd.open_store(endpoints, tls=tls)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+_ALARMS = {1: "NOSPACE", 2: "CORRUPT"}
 ALL = (b"\0", b"\0")
 """The range of all keys."""
 
@@ -66,6 +67,13 @@ class WatchAnswer:
     fragment: bool
     """More of the same revision follows."""
     events: Sequence[WatchEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class HashAnswer:
+    hash: int
+    """Of all that a member has from `compacted` to the revision that was asked for."""
+    compacted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,10 @@ def watch_request(key: bytes, end: bytes, start: int, *, previous: bool) -> byte
     return _data(
         1, _data(1, key) + _data(2, end) + _number(3, start) + _number(6, previous) + _number(8, True)
     )
+
+
+def hash_request(revision: int) -> bytes:
+    return _number(1, revision)
 
 
 def lease_grant_request(seconds: int) -> bytes:
@@ -216,6 +228,17 @@ def status_answer(data: bytes) -> StatusAnswer:
         elif number == 4:
             leader = value
     return StatusAnswer(version, size, leader, member)
+
+
+def hash_answer(data: bytes) -> HashAnswer:
+    found = {number: value for number, value, _ in _fields(data)}
+    return HashAnswer(found.get(2, 0), found.get(3, 0))
+
+
+def alarms_of(data: bytes) -> list[tuple[int, str]]:
+    """The alarms that are raised, each with its member."""
+    alarms = [{n: v for n, v, _ in _fields(text)} for number, _, text in _fields(data) if number == 2]
+    return [(a.get(1, 0), _ALARMS.get(a.get(2, 0), "unknown")) for a in alarms]
 
 
 def _header(data: bytes) -> tuple[int, int]:
