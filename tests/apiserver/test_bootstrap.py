@@ -10,6 +10,7 @@ from sampan.api.errors import Object, StatusError
 from sampan.api.objects import deep_copy
 from sampan.api.resources import Resource
 from sampan.apiserver import bootstrap
+from sampan.apiserver.authorization import bootstrap_policy
 from sampan.client.types import ObjectList
 
 from .fakes import FakeCache, config
@@ -153,3 +154,73 @@ async def test_a_failure_is_told_as_it_is() -> None:
     client.refuse = ("services",)
     with pytest.raises(StatusError, match="the disk is full"):
         await ensured(client)
+
+
+PEOPLE = "admin cluster-admin edit view"
+SYSTEM = """
+aggregate-to-admin aggregate-to-edit aggregate-to-view auth-delegator basic-user
+certificates.k8s.io:certificatesigningrequests:nodeclient certificates.k8s.io:certificatesigningrequests:selfnodeclient
+certificates.k8s.io:kube-apiserver-client-approver certificates.k8s.io:kube-apiserver-client-kubelet-approver
+certificates.k8s.io:kubelet-serving-approver certificates.k8s.io:legacy-unknown-approver discovery heapster
+kube-aggregator kube-controller-manager kube-dns kube-scheduler kubelet-api-admin monitoring node node-bootstrapper
+node-problem-detector node-proxier persistent-volume-provisioner public-info-viewer service-account-issuer-discovery
+volume-scheduler
+"""
+CONTROLLERS = """
+attachdetach-controller certificate-controller clusterrole-aggregation-controller cronjob-controller
+daemon-set-controller deployment-controller device-taint-eviction-controller disruption-controller
+endpoint-controller endpointslice-controller endpointslicemirroring-controller ephemeral-volume-controller
+expand-controller generic-garbage-collector horizontal-pod-autoscaler job-controller
+legacy-service-account-token-cleaner namespace-controller node-controller persistent-volume-binder
+pod-garbage-collector pv-protection-controller pvc-protection-controller replicaset-controller
+replication-controller resource-claim-controller resourcequota-controller root-ca-cert-publisher route-controller
+selinux-warning-controller service-account-controller service-cidrs-controller service-controller
+statefulset-controller ttl-after-finished-controller ttl-controller validatingadmissionpolicy-status-controller
+volumeattributesclass-protection-controller
+"""
+
+
+def test_the_default_policy_is_whole() -> None:
+    names = [r["metadata"]["name"] for r in bootstrap_policy.cluster_roles()]
+    expected = PEOPLE.split() + [f"system:{n}" for n in SYSTEM.split()]
+    expected += [f"system:controller:{n}" for n in CONTROLLERS.split()]
+    assert sorted(names) == sorted(expected)
+    bound = {b["metadata"]["name"]: b for b in bootstrap_policy.cluster_role_bindings()}
+    for controller in CONTROLLERS.split():
+        binding = bound[f"system:controller:{controller}"]
+        assert binding["roleRef"]["name"] == f"system:controller:{controller}"
+        assert binding["subjects"] == [
+            {"kind": "ServiceAccount", "name": controller, "namespace": "kube-system"}
+        ]
+    assert "subjects" not in bound["system:node"]
+    local = {(r["metadata"]["namespace"], r["metadata"]["name"]) for r in bootstrap_policy.roles()}
+    for binding in bootstrap_policy.role_bindings():
+        assert (binding["metadata"]["namespace"], binding["roleRef"]["name"]) in local
+
+
+def test_default_rules_are_about_what_is_served_or_known_to_come() -> None:
+    """A misspelt resource would give nobody anything: whatever is named here is served, or named below."""
+    elsewhere = {
+        "extensions": None,
+        "metrics.k8s.io": None,
+        "custom.metrics.k8s.io": None,
+        "external.metrics.k8s.io": None,
+        "admissionregistration.k8s.io": None,
+        "": {"nodes/configz", "nodes/healthz", "nodes/log", "nodes/metrics", "nodes/pods", "nodes/stats", "endpoints/restricted"},
+        "apps": {"deployments/rollback"},
+        "certificates.k8s.io": {"signers", "certificatesigningrequests/nodeclient", "certificatesigningrequests/selfnodeclient"},
+    }  # fmt: skip
+    served = {(r.group, r.plural) for r in resources.RESOURCES}
+    served |= {(r.group, f"{r.plural}/{s.name}") for r in resources.RESOURCES for s in r.subresources}
+    unknown = set()
+    for role in (*bootstrap_policy.cluster_roles(), *bootstrap_policy.roles()):
+        for rule in role["rules"]:
+            for group in rule.get("apiGroups") or ():
+                for name in rule.get("resources") or ():
+                    known = group == "*" or "*" in name or name.endswith("/finalizers")
+                    if group in elsewhere:
+                        named = elsewhere[group]
+                        known = known or named is None or name in named
+                    if not known and (group, name) not in served:
+                        unknown.add((group, name))
+    assert unknown == set()

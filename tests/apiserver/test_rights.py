@@ -228,6 +228,17 @@ async def test_kubectl_makes_tokens(kubectl: Kubectl) -> None:
         "Unauthorized",
     )
 
+    await api.ok("POST", "/api/v1/nodes", {"metadata": {"name": "n9"}})
+    bound = await kubectl(
+        "create", "token", "bot", "--bound-object-kind", "Node", "--bound-object-name", "n9"
+    )
+    review = {"spec": {"token": bound.strip()}}
+    told = await api.ok("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review)
+    assert told["status"]["user"]["extra"]["authentication.kubernetes.io/node-name"] == ["n9"]
+    await kubectl("delete", "node", "n9")
+    told = await api.ok("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review)
+    assert told["status"]["error"] == "[invalid bearer token, Node n9 has been deleted]"
+
     elsewhere = (await kubectl("create", "token", "bot", "--audience", "vault")).strip()
     assert (await api("GET", "/apis", token=elsewhere)).status == 401
     review = {"spec": {"token": elsewhere, "audiences": ["vault"]}}
