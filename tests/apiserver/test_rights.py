@@ -232,7 +232,7 @@ async def test_kubectl_makes_tokens(kubectl: Kubectl) -> None:
     bound = await kubectl(
         "create", "token", "bot", "--bound-object-kind", "Node", "--bound-object-name", "n9"
     )
-    review = {"spec": {"token": bound.strip()}}
+    review: Object = {"spec": {"token": bound.strip()}}
     told = await api.ok("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review)
     assert told["status"]["user"]["extra"]["authentication.kubernetes.io/node-name"] == ["n9"]
     await kubectl("delete", "node", "n9")
