@@ -89,7 +89,7 @@ def _full(value: Any) -> Any:
 
 
 def entries(obj: Any) -> list[Any]:
-    return list(obj["metadata"].get("managedFields") or ())
+    return list(managed_fields.plain(obj)["metadata"].get("managedFields") or ())
 
 
 def without_entries(obj: Any) -> Any:

@@ -15,7 +15,15 @@ from collections.abc import Sequence
 from sampan.api import configuration, field_set, last_applied, managed_fields, typed
 from sampan.api.errors import Object, StatusError, bad_request
 from sampan.api.field_set import LEAF, Fields
-from sampan.api.managed_fields import Comparisons, Manager, in_version, live_entries, skipped, store_entries
+from sampan.api.managed_fields import (
+    Comparisons,
+    Manager,
+    fields,
+    in_version,
+    live_entries,
+    skipped,
+    store_entries,
+)
 from sampan.api.schema import Node
 
 BEFORE_FIRST_APPLY = "before-first-apply"
@@ -50,9 +58,7 @@ def apply(
         allowed: Fields = {}
         if manager == last_applied.MANAGER and live is not None:
             allowed = last_applied.allowed_conflicts(node, live, (api_version, applied.get("kind") or ""))
-        others = [
-            (m, rest) for m, fields in conflicts.found if (rest := field_set.difference(fields, allowed))
-        ]
+        others = [(m, rest) for m, both in conflicts.found if (rest := field_set.difference(both, allowed))]
         if others:
             raise _conflict(others) from None
         out = applying.run(True)
@@ -105,7 +111,7 @@ class _Applying:
         """The new object. Raises _Conflicts."""
         base, wanted = self._base, self._wanted
         merged: Object = typed.merge(self._node, base, self._config)
-        mine: Fields = (self._before or {}).get("fieldsV1") or {}
+        mine = fields(self._before) if self._before is not None else {}
         if field_set.difference(mine, wanted):
             assert self._before is not None
             pruned = self._pruned(merged, mine, self._before.get("apiVersion") or "")
@@ -133,9 +139,11 @@ class _Applying:
             else:
                 time = ((self._before or {}).get("time") if unchanged else "") or self._time
                 kept.append(self._me.entry(wanted, time))
+        if same and _as_before(kept, live_entries(base)):
+            return base
         out = {**merged, "metadata": dict(merged["metadata"])}
         store_entries(out, kept)
-        return base if same and out == base else out
+        return out
 
     def _refuse_conflicts(self, comparisons: Comparisons) -> None:
         found = []
@@ -143,7 +151,7 @@ class _Applying:
             changed = comparisons.of(entry.get("apiVersion") or "")
             if changed is None:
                 continue
-            both = field_set.intersection(entry.get("fieldsV1") or {}, changed.written())
+            both = field_set.intersection(fields(entry), changed.written())
             if both:
                 found.append((Manager.of(entry), both))
         if found:
@@ -164,7 +172,7 @@ class _Applying:
         owned: dict[str, Fields] = {self._me.api_version: wanted}
         for entry in self._others:
             theirs = entry.get("apiVersion") or ""
-            owned[theirs] = field_set.union(owned.get(theirs, {}), entry.get("fieldsV1") or {})
+            owned[theirs] = field_set.union(owned.get(theirs, {}), fields(entry))
         for theirs in sorted(owned, key=lambda v: (v != version, v)):
             stripped = self._given_back(converted, stripped, version, theirs, owned[theirs])
         all_, rest = _named(node, converted), _named(node, stripped)
@@ -207,6 +215,10 @@ class _Applying:
         return found[0] if found is not None else self._node
 
 
+def _as_before(kept: list[Object], live: list[Object]) -> bool:
+    return len(kept) == len(live) and all(any(k is e for e in live) for k in kept)
+
+
 def _named(node: Node, obj: Object) -> Fields:
     return typed.with_structs(node, typed.fields_of(node, obj) or {})
 
@@ -216,7 +228,7 @@ def _conflict(found: Sequence[tuple[Manager, Fields]]) -> StatusError:
     listed = sorted(
         found, key=lambda pair: (pair[0].name, pair[0].operation, pair[0].api_version, pair[0].subresource)
     )
-    conflicts = [(_described(manager), list(field_set.paths(fields))) for manager, fields in listed]
+    conflicts = [(_described(manager), list(field_set.paths(both))) for manager, both in listed]
     causes = [
         {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path}
         for who, paths in conflicts

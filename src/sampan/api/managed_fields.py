@@ -1,6 +1,8 @@
 """`metadata.managedFields`: who wrote which field last, kept on every write.
 
-Upstream: `k8s.io/apimachinery/pkg/util/managedfields`.
+In stored objects the sets (`fieldsV1`) stay JSON (`msgspec.Raw`), which is written as it is and compared as bytes: as objects
+they would be most of the memory of a pod. `fields` reads one, `plain` an object's. Upstream:
+`k8s.io/apimachinery/pkg/util/managedfields`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from sampan.api import conversion, field_set, resources, schema, typed
 from sampan.api.errors import Object
@@ -75,18 +79,56 @@ class Manager:
             and (self.operation == "Apply" or entry.get("apiVersion") == self.api_version)
         )
 
-    def entry(self, fields: Fields, time: str) -> Object:
+    def entry(self, owned: Fields, time: str) -> Object:
         out: Object = {
             "manager": self.name,
             "operation": self.operation,
             "apiVersion": self.api_version,
             "time": time,
             "fieldsType": "FieldsV1",
-            "fieldsV1": fields,
+            "fieldsV1": owned,
         }
         if self.subresource:
             out["subresource"] = self.subresource
         return out
+
+
+_encode = msgspec.json.Encoder().encode
+_MOST_TEXTS = 256
+_texts: dict[bytes, msgspec.Raw] = {}
+
+
+def fields(entry: Mapping[str, Any]) -> Fields:
+    """The set of fields of an entry."""
+    found = entry.get("fieldsV1")
+    if found.__class__ is msgspec.Raw:
+        return _parsed(bytes(found))
+    return found or {}
+
+
+@functools.lru_cache(512)
+def _parsed(text: bytes) -> Fields:
+    return msgspec.json.decode(text)  # type: ignore[no-any-return]
+
+
+def _text(fields: Fields) -> msgspec.Raw:
+    """A set as JSON; equal ones are shared where they come close to each other, as those of one template do."""
+    text = _encode(fields)
+    found = _texts.get(text)
+    if found is None:
+        if len(_texts) >= _MOST_TEXTS:
+            del _texts[next(iter(_texts))]
+        found = _texts[text] = msgspec.Raw(text)
+    return found
+
+
+def plain(obj: Object) -> Object:
+    """An object with its sets of fields as objects. Shares everything else."""
+    entries = obj["metadata"].get("managedFields")
+    if not entries:
+        return obj
+    read = [{**e, "fieldsV1": fields(e)} if "fieldsV1" in e else e for e in entries]
+    return {**obj, "metadata": {**obj["metadata"], "managedFields": read}}
 
 
 def live_entries(live: Object | None) -> list[Object]:
@@ -100,17 +142,33 @@ def base_entries(old: Object | None, new: Object, subresource: str = "") -> list
     """The entries that a write starts from: those sent with the object (a single empty one resets them) if they can be
     read, else those of the stored object. A subresource cannot change them."""
     sent = new["metadata"].get("managedFields")
-    if not sent or subresource:
-        return live_entries(old)
-    if old is not None and sent == old["metadata"].get("managedFields"):
-        return list(sent)
+    live = live_entries(old)
+    if not sent or subresource or sent == live:
+        return live
     if len(sent) == 1 and not sent[0]:
         return []
+    known = {Manager.of(e): e for e in live}
+    found: dict[Any, Object] = {}
     try:
-        return list({Manager.of(e) if e["operation"] == "Update" else (e.get("manager"), e.get("subresource")): e
-                     for e in map(_read, sent)}.values())  # fmt: skip
+        for entry in sent:
+            me = Manager.of(entry)
+            mine = known.get(me)
+            same = mine is not None and _same(entry, mine)
+            key = (me.name, me.operation, me.subresource, me.api_version if me.operation == "Update" else "")
+            found[key] = mine if same and mine is not None else _read(entry)
     except ValueError:
-        return live_entries(old)
+        return live
+    return list(found.values())
+
+
+def _same(sent: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
+    """Whether a client sent an entry as it is stored, maybe in another order."""
+    if sent.get("time") != live.get("time") or sent.get("fieldsType") != live.get("fieldsType"):
+        return False
+    mine, theirs = sent.get("fieldsV1"), live.get("fieldsV1")
+    if mine.__class__ is dict and theirs.__class__ is msgspec.Raw and _encode(mine) == bytes(theirs):
+        return True
+    return mine == theirs or fields(sent) == fields(live)
 
 
 def _read(entry: Mapping[str, Any]) -> Object:
@@ -121,12 +179,16 @@ def _read(entry: Mapping[str, Any]) -> Object:
         raise ValueError("apiVersion must not be empty")
     if entry.get("fieldsType") != "FieldsV1":
         raise ValueError("fieldsType must be FieldsV1")
-    return {**entry, "fieldsV1": field_set.read(entry.get("fieldsV1") or {})}
+    return {**entry, "fieldsV1": field_set.read(fields(entry))}
 
 
 def store_entries(obj: Object, entries: list[Object]) -> None:
     """Put entries on an object, in upstream's order. Those that own nothing are dropped."""
-    entries = [e for e in entries if e.get("fieldsV1")]
+    entries = [
+        e if e["fieldsV1"].__class__ is msgspec.Raw else {**e, "fieldsV1": _text(e["fieldsV1"])}
+        for e in entries
+        if e.get("fieldsV1")
+    ]
     if entries:
         entries.sort(key=_order)
         obj["metadata"]["managedFields"] = entries
@@ -196,9 +258,9 @@ def left(entries: Iterable[Object], comparisons: Comparisons) -> list[Object]:
         comparison = comparisons.of(entry.get("apiVersion") or "")
         if comparison is None:
             continue
-        fields = entry.get("fieldsV1") or {}
-        rest = field_set.difference(field_set.difference(fields, comparison.written()), comparison.removed)
-        if rest is fields:
+        theirs = fields(entry)
+        rest = field_set.difference(field_set.difference(theirs, comparison.written()), comparison.removed)
+        if rest is theirs:
             kept.append(entry)
         elif rest:
             kept.append({**entry, "fieldsV1": rest})
@@ -235,7 +297,7 @@ def record_update(
         me = Manager(manager, "Update", api_version, subresource)
         mine = next((i for i, e in enumerate(kept) if me.is_of(e)), None)
         if mine is not None:
-            written = field_set.union(kept.pop(mine)["fieldsV1"], written)
+            written = field_set.union(fields(kept.pop(mine)), written)
         kept.append(me.entry(written, time))
     store_entries(new, _capped(kept) if len(kept) > MAX_UPDATE_MANAGERS else kept)
 
@@ -257,13 +319,13 @@ def _capped(entries: list[Object]) -> list[Object]:
             buckets[version] = entry
             continue
         bucket = Manager(ANCIENT, "Update", version)
-        fields = field_set.union(entry["fieldsV1"], before["fieldsV1"])
+        both = field_set.union(fields(entry), fields(before))
         known = next((e for e in out if e is not before and e is not entry and bucket.is_of(e)), None)
         if known is not None:
-            fields = field_set.union(fields, known["fieldsV1"])
+            both = field_set.union(both, fields(known))
             count -= 1
         # The time of what was merged into it last: it is the more recent.
-        buckets[version] = bucket.entry(fields, entry.get("time") or "")
+        buckets[version] = bucket.entry(both, entry.get("time") or "")
         out = [e for e in out if not (e is before or e is entry or e is known)]
         out.append(buckets[version])
         count -= 1

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from sampan.api import field_set
 from sampan.api.errors import Object
 from sampan.api.field_set import LEAF, Fields
-from sampan.api.managed_fields import Manager
+from sampan.api.managed_fields import Manager, fields
 
 REPLICAS: Fields = {"f:spec": {"f:replicas": LEAF}}
 """The path in the object and in its scale alike."""
@@ -22,18 +22,18 @@ def to_scale(entries: Iterable[Object], scale_version: str) -> list[Object]:
     return [
         {**e, "apiVersion": scale_version, "fieldsV1": REPLICAS}
         for e in entries
-        if field_set.intersection(e.get("fieldsV1") or {}, REPLICAS)
+        if field_set.intersection(fields(e), REPLICAS)
     ]
 
 
 def to_parent(entries: Iterable[Object], scale_entries: Iterable[Object], api_version: str) -> list[Object]:
     """The entries of an object after its scale was written: who lost the replicas there loses them here, who is new
     there is new here. `api_version` is that of the object in the request."""
-    owners = [e for e in scale_entries if field_set.intersection(e.get("fieldsV1") or {}, REPLICAS)]
+    owners = [e for e in scale_entries if field_set.intersection(fields(e), REPLICAS)]
     out: list[Object] = []
     for entry in entries:
-        fields = entry.get("fieldsV1") or {}
-        if not field_set.intersection(fields, REPLICAS):
+        theirs = fields(entry)
+        if not field_set.intersection(theirs, REPLICAS):
             out.append(entry)
             continue
         me = Manager.of(entry)
@@ -41,9 +41,9 @@ def to_parent(entries: Iterable[Object], scale_entries: Iterable[Object], api_ve
         if still is not None:
             owners.remove(still)
             out.append(
-                {**entry, "time": still.get("time")} if fields == REPLICAS and still.get("time") else entry
+                {**entry, "time": still.get("time")} if theirs == REPLICAS and still.get("time") else entry
             )
-        elif rest := field_set.difference(fields, REPLICAS):
+        elif rest := field_set.difference(theirs, REPLICAS):
             out.append({**entry, "fieldsV1": rest})
     out += [{**e, "apiVersion": api_version, "fieldsV1": REPLICAS} for e in owners]
     return out

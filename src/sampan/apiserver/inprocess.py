@@ -2,7 +2,7 @@
 
 Requests go through admission and validation as any other; they skip authentication and authorization, for the
 identity is the server's to give. What is returned is shared with the watch cache: treat it as immutable. What is
-passed in is copied before it is changed.
+passed in is copied before it is changed. The sets of fields in `metadata.managedFields` are JSON as it stands (`msgspec.Raw`).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from sampan.api import (
     decoding,
     errors,
     go_text,
+    managed_fields,
     scale_fields,
     schema,
     strategic_merge,
@@ -154,9 +155,7 @@ class Patching:
         new = view.write(record.obj, deep_copy(face))
         if scale:
             theirs = face["metadata"].get("managedFields") or []
-            new["metadata"]["managedFields"] = deep_copy(
-                scale_fields.to_parent(entries, theirs, resource.api_version)
-            )
+            managed_fields.store_entries(new, scale_fields.to_parent(entries, theirs, resource.api_version))
         preparation.begin_update(hub(resource), new, record.obj, view.name)
         return await self._registry.finish_update(resource, record, new, view.name, writing)
 
@@ -210,7 +209,8 @@ def _check_patched(view: View, patch: Any, face: Object, writing: Writing, dupli
 
 def _applier(view: View, patch: Any, content_type: str) -> Callable[[Object], Object]:
     if content_type == JSON_PATCH:
-        return lambda doc: patches.json_patch(doc, patch)
+        # Its operations may look into the managed fields.
+        return lambda doc: patches.json_patch(managed_fields.plain(doc), patch)
     if content_type == MERGE_PATCH:
         return lambda doc: patches.merge_patch(doc, patch)
     if content_type == STRATEGIC_MERGE_PATCH:

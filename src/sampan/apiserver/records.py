@@ -8,7 +8,7 @@ without looking for it, when a value is read into the watch cache; from then on 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -31,6 +31,42 @@ class _Head(msgspec.Struct):
 
 
 _head_decoder = msgspec.json.Decoder(_Head)
+
+
+class _OwnersMetadata(msgspec.Struct):
+    managed: msgspec.Raw = msgspec.field(name="managedFields", default=msgspec.Raw())
+
+
+class _Owners(msgspec.Struct):
+    metadata: _OwnersMetadata
+
+
+class _Entry(TypedDict, total=False):
+    """One of the managedFields. Its set of fields stays text: it is the larger part of many objects, and only who writes
+    needs it (see `sampan.api.managed_fields`)."""
+
+    manager: str
+    operation: str
+    apiVersion: str
+    time: str | None
+    fieldsType: str
+    fieldsV1: msgspec.Raw
+    subresource: str
+
+
+_owners_decoder = msgspec.json.Decoder(_Owners)
+_entries_decoder = msgspec.json.Decoder(list[_Entry])
+
+
+def decode(data: bytes) -> Object:
+    """The object in JSON that we wrote ourselves, with its sets of fields left as JSON."""
+    managed = bytes(_owners_decoder.decode(data).metadata.managed)
+    if b'"fieldsV1"' not in managed:
+        return _decoder.decode(data)  # type: ignore[no-any-return]
+    start = data.index(managed)
+    obj: Object = _decoder.decode(b"%bnull%b" % (data[:start], data[start + len(managed) :]))
+    obj["metadata"]["managedFields"] = _entries_decoder.decode(managed)
+    return obj
 
 
 def to_json(value: Any) -> bytes:
@@ -112,7 +148,7 @@ class Record:
     @property
     def obj(self) -> Object:
         if self._obj is None:
-            self._obj = _decoder.decode(self.data)
+            self._obj = decode(self.data)
         return self._obj
 
     @property
@@ -121,7 +157,7 @@ class Record:
 
     def glimpse(self) -> Object:
         """`obj`, without keeping what has to be decoded for it: for who looks once at many objects."""
-        return self._obj if self._obj is not None else _decoder.decode(self.data)
+        return self._obj if self._obj is not None else decode(self.data)
 
     @property
     def labels(self) -> Mapping[str, str]:
