@@ -290,6 +290,16 @@ def binding(kind: str, role_kind: str, name: str, user: str) -> Object:
     return make(kind, f"{name}-{user}", "default", roleRef=ref, subjects=[{"kind": "User", "name": user}])
 
 
+async def test_a_node_offers_its_own_devices_alone() -> None:
+    node = node_user("n1")
+    mine, other = (make("ResourceSlice", n, spec={"nodeName": n, "driver": "d.io"}) for n in ("n1", "n2"))
+    await admit(FakeCache(), writes(node, mine))
+    await admit(FakeCache(), writes(node, None, "DELETE", mine))
+    for verb, attributes in (("create", writes(node, other)), ("delete", writes(node, None, "DELETE", other))):  # fmt: skip
+        error = await refusal(FakeCache(), attributes)
+        assert f"can only {verb} ResourceSlice with the same NodeName as the requesting node" in error.message
+
+
 async def test_nobody_gives_away_more_than_they_have() -> None:
     mine = {**role(["get", "list"], ["pods"]), "metadata": {"name": "mine", "namespace": "default"}}
     cache = home(mine, binding("RoleBinding", "Role", "mine", "alice"))

@@ -33,7 +33,9 @@ _OWN_LABEL_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
 
 
 class NodeRestriction(Plugin):
-    resources = frozenset(("nodes", "pods", "serviceaccounts", "leases.coordination.k8s.io"))
+    resources = frozenset(
+        ("nodes", "pods", "serviceaccounts", "leases.coordination.k8s.io", "resourceslices.resource.k8s.io")
+    )
 
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache
@@ -50,7 +52,17 @@ class NodeRestriction(Plugin):
             self._node(node, attributes)
         elif attributes.resource is resources.LEASES:
             self._lease(node, attributes)
+        elif attributes.resource is resources.RESOURCESLICES:
+            self._resource_slice(node, attributes)
         # A token request is held to the node's pods where the token is made (`tokens.create_token_request`).
+
+    def _resource_slice(self, node: str, attributes: Attributes) -> None:
+        """The authorizer sees to the rest: it does not know what is in a new object, nor each of a collection."""
+        for operation, obj in (("CREATE", attributes.obj), ("DELETE", attributes.old)):
+            if attributes.operation == operation and ((obj or {}).get("spec") or {}).get("nodeName") != node:
+                verb = operation.lower()
+                why = f"can only {verb} ResourceSlice with the same NodeName as the requesting node"
+                raise refuse(attributes, why)
 
     # ---- pods
 
