@@ -4,8 +4,8 @@
 with the FlowSchema and PriorityLevelConfiguration objects and stands around the handlers, `dangling` writes their status.
 
 Most requests are answered in the very call that takes them up, so seats mean something else than upstream: what is answered
-at once holds its seat for the rest of the loop's turn, what takes longer until it is answered. A flood thus does no more in
-one turn of the loop than its level has seats, and whoever else is there comes next.
+at once holds its seat for the rest of the loop's turn, what takes longer until it is answered. And a level may work for some
+milliseconds a turn and no longer, however many seats it has: then whoever else is there comes next.
 
 Upstream: `k8s.io/apiserver/pkg/util/flowcontrol` and KEP 1040.
 """

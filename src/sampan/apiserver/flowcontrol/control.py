@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
 
 from sampan.api.errors import Object
 from sampan.api.resources import FLOWSCHEMAS, PRIORITYLEVELCONFIGURATIONS
@@ -76,6 +77,7 @@ class FlowControl:
         if not level.take(self._spare(level)):
             return self._when_seated(flow, level, run)
         dispatched[flow.schema] = dispatched.get(flow.schema, 0) + 1
+        began = perf_counter()
         try:
             answer = run()
         except BaseException:
@@ -83,7 +85,7 @@ class FlowControl:
             raise
         if isinstance(answer, Awaitable):
             return self._seated(flow, level, answer)
-        level.hold_for_turn()
+        level.hold_for_turn(perf_counter() - began, _size(answer))
         return self._marked(flow, level, answer)
 
     def _spare(self, level: PriorityLevel) -> int:
@@ -95,22 +97,21 @@ class FlowControl:
 
     async def _when_seated(self, flow: Flow, level: PriorityLevel, run: Run) -> Answer:
         try:
-            await level.wait(flow, _PATIENCE)
+            queue = await level.wait(flow, _PATIENCE)
         except Rejected as e:
             key = flow.schema, e.reason
             level.counts.rejected[key] = level.counts.rejected.get(key, 0) + 1
             return self._marked(flow, level, too_many())
         level.counts.dispatched[flow.schema] = level.counts.dispatched.get(flow.schema, 0) + 1
+        began = perf_counter()
         try:
             answer = run()
-            if isinstance(answer, Awaitable):
-                answer = await answer
-            else:
-                # Served in this turn: the seat is taken until the next one.
-                level.executing += 1
-                level.hold_for_turn()
-        finally:
+        except BaseException:
             level.release()
+            raise
+        if isinstance(answer, Awaitable):
+            return await self._seated(flow, level, answer)
+        level.hold_for_turn(perf_counter() - began, _size(answer), queue)
         return self._marked(flow, level, answer)
 
     async def _seated(self, flow: Flow, level: PriorityLevel, later: Awaitable[Answer]) -> Answer:
@@ -135,6 +136,12 @@ class FlowControl:
             answer.headers = (*answer.headers, *headers) if answer.headers else headers
             return answer
         return dataclasses.replace(answer, headers=(*answer.headers, *headers))
+
+
+def _size(answer: Answer) -> int:
+    if not isinstance(answer, Response):
+        return 0
+    return answer.size or (len(answer.body) if isinstance(answer.body, bytes) else 0)
 
 
 def too_many() -> Response:

@@ -1,19 +1,25 @@
 """One priority level at work: its seats, and the queues of those who wait for one.
 
 Each flow is dealt a hand of queues (shuffle sharding) and waits in the shortest of them, so that a flow that fills its queues
-leaves most others some that are free. Queues that are not empty get seats in turn.
+leaves most others some that are free. Of the queues in which somebody waits the one goes next that has had the least work done
+for it (start-time fair queuing): whoever asks for little does not wait behind whoever asks for much.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
 from sampan.apiserver.flowcontrol.classification import Flow
 from sampan.client.metrics import Histogram
 
+TURN_SECONDS = 0.003
+"""How much work a level may do in one turn of the loop before whoever comes next has to wait."""
+_WRITE = 1.5e-9
+"""Seconds that a byte of an answer costs after it has been made: encryption, copies, the kernel."""
 _BOUNDS = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 """Seconds; upstream's for its queues."""
 
@@ -65,10 +71,18 @@ class PriorityLevel:
         self.counts = Counts()
         self._queuing = Queuing()
         self._queues: list[deque[tuple[asyncio.Future[None], float]]] = []
-        self._busy: deque[int] = deque()
-        """Queues in which somebody waits, next first."""
+        self._busy: list[tuple[float, int]] = []
+        """A heap of the queues in which somebody waits, each with the work done for it (its virtual start)."""
+        self._worked: list[float] = []
+        """Seconds of work done for each queue, on a clock that all share."""
+        self._now = 0.0
+        """That clock: where the queue served last stood."""
         self._hands: dict[Flow, tuple[int, ...]] = {}
         self._to_release = 0
+        self._spent = 0.0
+        """Seconds of work in this turn of the loop."""
+        self._usual = TURN_SECONDS
+        """Seconds that a request takes, of late."""
 
     def configure(self, queuing: Queuing) -> None:
         """Take new queues; who waits in old ones is served first."""
@@ -76,16 +90,12 @@ class PriorityLevel:
             return
         self._queuing = queuing
         old = [waiter for q in self._queues for waiter in q]
-        self._queues = [deque() for _ in range(queuing.queues)]
+        self._queues = [deque() for _ in range(queuing.queues or (1 if old else 0))]
+        self._worked = [self._now] * len(self._queues)
         self._busy.clear()
         self._hands.clear()
-        if old and not self._queues:
-            self._queues = [deque()]
         for i, waiter in enumerate(old):
-            at = i % len(self._queues)
-            self._queues[at].append(waiter)
-            if at not in self._busy:
-                self._busy.append(at)
+            self._queue(i % len(self._queues), waiter)
 
     @property
     def queue_lengths(self) -> list[int]:
@@ -103,7 +113,7 @@ class PriorityLevel:
 
     def take(self, spare: int) -> bool:
         """Take a seat if there is one and nobody waits for it; `spare` is how many others would lend."""
-        if self.waiting or not self._has_seat(spare):
+        if self.waiting or self._spent >= TURN_SECONDS or not self._has_seat(spare):
             return False
         self.executing += 1
         return True
@@ -111,11 +121,20 @@ class PriorityLevel:
     def _has_seat(self, spare: int) -> bool:
         return self.executing < self.seats or self.executing - self.seats < min(self.borrowable, spare)
 
-    async def wait(self, flow: Flow, patience: float) -> None:
-        """Wait for a seat, for `patience` seconds at most. Raises Rejected."""
+    def _queue(self, at: int, waiter: tuple[asyncio.Future[None], float]) -> None:
+        queue = self._queues[at]
+        queue.append(waiter)
+        if len(queue) == 1:
+            # One who asked for nothing lately has saved nothing up.
+            self._worked[at] = max(self._worked[at], self._now)
+            heapq.heappush(self._busy, (self._worked[at], at))
+
+    async def wait(self, flow: Flow, patience: float) -> int:
+        """Wait for a seat, for `patience` seconds at most; returns the queue that the work is to be put down to (-1: none).
+        Raises Rejected."""
         if self.take(0):
             # The turn in which there was none is over: nobody would ever hand one on.
-            return
+            return -1
         queues = self._queues
         if not self._queuing.queues:
             raise Rejected("concurrency-limit")
@@ -126,10 +145,8 @@ class PriorityLevel:
         loop = asyncio.get_running_loop()
         began = loop.time()
         seat: asyncio.Future[None] = loop.create_future()
-        queue.append((seat, began))
+        self._queue(at, (seat, began))
         self.waiting += 1
-        if len(queue) == 1:
-            self._busy.append(at)
         late = loop.call_later(patience, self._give_up, seat)
         try:
             await seat
@@ -140,6 +157,7 @@ class PriorityLevel:
         finally:
             late.cancel()
         self.counts.waits.observe(loop.time() - began)
+        return at
 
     @staticmethod
     def _give_up(seat: asyncio.Future[None]) -> None:
@@ -151,29 +169,45 @@ class PriorityLevel:
         self.executing -= 1
         self.serve(0)
 
-    def hold_for_turn(self) -> None:
-        """Give a seat back when the loop has come round: what is answered at once counts for this turn."""
+    def hold_for_turn(self, seconds: float, size: int, queue: int = -1) -> None:
+        """Give a seat back when the loop has come round: what is answered at once counts for this turn, with the
+        seconds that it took and the bytes of its answer. `queue` is where it waited."""
         if not self._to_release:
             asyncio.get_running_loop().call_soon(self._turn_over)
         self._to_release += 1
+        work = seconds + size * _WRITE
+        self._spent += work
+        if 0 <= queue < len(self._worked):
+            # When it was let in, it was put down as a usual one.
+            self._worked[queue] += work - self._usual
+        self._usual += (work - self._usual) / 8
 
     def _turn_over(self) -> None:
         released, self._to_release = self._to_release, 0
         self.executing -= released
+        self._spent = 0.0
         self.serve(0)
 
     def serve(self, spare: int) -> None:
-        """Give free seats to those who wait, a queue at a time."""
-        while self._busy and self._has_seat(spare):
-            at = self._busy.popleft()
+        """Give free seats to those who wait, a queue at a time, as many as this turn is likely to have time for."""
+        if not self._busy:
+            return
+        most = 1 + int(max(0.0, TURN_SECONDS - self._spent) / max(self._usual, 1e-6))
+        while self._busy and most and self._spent < TURN_SECONDS and self._has_seat(spare):
+            _, at = heapq.heappop(self._busy)
             queue = self._queues[at]
             seat, _ = queue.popleft()
             self.waiting -= 1
+            gone = seat.done()
+            if not gone:
+                self._now = max(self._now, self._worked[at])
+                self._worked[at] += self._usual
             if queue:
-                self._busy.append(at)
-            if seat.done():
+                heapq.heappush(self._busy, (self._worked[at], at))
+            if gone:
                 # Gave up, or its connection has gone.
                 continue
+            most -= 1
             self.executing += 1
             seat.set_result(None)
 
