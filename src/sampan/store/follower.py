@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sampan.store import messages
 from sampan.store.members import Members
@@ -83,14 +83,15 @@ class Follower:
     async def _in_time(self, future: asyncio.Future[T], revision: int) -> T:
         if self.failure is not None:
             raise self.failure
+        timer = asyncio.get_running_loop().call_later(self._timeout, self._is_late, future, revision)
         try:
-            async with asyncio.timeout(self._timeout):
-                return await future
-        except TimeoutError as e:
-            self._late.set()
-            raise StoreError(
-                f"the watch of etcd at {self._members.names} is behind revision {revision}"
-            ) from e
+            return await future
+        finally:
+            timer.cancel()
+
+    def _is_late(self, future: asyncio.Future[T], revision: int) -> None:
+        self._late.set()
+        _fail(future, StoreError(f"the watch of etcd at {self._members.names} is behind revision {revision}"))
 
     # ---- following
 
@@ -270,6 +271,6 @@ def _change(event: messages.WatchEvent) -> Change:
     return Change(Event(False, entry_of(event.kv), before.value if before else None), before)
 
 
-def _fail(future: asyncio.Future[Entry] | asyncio.Future[None] | None, error: StoreError) -> None:
+def _fail(future: asyncio.Future[Any] | None, error: StoreError) -> None:
     if future is not None and not future.done():
         future.set_exception(error)

@@ -6,7 +6,7 @@ ever grow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -58,8 +58,6 @@ class TxnAnswer:
 
 @dataclass(frozen=True, slots=True)
 class WatchAnswer:
-    revision: int
-    created: bool
     canceled: bool
     compacted: int
     """The oldest revision that can be watched, where that is why the watch was cancelled."""
@@ -180,7 +178,9 @@ def txn_answer(data: bytes) -> TxnAnswer:
             _, revision = _header(text)
         elif number == 2:
             succeeded = bool(value)
-        elif number == 3 and not succeeded:
+        elif number == 3:
+            if succeeded:
+                break
             for kind, _, operation in _fields(text):
                 if kind == 1:
                     present = next(iter(range_answer(operation).kvs), None)
@@ -188,17 +188,13 @@ def txn_answer(data: bytes) -> TxnAnswer:
 
 
 def watch_answer(data: bytes) -> WatchAnswer:
-    revision = compacted = 0
-    created = canceled = fragment = False
+    compacted = 0
+    canceled = fragment = False
     reason = ""
     events: list[WatchEvent] = []
     for number, value, text in _fields(data):
         if number == 11:
             events.append(_event(text))
-        elif number == 1:
-            _, revision = _header(text)
-        elif number == 3:
-            created = bool(value)
         elif number == 4:
             canceled = bool(value)
         elif number == 5:
@@ -207,7 +203,7 @@ def watch_answer(data: bytes) -> WatchAnswer:
             reason = text.decode(errors="replace")
         elif number == 7:
             fragment = bool(value)
-    return WatchAnswer(revision, created, canceled, compacted, reason, fragment, events)
+    return WatchAnswer(canceled, compacted, reason, fragment, events)
 
 
 def lease_of(data: bytes) -> int:
@@ -309,8 +305,9 @@ def _data(field: int, value: bytes) -> bytes:
     return bytes((field << 3 | 2,)) + _varint(len(value)) + value
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _fields(data: bytes) -> list[tuple[int, int, bytes]]:
     """(field, number, bytes) of each field; what a type has not is 0 or empty. Raises ValueError."""
+    found: list[tuple[int, int, bytes]] = []
     position, end = 0, len(data)
     try:
         while position < end:
@@ -348,11 +345,12 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
                         break
                     shift += 7
             if kind == 0:
-                yield tag >> 3, number, b""
+                found.append((tag >> 3, number, b""))
                 continue
             if position + number > end:
                 raise ValueError("etcd sent a message that is cut off")
-            yield tag >> 3, 0, data[position : position + number]
+            found.append((tag >> 3, 0, data[position : position + number]))
             position += number
     except IndexError:
         raise ValueError("etcd sent a message that is cut off") from None
+    return found
