@@ -90,14 +90,14 @@ async def measure(
             one = str((await api.get(_path(listed), limit="1"))["items"][0]["metadata"]["name"])
 
             def load(path: str, connections: int, body: str = "") -> Load:
-                return _wrk(target, pids, path, connections, seconds, body)
+                return wrk(target, pids, path, connections, seconds, body)
 
             lists = await asyncio.to_thread(load, f"{_path(listed)}?resourceVersion=0", 1)
             gets = {c: await asyncio.to_thread(load, f"{_path(listed)}/{one}", c) for c in (1, _CONNECTIONS)}
-            flood = await _fan_out(api, target, pids, _path(watched), watchers, events, at_once=_CONNECTIONS)
-            paced = await _fan_out(api, target, pids, _path(watched), watchers, events, at_once=1)
+            flood = await fan_out(api, target, pids, _path(watched), watchers, events, at_once=_CONNECTIONS)
+            paced = await fan_out(api, target, pids, _path(watched), watchers, events, at_once=1)
             used = sum(memory(pid)["Pss"] for pid in pids)
-            new = json.dumps(_config_map())
+            new = json.dumps(config_map())
             creates = {c: await asyncio.to_thread(load, _path(written), c, new) for c in (1, _CONNECTIONS)}
         finally:
             for name in (listed, written, watched):
@@ -116,12 +116,12 @@ async def _fill(api: Api, path: str, count: int) -> None:
 
     async def make() -> None:
         async with few:
-            await api.create(path, _config_map())
+            await api.create(path, config_map())
 
     await asyncio.gather(*(make() for _ in range(count)))
 
 
-async def _fan_out(
+async def fan_out(
     api: Api, target: Target, pids: Sequence[int], path: str, watchers: int, events: int, *, at_once: int
 ) -> FanOut:
     """`events` are created by `at_once` writers while all watch."""
@@ -130,7 +130,7 @@ async def _fan_out(
 
         async def make() -> None:
             async with few:
-                await api.create(path, _config_map(t=str(time.time())))
+                await api.create(path, config_map(t=str(time.time())))
 
         cpu, began = cpu_seconds(pids), time.perf_counter()
         await asyncio.gather(*(make() for _ in range(events)))
@@ -147,7 +147,7 @@ async def _fan_out(
     )
 
 
-def _wrk(target: Target, pids: Sequence[int], path: str, connections: int, seconds: int, body: str) -> Load:
+def wrk(target: Target, pids: Sequence[int], path: str, connections: int, seconds: int, body: str) -> Load:
     script = f'wrk.headers["Authorization"]="Bearer {target.token}"\nwrk.headers["Content-Type"]="application/json"\n'
     if body:
         script += f"wrk.method='POST'\nwrk.body=[==[{body}]==]\n"
@@ -186,7 +186,7 @@ def _milliseconds(text: str) -> float:
     return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}.get(unit, 1.0)
 
 
-def _config_map(**data: str) -> dict[str, Any]:
+def config_map(**data: str) -> dict[str, Any]:
     data = data or {"key": "value", "other": "some longer value to make it look real"}
     metadata = {"generateName": "bench-", "labels": {"app": "bench"}}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}

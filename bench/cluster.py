@@ -29,14 +29,15 @@ def sampan(*arguments: str, home: Path | None = None) -> str:
 
 
 @contextlib.contextmanager
-def empty(name: str = NAME) -> Iterator[ClusterConfig]:
-    """A running cluster with one node, nothing in it; deleted at the end, as is one that an earlier run left."""
+def empty(name: str = NAME, *options: str) -> Iterator[ClusterConfig]:
+    """A running cluster with one node, nothing in it, started with `options`; deleted at the end, as is one that an earlier
+    run left."""
     with tempfile.TemporaryDirectory(prefix="sampan-bench-") as directory:
         home = Path(directory)
         if name in configuration.names():
             sampan("delete", "--name", name, home=home)
         try:
-            sampan("up", "--name", name, home=home)
+            sampan("up", "--name", name, *options, home=home)
             yield configuration.existing(name)
         finally:
             if name in configuration.names():
