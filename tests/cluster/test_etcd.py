@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,12 +11,16 @@ import socket
 import ssl
 import stat
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from sampan.store.members import Tls
 from tests.cluster.machine import picture
 from tests.cluster.test_lifecycle import Owner, owner  # noqa: F401
+from tests.store.real_etcd import leader_of, three_members
+from tests.transport.authority import Authority
 
 pytestmark = [
     pytest.mark.root,
@@ -42,7 +47,7 @@ def test_a_cluster_with_an_etcd_of_its_own(owner: Owner) -> None:  # noqa: F811
     before = picture(name)
     owner.run("up", "--name", name, "--store", "etcd")
     owner.start_keeper(name)
-    for i in range(20):
+    for i in range(8):
         owner.kubectl(name, "create", "configmap", f"c{i}", f"--from-literal=n={i}")
 
     # killed, one after the other, and there again: with another etcd the API waits, with another API the client does
@@ -55,7 +60,7 @@ def test_a_cluster_with_an_etcd_of_its_own(owner: Owner) -> None:  # noqa: F811
             owner.kubectl(name, "annotate", "node", "node-1", "--overwrite", f"killed={killed}")
         assert pids(owner, name)[part] != killed
     names = owner.kubectl(name, "get", "configmaps", "-o", "jsonpath={.items[*].metadata.name}").split()
-    assert {f"c{i}" for i in range(20)} <= set(names)
+    assert {f"c{i}" for i in range(8)} <= set(names)
     uid = owner.kubectl(name, "get", "pod", "keeper", "-o", "jsonpath={.metadata.uid}")
 
     # nobody reads it who has only a certificate of the cluster's
@@ -81,6 +86,38 @@ def test_a_cluster_with_an_etcd_of_its_own(owner: Owner) -> None:  # noqa: F811
     assert owner.kubectl(name, "get", "configmap", "c7", "-o", "jsonpath={.data.n}") == "7"
     owner.run("delete", "--name", name)
     assert picture(name) == before
+
+
+async def test_a_cluster_on_an_etcd_that_stands(owner: Owner, tmp_path: Path) -> None:  # noqa: F811
+    name = owner.name()
+    authority = Authority(tmp_path)
+    ca = str(authority.certificate)
+    server, server_key = map(str, authority.issue("member"))
+    client, client_key = map(str, authority.issue("apiserver"))
+    run, kubectl = partial(asyncio.to_thread, owner.run), partial(asyncio.to_thread, owner.kubectl, name)
+    async with three_members(
+        tmp_path, "--cert-file", server, "--key-file", server_key, "--trusted-ca-file", ca, "--client-cert-auth",
+        "--enable-grpc-gateway=false", scheme="https",
+    ) as members:  # fmt: skip
+        store = "etcd://" + ",".join(m.endpoint.removeprefix("https://") for m in members)
+        files = ("--etcd-cafile", ca, "--etcd-certfile", client, "--etcd-keyfile", client_key)
+        refused = await run("up", "--name", name, "--store", store, "--etcd-cafile", ca, check=False)
+        assert refused.returncode == 1
+        assert "do not accept each other's certificates" in refused.stderr
+        assert not Path("/var/lib/sampan", name).exists()
+
+        await run("up", "--name", name, "--store", store, *files)
+        for n in range(3):
+            leader = await leader_of(members, Tls(ca, client, client_key))
+            await leader.kill()
+            await kubectl("create", "configmap", f"c{n}", f"--from-literal=n={n}")
+            await leader.start()
+        await run("stop", "--name", name)
+        await run("up", "--name", name)
+        found = await kubectl("get", "configmaps", "-o", "jsonpath={.items[*].metadata.name}")
+        assert {"c0", "c1", "c2"} <= set(found.split())
+        assert await run("store", "check", "--name", name)
+        await run("delete", "--name", name)
 
 
 def _say_hello(port: int, context: ssl.SSLContext) -> None:

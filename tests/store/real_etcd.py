@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sampan.store import messages
-from sampan.store.members import Members
+from sampan.store.members import Members, Tls
 
 QUICK = ("--heartbeat-interval", "10", "--election-timeout", "100")
 
@@ -71,9 +71,9 @@ class Etcd:
 
 
 @asynccontextmanager
-async def three_members(directory: Path) -> AsyncIterator[list[Etcd]]:
+async def three_members(directory: Path, *flags: str, scheme: str = "http") -> AsyncIterator[list[Etcd]]:
     """A cluster that has a leader."""
-    members = [Etcd(directory / f"m{i}", name=f"m{i}") for i in range(3)]
+    members = [Etcd(directory / f"m{i}", *flags, name=f"m{i}", scheme=scheme) for i in range(3)]
     for member in members:
         member.cluster = ",".join(f"{m.name}={m.peer}" for m in members)
     try:
@@ -83,10 +83,10 @@ async def three_members(directory: Path) -> AsyncIterator[list[Etcd]]:
         await asyncio.gather(*(m.kill() for m in members))
 
 
-async def leader_of(members: Sequence[Etcd]) -> Etcd:
+async def leader_of(members: Sequence[Etcd], tls: Tls | None = None) -> Etcd:
     """The member that leads."""
     for member in members:
-        asked = Members([member.endpoint], None, 5)
+        asked = Members([member.endpoint], tls, 5)
         try:
             status = messages.status_answer(await asked.call("Maintenance/Status", b""))
         finally:
