@@ -16,12 +16,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
+import msgspec
+
 from sampan.api.errors import Object
 from sampan.api.objects import parse_time
 from sampan.api.resources import IPADDRESSES, SERVICES, Resource
 from sampan.apiserver.allocation import ServiceAllocator
-from sampan.apiserver.allocation.addresses import FAMILY_LABEL, MANAGER, MANAGER_LABEL, refers_to
-from sampan.apiserver.allocation.families import family_of
+from sampan.apiserver.allocation.addresses import FAMILY_LABEL, MANAGER, MANAGER_LABEL, Address
 from sampan.apiserver.allocation.node_ports import Ports
 from sampan.apiserver.allocation.types import addresses_of, ports_of
 from sampan.apiserver.records import Record, key_of
@@ -38,6 +39,32 @@ LEAK_ROUNDS = 3
 """How often a port must be found without a Service before it is free."""
 _SLICE = 200
 """Objects looked at before others get their turn."""
+
+
+class _Parent(msgspec.Struct):
+    resource: str = ""
+    namespace: str = ""
+    name: str = ""
+    group: str = ""
+
+
+class _Spec(msgspec.Struct):
+    parent: _Parent = msgspec.field(name="parentRef", default_factory=_Parent)
+
+
+class _Metadata(msgspec.Struct):
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    created: str = msgspec.field(name="creationTimestamp", default="")
+
+
+class _IPAddress(msgspec.Struct):
+    """Of an IPAddress, what is looked at: a whole one takes several times as long to decode."""
+
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+
+
+_ip_address = msgspec.json.Decoder(_IPAddress)
 
 
 @dataclass(slots=True)
@@ -68,6 +95,8 @@ class Repair:
         self._ports_recorder = ports_recorder
         self._clock = clock
         self._leaks: dict[int, int] = {}
+        self._with_ports: list[tuple[Record, Object]] = []
+        """The Services with node ports, as they were seen a moment ago."""
 
     async def run(self) -> None:
         """Every few minutes until cancelled; `once` should have run before."""
@@ -82,8 +111,8 @@ class Repair:
 
     async def once(self) -> None:
         """One look at everything."""
-        await self._services()
-        await self._addresses()
+        fitting = await self._services()
+        await self._addresses(fitting)
         await self._ports()
 
     async def _each(self, resource: Resource) -> AsyncIterator[Record]:
@@ -97,13 +126,21 @@ class Repair:
 
     # ---- every Service has its addresses
 
-    async def _services(self) -> None:
+    async def _services(self) -> set[str]:
+        """Returns the addresses that are as they should be."""
+        fitting: set[str] = set()
+        self._with_ports.clear()
         async for record in self._each(SERVICES):
             service = record.glimpse()
+            if ports_of(service):
+                self._with_ports.append((record, service))
             for ip in addresses_of(service):
-                await self._service_address(service, ip)
+                if await self._service_address(service, ip):
+                    fitting.add(ip)
+        return fitting
 
-    async def _service_address(self, service: Object, ip: str) -> None:
+    async def _service_address(self, service: Object, ip: str) -> bool:
+        """Whether all is well with an address of a Service; mends what is not."""
         meta = service["metadata"]
 
         def tell(reason: str, message: str) -> None:
@@ -111,48 +148,51 @@ class Repair:
             self._addresses_recorder.event(service, "Warning", reason, message)
 
         try:
-            address, family = ipaddress.ip_address(ip), family_of(ip)
+            address: Address = ipaddress.ip_address(ip)
         except ValueError:
             tell("ClusterIPNotValid", f"Cluster IP {ip} is not a valid IP; please recreate Service")
-            return
-        name = str(address)
+            return False
+        name, family = str(address), f"IPv{address.version}"
         if not any(r.holds(address) for r in self._allocator.addresses.ranges()):
             tell(
                 "ClusterIPOutOfRange",
                 f"Cluster IP [{family}]: {name} is not within any configured Service CIDR; please recreate service",
             )
-            return
+            return False
         record = self._cache.record(IPADDRESSES, "", name)
         if record is None:
             if await self._store.get(key_of(IPADDRESSES.storage_path, "", name)) is not None:
-                return  # it is only that the cache does not show it yet
+                return False  # it is only that the cache does not show it yet
             tell("ClusterIPNotAllocated", f"Cluster IP [{family}]: {name} is not allocated; repairing")
             await self._make(name, service)
-            return
-        held = record.glimpse()
-        if not refers_to(held, meta["namespace"], meta["name"]):
-            other = self._holder(held)
+            return False
+        held = _ip_address.decode(record.data)
+        parent = held.spec.parent
+        if parent == _Parent("services", meta["namespace"], meta["name"]):
+            if all(held.metadata.labels.get(k) == v for k, v in _labels(family).items()):
+                return True
+        else:
+            other = self._holder(parent)
             if other is not None and name in addresses_of(other):
                 tell(
                     "ClusterIPAlreadyAllocated",
                     f"Cluster IP [{family}]:{name} was assigned to multiple services; please recreate service",
                 )
-                return
+                return False
             tell(
                 "ClusterIPNotAllocated",
                 f"the ClusterIP [{family}]: {name} for Service {meta['namespace']}/{meta['name']} has a wrong "
                 "reference; repairing",
             )
-            await self._remake(record, name, service)
-        elif not _labelled(held):
-            await self._remake(record, name, service)
+        if await self._remove(record):
+            await self._make(name, service)
+        return False
 
-    def _holder(self, address: Object) -> Object | None:
+    def _holder(self, parent: _Parent) -> Object | None:
         """The Service that an IPAddress says it is of."""
-        parent = (address.get("spec") or {}).get("parentRef") or {}
-        if parent.get("group") or parent.get("resource") != "services":
+        if parent.group or parent.resource != "services":
             return None
-        record = self._cache.record(SERVICES, parent.get("namespace") or "", parent.get("name") or "")
+        record = self._cache.record(SERVICES, parent.namespace, parent.name)
         return record.glimpse() if record is not None else None
 
     async def _make(self, name: str, service: Object) -> None:
@@ -160,10 +200,6 @@ class Repair:
             await self._allocator.addresses.create(name, service)
         except KeyExists:
             log.info("address %s was taken meanwhile; looked at again the next time", name)
-
-    async def _remake(self, record: Record, name: str, service: Object) -> None:
-        if await self._remove(record):
-            await self._make(name, service)
 
     async def _remove(self, record: Record) -> bool:
         try:
@@ -174,35 +210,39 @@ class Repair:
 
     # ---- every address has its Service
 
-    async def _addresses(self) -> None:
+    async def _addresses(self, fitting: set[str]) -> None:
         async for record in self._each(IPADDRESSES):
-            address = record.glimpse()
-            if (address["metadata"].get("labels") or {}).get(MANAGER_LABEL) == MANAGER:
+            if record.name in fitting:
+                continue
+            address = _ip_address.decode(record.data)
+            if address.metadata.labels.get(MANAGER_LABEL) == MANAGER:
                 await self._address(record, address)
 
-    async def _address(self, record: Record, address: Object) -> None:
-        name = record.name
-        parent = (address.get("spec") or {}).get("parentRef") or {}
-        place = f"{parent.get('namespace', '')}/{parent.get('name', '')}"
-        if parent.get("group") or parent.get("resource") != "services":
+    async def _address(self, record: Record, address: _IPAddress) -> None:
+        name, parent = record.name, address.spec.parent
+        place = f"{parent.namespace}/{parent.name}"
+        if parent.group or parent.resource != "services":
             reason = "IPAddressNotAllocated"
-            what = f"{parent.get('resource', '')} {place}"
+            what = f"{parent.resource} {place}"
             message = f"IPAddress {name} appears to have been modified, not referencing a Service {what}: cleaning up"
-        elif (service := self._holder(address)) is None:
-            if self._clock() - parse_time(address["metadata"]["creationTimestamp"]) <= GRACE_SECONDS:
+        elif (service := self._holder(parent)) is None:
+            if self._young(address):
                 return  # its Service may be on its way
             reason = "IPAddressNotAllocated"
             message = f"IPAddress: {name} for Service {place} appears to have leaked: cleaning up"
         elif name not in addresses_of(service):
-            if self._clock() - parse_time(address["metadata"]["creationTimestamp"]) <= GRACE_SECONDS:
+            if self._young(address):
                 return  # an update of the Service may be on its way
             reason = "IPAddressWrongReference"
             message = f"IPAddress: {name} for Service {place} has a wrong reference; cleaning up"
         else:
             return
         log.warning("%s", message)
-        self._addresses_recorder.event(address, "Warning", reason, message)
+        self._addresses_recorder.event(record.glimpse(), "Warning", reason, message)
         await self._remove(record)
+
+    def _young(self, address: _IPAddress) -> bool:
+        return self._clock() - parse_time(address.metadata.created) <= GRACE_SECONDS
 
     # ---- the bitmap says what the Services say
 
@@ -246,19 +286,19 @@ class Repair:
         return found
 
     def _node_ports(self) -> Iterator[tuple[Object, int]]:
-        shelf = self._cache.shelf(SERVICES)
-        for key in shelf.keys:
-            service = shelf.records[key].glimpse()
-            for port in sorted(ports_of(service)):
-                yield service, port
+        records = self._cache.shelf(SERVICES).records
+        for seen, service in self._with_ports:
+            present = records.get(seen.key)
+            if present is not None and present is not seen:
+                service = present.glimpse()
+            if present is not None:
+                for port in sorted(ports_of(service)):
+                    yield service, port
 
 
 def _place(service: Object) -> tuple[str, str]:
     return service["metadata"]["namespace"], service["metadata"]["name"]
 
 
-def _labelled(address: Object) -> bool:
-    meta = address["metadata"]
-    labels = meta.get("labels") or {}
-    wanted = {FAMILY_LABEL: family_of(meta["name"]), MANAGER_LABEL: MANAGER}
-    return all(labels.get(k) == v for k, v in wanted.items())
+def _labels(family: str) -> dict[str, str]:
+    return {FAMILY_LABEL: family, MANAGER_LABEL: MANAGER}
