@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sampan.api import apply as server_side
-from sampan.api import field_set, managed_fields, schema
+from sampan.api import configuration, field_set, managed_fields, schema
 from sampan.api.errors import StatusError
 from sampan.api.objects import deep_copy
 
@@ -27,6 +27,7 @@ def apply(
 ) -> Any:
     api_version, node = KINDS[config["kind"]]
     before = deep_copy(live)
+    configuration.refuse(node, config, "", config["metadata"]["name"])
     out = server_side.apply(
         node, live, config, manager=manager, api_version=api_version, time=time, force=force, subresource=sub
     )

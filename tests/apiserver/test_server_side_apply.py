@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.apiserver.conftest import Api, Kubectl, Reply
 
@@ -285,6 +286,54 @@ async def test_the_eleventh_updater_makes_ancient_changes(api: Api) -> None:
     assert set(ancient[0]["fieldsV1"]["f:data"]) >= {".", "f:k", "f:k1", "f:k2", "f:k3"}
 
 
+async def test_managed_fields_in_every_form(api: Api) -> None:
+    made = (await apply(api, f"{NS}/configmaps/c", config_map(a="1"))).json
+    expected: Any = {"f:data": {"f:a": {}}}
+    assert made["metadata"]["managedFields"][0]["fieldsV1"] == expected
+    for target, accept in (
+        (f"{NS}/configmaps/c", "application/yaml"),
+        (f"{NS}/configmaps", "application/yaml"),
+        (f"{NS}/configmaps/c", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"),
+        (f"{NS}/configmaps", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"),
+        (f"{NS}/configmaps?pretty=true", "application/json"),
+    ):
+        read = yaml.safe_load((await api("GET", target, accept=accept)).body)
+        found = [o["metadata"] for o in read.get("items", [read])]
+        assert [m["managedFields"][0]["fieldsV1"] for m in found if m["name"] == "c"] == [expected]
+    await api.restart()
+    assert (await api.ok("GET", f"{NS}/configmaps/c")) == made
+    # Read from the store, looked into by operations, and handed on by another patch.
+    test = [{"op": "test", "path": "/metadata/managedFields/0/fieldsV1/f:data", "value": {"f:a": {}}}]
+    await api.ok("PATCH", f"{NS}/configmaps/c", test, content_type="application/json-patch+json")
+    await api.ok(
+        "PATCH",
+        f"{NS}/configmaps/c?fieldManager=z",
+        {"data": {"z": "1"}},
+        content_type="application/merge-patch+json",
+    )
+    out = await api.ok("GET", f"{NS}/configmaps/c")
+    assert entries(out) == [("a", "Apply", "v1", ""), ("z", "Update", "v1", "")]
+    # Sent back in another order it is the same, and nothing is written.
+    out["metadata"]["managedFields"] = [
+        dict(reversed(m.items())) for m in reversed(out["metadata"]["managedFields"])
+    ]
+    assert (await api.ok("PUT", f"{NS}/configmaps/c", out))["metadata"]["resourceVersion"] == out["metadata"][
+        "resourceVersion"
+    ]
+
+
+async def test_owners_that_are_there_twice(api: Api) -> None:
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "u-1"}
+    body = config_map(a="1")
+    body["metadata"]["ownerReferences"] = [owner, owner]
+    made = await api("POST", f"{NS}/configmaps", body)
+    assert made.json["metadata"]["ownerReferences"] == [owner]
+    assert made.warnings[0].endswith('duplicate UID(s) observed: u-1"')
+    again = await api("PUT", f"{NS}/configmaps/c", body)
+    assert again.json["metadata"]["ownerReferences"] == [owner]
+    assert again.warnings
+
+
 async def test_who_creates_does_not_own_what_admission_adds(api: Api) -> None:
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
     await api.ok_or_exists("POST", f"{NS}/serviceaccounts", account)
@@ -325,6 +374,13 @@ async def test_events_of_both_groups(api: Api) -> None:
     made = await api.ok("POST", path + "?fieldManager=m", event)
     assert entries(made) == [("m", "Update", "events.k8s.io/v1", "")]
     assert "f:note" in made["metadata"]["managedFields"][0]["fieldsV1"]
+    shown = await api.ok("GET", path + "/e", accept="application/json")
+    assert shown["metadata"]["managedFields"] == made["metadata"]["managedFields"]
+    # The same manager in both versions has an entry in each.
+    patched = await api.ok(
+        "PATCH", f"{NS}/events/e?fieldManager=m", {"count": 3}, content_type="application/merge-patch+json"
+    )
+    assert sorted(entries(patched)) == [("m", "Update", "events.k8s.io/v1", ""), ("m", "Update", "v1", "")]
     core = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "message": "other"}
     refused = await apply(api, f"{NS}/events/e", core)
     assert refused.status == 409

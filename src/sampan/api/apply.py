@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sampan.api import configuration, field_set, last_applied, managed_fields, typed
+from sampan.api import field_set, last_applied, managed_fields, typed
 from sampan.api.errors import Object, StatusError, bad_request
 from sampan.api.field_set import LEAF, Fields
 from sampan.api.managed_fields import (
@@ -43,14 +43,13 @@ def apply(
 ) -> Object:
     """The object after `manager` applied a configuration to `live` (None: it does not exist yet).
 
-    `node` is the type of both. The result carries the new `metadata.managedFields` and may share parts with `live` and
-    `applied`; where nothing changes it equals `live`, old times included. Raises StatusError: 400 for a configuration
-    that cannot be applied, 409 with a cause for every field in conflict.
+    `node` is the type of both; the configuration has been held against it (`configuration.refuse`). The result carries
+    the new `metadata.managedFields` and may share parts with `live` and `applied`; where nothing changes it equals
+    `live`, old times included. Raises StatusError: 400 for a configuration that cannot be applied, 409 with a cause for
+    every field in conflict.
     """
-    metadata = applied["metadata"]
-    if metadata.get("managedFields") is not None:
+    if applied["metadata"].get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
-    configuration.refuse(node, applied, metadata.get("namespace") or "", metadata.get("name") or "")
     applying = _Applying(node, live, applied, Manager(manager, "Apply", api_version, subresource), time)
     try:
         out = applying.run(force)

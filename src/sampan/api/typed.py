@@ -63,20 +63,33 @@ def element_of(node: Node, kind: ListKind, keys: tuple[str, ...], item: Any) -> 
 
 
 def elements(node: Node, items: list[Any]) -> list[str] | None:
-    """The path elements of a list's items in order, or None if the list is owned as one value."""
+    """The path elements of a list's items in order, or None if the list is owned as one value (or its items have no
+    keys: what is stored may be older than our checks)."""
     kind, keys = list_kind(node)
     if kind == "atomic":
         return None
-    # What is stored may be older than our checks.
-    scalars = (str, int, float)
-    if kind == "map":
-        if not all(
-            i.__class__ is dict and all(isinstance(i.get(k, ""), scalars) for k in keys) for i in items
-        ):
+    out: list[str] = []
+    if kind == "set":
+        for item in items:
+            if not isinstance(item, _SCALARS):
+                return None
+            out.append(element_of(node, kind, keys, item))
+        return out
+    only = keys[0] if len(keys) == 1 else ""
+    for item in items:
+        if item.__class__ is not dict:
             return None
-    elif not all(isinstance(i, scalars) for i in items):
-        return None
-    return [element_of(node, kind, keys, item) for item in items]
+        if only and (value := item.get(only)).__class__ is str:
+            out.append(key_element(keys, (value,), _STRING))
+        elif all(isinstance(item.get(k, ""), _SCALARS) for k in keys):
+            out.append(element_of(node, kind, keys, item))
+        else:
+            return None
+    return out
+
+
+_SCALARS = (str, int, float)
+_STRING = (str,)
 
 
 def child(node: Node | None, name: str) -> Node | None:

@@ -156,7 +156,7 @@ class Patching:
         if scale:
             theirs = face["metadata"].get("managedFields") or []
             managed_fields.store_entries(new, scale_fields.to_parent(entries, theirs, resource.api_version))
-        preparation.begin_update(hub(resource), new, record.obj, view.name)
+        preparation.begin_update(hub(resource), new, record.obj, view.name, writing)
         return await self._registry.finish_update(resource, record, new, view.name, writing)
 
     async def _apply_missing(

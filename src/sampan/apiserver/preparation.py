@@ -93,6 +93,7 @@ def begin_create(resource: Resource, obj: Object, writing: Writing, applied: boo
         metadata.pop(name, None)
     metadata["uid"] = new_uid()
     metadata["creationTimestamp"] = now()
+    _drop_twin_owners(metadata, writing)
     defaults.apply(row, obj)
     if not applied:
         record_fields(resource, obj, None, writing)
@@ -122,8 +123,27 @@ def _note_requester(csr: Object, user: User) -> None:
             spec.pop(name, None)
 
 
-def begin_update(resource: Resource, new: Object, old: Object, subresource: str) -> None:
+_TWINS = (
+    "metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such "
+    "requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}"
+)
+
+
+def _drop_twin_owners(metadata: Object, writing: Writing) -> None:
+    """Of owner references that say the same keep the first."""
+    owners = metadata.get("ownerReferences")
+    if not owners or len(owners) < 2:
+        return
+    kept = [owner for i, owner in enumerate(owners) if owner not in owners[:i]]
+    if len(kept) < len(owners):
+        twins = dict.fromkeys(o.get("uid", "") for i, o in enumerate(owners) if o in owners[:i])
+        writing.warnings.append(_TWINS.format(", ".join(twins)))
+        metadata["ownerReferences"] = kept
+
+
+def begin_update(resource: Resource, new: Object, old: Object, subresource: str, writing: Writing) -> None:
     """Give an object that replaces `old` its defaults, and put back what an update cannot change."""
+    _drop_twin_owners(new["metadata"], writing)
     defaults.apply(resource, new)
     strategy.prepare_update(resource, new, old, subresource)
 

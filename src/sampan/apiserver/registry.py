@@ -97,7 +97,14 @@ class Registry:
         preparation.validate_create(resource, obj, writing)
         await self.admission.validate(attributes)
         writing.warnings += attributes.warnings
-        return await self.insert(row, obj, writing, _NAME_ATTEMPTS if generated else 1)
+        stored = False
+        try:
+            record = await self.insert(row, obj, writing, _NAME_ATTEMPTS if generated else 1)
+            stored = True
+            return record
+        finally:
+            for settle in attributes.settle:
+                await settle(stored)
 
     async def insert(self, row: Resource, obj: Object, writing: Writing, attempts: int = 1) -> Record:
         """Store a new object that is ready; with further `attempts`, under further generated names."""
@@ -207,7 +214,7 @@ class Registry:
         """
         row = hub(resource)
         old = record.obj
-        preparation.begin_update(row, new, old, subresource)
+        preparation.begin_update(row, new, old, subresource, writing)
         preparation.record_fields(resource, new, old, writing, subresource)
         return await self.finish_update(resource, record, new, subresource, writing)
 
@@ -232,6 +239,21 @@ class Registry:
         preparation.validate_update(resource, new, old, subresource, writing)
         await self.admission.validate(attributes)
         writing.warnings += attributes.warnings
+        if not attributes.settle:
+            return await self._store_update(row, record, new, subresource, writing)
+        stored = False
+        try:
+            record = await self._store_update(row, record, new, subresource, writing)
+            stored = True
+            return record
+        finally:
+            for settle in attributes.settle:
+                await settle(stored)
+
+    async def _store_update(
+        self, row: Resource, record: Record, new: Object, subresource: str, writing: Writing
+    ) -> Record:
+        old = record.obj
         if finished_deleting(row, new, old):
             return await self.remove(row, record, writing, last=new)
         if preparation.same(new, old) and record.key not in self._stale:
