@@ -6,7 +6,7 @@ Names follow upstream's `k8s.io/apiserver`: `authentication/user.Info`, `endpoin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -112,6 +112,8 @@ class Attributes:
     options: Mapping[str, object] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     """For the client, as Warning headers."""
+    settle: list[Callable[[bool], Awaitable[None]]] = field(default_factory=list)
+    """Called once when the write is over, with whether it was stored: who reserved something for it lets go of it."""
 
 
 class Admission(Protocol):
