@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sampan.api.resources import RESOURCES
-from sampan.apiserver.configuration_file import ConfigurationError, Reader, document
+from sampan.apiserver.configuration_file import Reader, document
 
 Cipher = Literal["identity", "aesgcm", "aescbc"]
 _CIPHERS = ("aesgcm", "aescbc", "identity")
@@ -136,6 +136,3 @@ def _is_known(name: str) -> bool:
     if plural == "*":
         return group in ("", "*") or any(r.group == group for r in RESOURCES)
     return any(r.key_stem == name for r in RESOURCES)
-
-
-__all__ = ["Cipher", "ConfigurationError", "Key", "Provider", "Rule", "load"]
