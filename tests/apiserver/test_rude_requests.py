@@ -168,7 +168,7 @@ _value = st.one_of(
     st.sampled_from(
         ["", "0", "1", "true", "Exact", "NotOlderThan", "metadata.name%3Da", "a%3Db", "-1", "Object"]
     ),
-    st.text(max_size=12).map(lambda t: "".join(f"%{b:02x}" for b in t.encode("utf-8", "surrogatepass"))),
+    st.binary(max_size=12).map(lambda t: "".join(f"%{b:02x}" for b in t)),
 )
 
 

@@ -63,12 +63,9 @@ class Change:
             made = self._events[type_] = WatchEvent(type_, self.shown(type_).obj)
         return made
 
-    def forget_frames(self) -> None:
+    def forget(self) -> None:
         """Let go of what only the moment of the commit needs."""
         self._frames = None
-
-    def forget(self) -> None:
-        """Let go of what only the delivery needs."""
         self._events = None
         self._left = None
 
@@ -164,7 +161,8 @@ class Group:
         self.watchers: dict[Watcher, None] = {}
 
     def deliveries(self, changes: Sequence[Change], before: int) -> Sequence[Delivery]:
-        """What is to be told to whom; `before` is the revision before all these. What cannot be shown ends the watches of this selection and nobody else's."""
+        """What is to be told to whom; `before` is the revision before all these. What cannot be shown ends the watches
+        of this selection and nobody else's."""
         try:
             mine = [(t, c) for c in changes if (t := self.selection.classify(c)) is not None]
             if not mine:
@@ -180,7 +178,12 @@ class Group:
             self.cut()
             return ()
         # Those who are here now: whoever joins later has caught up with these changes by himself.
-        return (Delivery(self, before, iter(list(self.watchers)), mine, framed),)
+        watchers = list(self.watchers)
+        if rendering is None:  # in this process: told at once, before whoever wrote goes on
+            for watcher in watchers:
+                self.deliver(watcher, mine, framed)
+            return ()
+        return (Delivery(self, before, iter(watchers), mine, framed),)
 
     def deliver(self, watcher: Watcher, changes: Sequence[tuple[ChangeType, Change]], framed: bytes) -> None:
         """Tell one watcher. A failure ends his watch and nobody else's."""

@@ -36,8 +36,9 @@ HISTORY_BYTES = 8 * 2**20
 HISTORY_LEAST = 256
 """... unless that would leave fewer changes than this."""
 BOOKMARK_SECONDS = 60.0
-_UNSHELVED = ROOT + "ranges/"
-"""What stands beside the objects: which node ports are taken (`allocation.node_ports`)."""
+_UNSHELVED = (ROOT + "ranges/", ROOT + "masterleases/")
+"""What stands beside the objects: which node ports are taken (`allocation.node_ports`), which servers there are
+(`endpoint_reconciler`)."""
 
 
 def too_old(asked: int, oldest: int) -> StatusError:
@@ -252,7 +253,7 @@ class WatchCache:
             for group in list(shelf.groups.values()):
                 self._outbox.extend(group.deliveries(changes, before))
             for change in changes:
-                change.forget_frames()
+                change.forget()
         if not self._posting:
             self._post()
 
@@ -271,8 +272,6 @@ class WatchCache:
                     asyncio.get_running_loop().call_soon(self._post)
                     return
             outbox.popleft()
-            for _, change in delivery.changes:
-                change.forget()
         self._posting = False
 
     @property
