@@ -55,7 +55,8 @@ class FakeClient:
 async def ensured(client: FakeClient, **settings: object) -> list[str]:
     """What `ensure` wrote."""
     client.writes.clear()
-    await bootstrap.ensure(client, config(**settings))  # type: ignore[arg-type]
+    given = config(**settings)
+    await bootstrap.ensure(client, given, [given.advertise_address])  # type: ignore[arg-type]
     return list(client.writes)
 
 

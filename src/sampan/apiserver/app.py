@@ -26,6 +26,7 @@ from sampan.apiserver.allocation.upkeep import Upkeep
 from sampan.apiserver.component_status import Check, ComponentStatuses
 from sampan.apiserver.config import Config
 from sampan.apiserver.deletion import Deletion
+from sampan.apiserver.endpoint_reconciler import EndpointReconciler
 from sampan.apiserver.flowcontrol.control import FlowControl
 from sampan.apiserver.flowcontrol.dangling import Dangling
 from sampan.apiserver.handlers import Handlers
@@ -114,13 +115,15 @@ class App:
         )
         upkeep = Upkeep(self.client(), self._store, self.cache, self._allocator, self.config)
         await upkeep.start()
-        await bootstrap.ensure(self.client(), self.config)
+        endpoints = self._endpoints = EndpointReconciler(self._store, self.client(), self.config)
+        await bootstrap.ensure(self.client(), self.config, await endpoints.addresses())
         self._ready = True
         loop = asyncio.get_running_loop()
         use = self._authenticator.legacy_use.run(self.client())
         self._tasks = [
             loop.create_task(upkeep.run(), name="api-allocation"),
             loop.create_task(expiry.run(self._store, self.cache), name="api-expiry"),
+            loop.create_task(endpoints.run(), name="api-endpoints"),
             loop.create_task(use, name="api-legacy-token-use"),
             loop.create_task(
                 Dangling(self.cache, self.client(manager=_FLOWS)).run(), name="api-flow-schemas"
@@ -191,6 +194,8 @@ class App:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self._tasks:
+            await self._endpoints.close()
         await self._allocator.close()
         self.cache.close()
         if self._auditor is not None:

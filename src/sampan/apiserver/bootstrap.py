@@ -34,10 +34,11 @@ _PAUSE = 0.1
 """Seconds before the first look at what another server is about to make, doubled for each further one."""
 
 
-async def ensure(client: Client, config: Config) -> None:
-    """Bring the cluster's own objects to what they must be. Idempotent. Raises StatusError, ConnectionLost."""
+async def ensure(client: Client, config: Config, addresses: Sequence[str]) -> None:
+    """Bring the cluster's own objects to what they must be; `addresses` are those of its API servers. Idempotent. Raises
+    StatusError, ConnectionLost."""
     try:
-        await _ensure(client, config)
+        await _ensure(client, config, addresses)
     except ExceptionGroup as group:
         # Several requests run at a time; the first that failed tells what there is to tell.
         first: Exception = group
@@ -46,7 +47,13 @@ async def ensure(client: Client, config: Config) -> None:
         raise first from group
 
 
-async def _ensure(client: Client, config: Config) -> None:
+async def ensure_endpoints(client: Client, config: Config, addresses: Sequence[str]) -> None:
+    """Have the API's Service lead to these addresses. Raises StatusError, ConnectionLost."""
+    await _ensure_one(client, resources.ENDPOINTS, _endpoints(config, addresses), _mend_endpoints)
+    await _ensure_one(client, resources.ENDPOINTSLICES, _slice(config, addresses), _mend_slice)
+
+
+async def _ensure(client: Client, config: Config, addresses: Sequence[str]) -> None:
     namespaces = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES
     ]
@@ -60,8 +67,7 @@ async def _ensure(client: Client, config: Config) -> None:
         ):
             group.create_task(_ensure_all(client, resource, wanted, mend))
         group.create_task(_ensure_one(client, resources.SERVICES, _service(config), _mend_service))
-        group.create_task(_ensure_one(client, resources.ENDPOINTS, _endpoints(config), _mend_endpoints))
-        group.create_task(_ensure_one(client, resources.ENDPOINTSLICES, _slice(config), _mend_slice))
+        group.create_task(ensure_endpoints(client, config, addresses))
         authorities = _client_authorities(config)
         group.create_task(_ensure_one(client, resources.CONFIGMAPS, authorities, _mend_data))
         classes = priority_classes.system()
@@ -295,7 +301,7 @@ def _service(config: Config) -> Object:
     }
 
 
-def _endpoints(config: Config) -> Object:
+def _endpoints(config: Config, addresses: Sequence[str]) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Endpoints",
@@ -303,21 +309,21 @@ def _endpoints(config: Config) -> Object:
         "metadata": _metadata((("endpointslice.kubernetes.io/skip-mirror", "true"),)),
         "subsets": [
             {
-                "addresses": [{"ip": config.advertise_address}],
+                "addresses": [{"ip": address} for address in addresses],
                 "ports": [{"name": _PORT, "port": config.advertise_port, "protocol": "TCP"}],
             }
         ],
     }
 
 
-def _slice(config: Config) -> Object:
+def _slice(config: Config, addresses: Sequence[str]) -> Object:
     version = ipaddress.ip_address(config.advertise_address).version
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": _metadata((("kubernetes.io/service-name", SERVICE),)),
         "addressType": f"IPv{version}",
-        "endpoints": [{"addresses": [config.advertise_address], "conditions": {"ready": True}}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
         "ports": [{"name": _PORT, "port": config.advertise_port, "protocol": "TCP"}],
     }
 

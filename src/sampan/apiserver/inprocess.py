@@ -23,7 +23,7 @@ from sampan.apiserver.list_options import ListOptions, parse_revision, too_large
 from sampan.apiserver.listing import Listed, Lists
 from sampan.apiserver.patching import Patching
 from sampan.apiserver.preparation import Writing, check_resource, check_type
-from sampan.apiserver.registry import Registry
+from sampan.apiserver.registry import Registry, translated
 from sampan.apiserver.subresources import Actions, view_of
 from sampan.apiserver.types import User
 from sampan.apiserver.watchcache import WatchCache
@@ -57,6 +57,7 @@ class InProcessClient:
         self._patching = patching
         self._deletion = deletion
         self._lists = lists
+        self._store = lists.store
         self._actions = actions
         self._reviews = reviews
         self._manager = manager or user.name
@@ -65,7 +66,14 @@ class InProcessClient:
         # Strict: a misspelt field in a part of ours is a bug to be seen at once.
         return Writing(self._user, manager or self._manager, field_validation="Strict")
 
+    async def _catch_up(self) -> None:
+        """Where others write to the store too: stand on all that was acknowledged to anybody."""
+        with translated():
+            await self._store.catch_up()
+
     async def get(self, resource: Resource, namespace: str, name: str, *, subresource: str = "") -> Object:
+        if self._store.shared:
+            await self._catch_up()
         record = self._cache.record(resource, namespace, name)
         if record is None:
             raise errors.not_found(resource.plural, name, resource.group)
@@ -82,6 +90,8 @@ class InProcessClient:
         limit: int = 0,
         continue_: str = "",
     ) -> ObjectList:
+        if self._store.shared and not resource_version:
+            await self._catch_up()
         selection = Selection(resource, namespace, label_selector, field_selector)
         listed = self._lists.list(selection, ListOptions(limit, continue_, resource_version))
         if not isinstance(listed, Listed):
@@ -122,6 +132,8 @@ class InProcessClient:
     async def create(
         self, resource: Resource, obj: Object, *, namespace: str = "", name: str = "", subresource: str = ""
     ) -> Object:
+        if self._store.shared:
+            await self._catch_up()
         obj = deep_copy(obj)
         writing = self._writing()
         metadata = obj.setdefault("metadata", {})
@@ -139,6 +151,8 @@ class InProcessClient:
         return conversion.shown(resource, record.obj)
 
     async def update(self, resource: Resource, obj: Object, *, subresource: str = "") -> Object:
+        if self._store.shared:
+            await self._catch_up()
         obj = deep_copy(obj)
         view = view_of(resource, _sub(resource, subresource))
         writing = self._writing()
@@ -161,6 +175,8 @@ class InProcessClient:
         field_manager: str = "",
         force: bool = False,
     ) -> Object:
+        if self._store.shared:
+            await self._catch_up()
         view = view_of(resource, _sub(resource, subresource))
         writing = self._writing(field_manager)
         writing.force = force
@@ -180,6 +196,8 @@ class InProcessClient:
         uid: str = "",
         resource_version: str = "",
     ) -> Object:
+        if self._store.shared:
+            await self._catch_up()
         options = DeleteOptions(grace_period_seconds, propagation_policy, uid, resource_version)
         record, gone = await self._deletion.delete(resource, namespace, name, options, self._writing())
         return deletion.answer(resource, record, gone) or conversion.shown(resource, record.obj)

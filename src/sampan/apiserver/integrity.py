@@ -11,7 +11,7 @@ from sampan.apiserver.records import ROOT, from_json, key_of, opening
 from sampan.store.types import Entry
 
 _SEALED = b"k8s:enc:"
-_RANGES = ROOT + "ranges/"
+_BESIDE = (ROOT + "ranges/", ROOT + "masterleases/")
 
 
 def problems(entries: Iterable[Entry]) -> list[str]:
@@ -20,7 +20,7 @@ def problems(entries: Iterable[Entry]) -> list[str]:
     found = []
     for entry in entries:
         key, value = entry.key, entry.value
-        if not key.startswith(ROOT) or key.startswith(_RANGES) or value.startswith(_SEALED):
+        if not key.startswith(ROOT) or key.startswith(_BESIDE) or value.startswith(_SEALED):
             continue
         parts = key.split("/")
         row = rows.get(parts[2]) or rows.get("/".join(parts[2:4]))
