@@ -1,73 +1,122 @@
 """What happens to a write between authorization and the store: plugins that complete an object or refuse it.
 
-The chain runs in upstream's order, first every plugin's `mutate`, later every plugin's `validate`. One file a plugin,
-named as upstream names it.
+The chain runs in upstream's order (`PLUGINS`), first every plugin's `mutate`, later every plugin's `validate`. One file
+a plugin, named as upstream names it; what is off unless asked for is loaded when it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from sampan.apiserver import authorization
-from sampan.apiserver.admission.default_ingress_class import DefaultIngressClass
-from sampan.apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
 from sampan.apiserver.admission.dra_admin_access import DRAAdminAccess
-from sampan.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
-from sampan.apiserver.admission.node_restriction import NodeRestriction
-from sampan.apiserver.admission.plugin import Plugin
-from sampan.apiserver.admission.pod_security import PodSecurity
-from sampan.apiserver.admission.priority import Priority
+from sampan.apiserver.admission.plugin import OPERATIONS, Plugin
 from sampan.apiserver.admission.privilege_escalation import PrivilegeEscalation
-from sampan.apiserver.admission.service_account import ServiceAccount
-from sampan.apiserver.admission.taint_nodes_by_condition import TaintNodesByCondition
 from sampan.apiserver.authorization import UnionAuthorizer
 from sampan.apiserver.config import Config
 from sampan.apiserver.types import Attributes, ReadCache
 from sampan.client.types import Client
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What plugins may be made of."""
+
+    config: Config
+    cache: ReadCache
+    client: Client
+    authorizer: UnionAuthorizer
+
+
 class Chain:
-    """The `Admission` of a server: each write meets the plugins that care about its resource."""
+    """The `Admission` of a server: each write meets the plugins that care about its operation and resource, and of
+    these only what they do."""
 
     def __init__(self, plugins: Sequence[Plugin]) -> None:
-        self._plugins = plugins
-        self._by_resource: dict[str, list[Plugin]] = {}
+        self.plugins = plugins
+        # By operation, then by the identity of the resource's row: found without computing anything.
+        self._mutating: dict[str, dict[int, list[Plugin]]] = {op: {} for op in OPERATIONS}
+        self._validating: dict[str, dict[int, list[Plugin]]] = {op: {} for op in OPERATIONS}
 
     async def mutate(self, attributes: Attributes) -> None:
-        for plugin in self._for(attributes):
+        plugins = self._mutating[attributes.operation].get(id(attributes.resource))
+        if plugins is None:
+            plugins = self._find(self._mutating, attributes, "mutate")
+        for plugin in plugins:
             await plugin.mutate(attributes)
 
     async def validate(self, attributes: Attributes) -> None:
-        for plugin in self._for(attributes):
+        plugins = self._validating[attributes.operation].get(id(attributes.resource))
+        if plugins is None:
+            plugins = self._find(self._validating, attributes, "validate")
+        for plugin in plugins:
             await plugin.validate(attributes)
 
-    def _for(self, attributes: Attributes) -> list[Plugin]:
-        stem = attributes.resource.key_stem
-        plugins = self._by_resource.get(stem)
-        if plugins is None:
-            plugins = [p for p in self._plugins if p.resources is None or stem in p.resources]
-            self._by_resource[stem] = plugins
-        return plugins
+    def _find(
+        self, known: dict[str, dict[int, list[Plugin]]], attributes: Attributes, step: str
+    ) -> list[Plugin]:
+        resource, operation = attributes.resource, attributes.operation
+        found = [
+            p
+            for p in self.plugins
+            if operation in p.operations
+            and (p.resources is None or resource.key_stem in p.resources)
+            and getattr(type(p), step) is not getattr(Plugin, step)
+        ]
+        known[operation][id(resource)] = found
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A plugin that can be had. Its class has its name; `module` is where it is."""
+
+    module: str
+    on: bool = True
+    make: Callable[[type[Plugin], Parts], Plugin] = lambda made, parts: made(parts.cache)  # type: ignore[call-arg]
+
+
+def _alone(made: type[Plugin], parts: Parts) -> Plugin:
+    return made()
+
+
+PLUGINS: dict[str, Offer] = {
+    "NamespaceLifecycle": Offer("namespace_lifecycle"),
+    "LimitRanger": Offer("limit_ranger"),
+    "ServiceAccount": Offer("service_account"),
+    "NodeRestriction": Offer("node_restriction"),
+    "TaintNodesByCondition": Offer("taint_nodes_by_condition", make=_alone),
+    "PodSecurity": Offer("pod_security"),
+    "Priority": Offer("priority"),
+    "DefaultTolerationSeconds": Offer("default_toleration_seconds", make=_alone),
+    "DefaultIngressClass": Offer("default_ingress_class"),
+}
+"""Every plugin by name, in the order in which they run (upstream: `pkg/kubeapiserver/options/plugins.go`).
+NodeRestriction is on here: there always are nodes, and upstream's kubeadm turns it on."""
+
+
+def enabled(enable: Iterable[str] = (), disable: Iterable[str] = ()) -> list[str]:
+    """The plugins that run, in their order. A name in both is on, as upstream."""
+    asked, unwanted = set(enable), set(disable)
+    return [name for name, offer in PLUGINS.items() if name in asked or (offer.on and name not in unwanted)]
 
 
 def build(
     config: Config, cache: ReadCache, client: Client, authorizer: UnionAuthorizer | None = None
 ) -> Chain:
     """The chain of a server. Give the server's own authorizer, so that there is one index of roles. `client` is for
-    plugins that read past the cache; with a cache that is current up to the last write none needs to."""
-    del client
-    authorizer = authorizer or authorization.build(config, cache)
-    return Chain(
-        (
-            NamespaceLifecycle(cache),
-            ServiceAccount(cache),
-            NodeRestriction(cache),
-            TaintNodesByCondition(),
-            PodSecurity(cache),
-            Priority(cache),
-            DefaultTolerationSeconds(),
-            DefaultIngressClass(cache),
-            DRAAdminAccess(cache),
-            PrivilegeEscalation(cache, authorizer),
-        )
-    )
+    plugins that write."""
+    parts = Parts(config, cache, client, authorizer or authorization.build(config, cache))
+    plugins = {name: _make(name, parts) for name in enabled()}
+    # What upstream does in the storage of some kinds comes after all else, but before anything is charged.
+    last = plugins.pop("ResourceQuota", None)
+    storage = (DRAAdminAccess(cache), PrivilegeEscalation(cache, parts.authorizer))
+    return Chain((*plugins.values(), *storage, *((last,) if last else ())))
+
+
+def _make(name: str, parts: Parts) -> Plugin:
+    offer = PLUGINS[name]
+    module = importlib.import_module(f"{__name__}.{offer.module}")
+    return offer.make(getattr(module, name), parts)

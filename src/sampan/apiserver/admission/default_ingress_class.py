@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.api import resources
-from sampan.apiserver.admission.plugin import Plugin
+from sampan.apiserver.admission.plugin import CREATE, Plugin
 from sampan.apiserver.types import Attributes, ReadCache
 
 DEFAULT = "ingressclass.kubernetes.io/is-default-class"
@@ -12,6 +12,7 @@ _OLD_ANNOTATION = "kubernetes.io/ingress.class"
 
 class DefaultIngressClass(Plugin):
     resources = frozenset(("ingresses.networking.k8s.io",))
+    operations = CREATE
 
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.apiserver.admission.plugin import Plugin
+from sampan.apiserver.admission.plugin import WRITES, Plugin
 from sampan.apiserver.types import Attributes
 
 SECONDS = 300
@@ -11,6 +11,7 @@ _TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 class DefaultTolerationSeconds(Plugin):
     resources = frozenset(("pods",))
+    operations = WRITES
 
     async def mutate(self, attributes: Attributes) -> None:
         if attributes.subresource or attributes.obj is None or attributes.operation == "DELETE":

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from sampan.api import errors
 from sampan.api.errors import Object
 from sampan.api.resources import NAMESPACES, RESOURCECLAIMS, RESOURCECLAIMTEMPLATES
-from sampan.apiserver.admission.plugin import Plugin
+from sampan.apiserver.admission.plugin import WRITES, Plugin
 from sampan.apiserver.types import Attributes, ReadCache
 
 LABEL = "resource.kubernetes.io/admin-access"
@@ -19,6 +19,7 @@ LABEL = "resource.kubernetes.io/admin-access"
 
 class DRAAdminAccess(Plugin):
     resources = frozenset({RESOURCECLAIMS.key_stem, RESOURCECLAIMTEMPLATES.key_stem})
+    operations = WRITES
 
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from sampan.api import errors
 from sampan.api.errors import StatusError
 from sampan.apiserver.types import Attributes
+
+Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
+OPERATIONS: tuple[Operation, ...] = ("CREATE", "UPDATE", "DELETE", "CONNECT")
+WRITES: frozenset[Operation] = frozenset(("CREATE", "UPDATE"))
+CREATE: frozenset[Operation] = frozenset(("CREATE",))
 
 
 class Plugin:
@@ -14,6 +19,8 @@ class Plugin:
 
     resources: ClassVar[frozenset[str] | None] = None
     """Key stems (`pods`, `leases.coordination.k8s.io`) of the resources it cares about; None for all."""
+    operations: ClassVar[frozenset[Operation]] = frozenset(OPERATIONS)
+    """The operations it cares about. It is asked about nothing else, so that it costs nothing elsewhere."""
 
     async def mutate(self, attributes: Attributes) -> None:
         """Complete `attributes.obj` in place."""

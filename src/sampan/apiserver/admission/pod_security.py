@@ -11,7 +11,7 @@ import re
 
 from sampan.api import errors, pod_templates, resources
 from sampan.api.errors import FieldError, Object
-from sampan.apiserver.admission.plugin import Plugin, refuse
+from sampan.apiserver.admission.plugin import WRITES, Plugin, refuse
 from sampan.apiserver.admission.pod_security_standards import LEVELS, Level, violations
 from sampan.apiserver.types import Attributes, ReadCache
 
@@ -25,6 +25,7 @@ _CHECKED_ON_UPDATE = ("securityContext", "initContainers", "containers", "epheme
 
 class PodSecurity(Plugin):
     resources = frozenset(("pods", "namespaces", *pod_templates.PLACES))
+    operations = WRITES
 
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.api.priority_classes import SYSTEM
 from sampan.api.resources import PRIORITYCLASSES
-from sampan.apiserver.admission.plugin import Plugin, refuse
+from sampan.apiserver.admission.plugin import WRITES, Plugin, refuse
 from sampan.apiserver.types import Attributes, ReadCache
 
 _PREEMPTION = "PreemptLowerPriority"
@@ -12,6 +12,7 @@ _PREEMPTION = "PreemptLowerPriority"
 
 class Priority(Plugin):
     resources = frozenset(("pods", PRIORITYCLASSES.key_stem))
+    operations = WRITES
 
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from sampan.api import errors, resources
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
-from sampan.apiserver.admission.plugin import Plugin, refuse
+from sampan.apiserver.admission.plugin import WRITES, Plugin, refuse
 from sampan.apiserver.authorization import UnionAuthorizer
 from sampan.apiserver.authorization.rbac import GROUP, Rule, compact, uncovered
 from sampan.apiserver.types import SYSTEM_MASTERS, Attributes, ReadCache, RequestInfo
@@ -22,6 +22,7 @@ _ROLES = (resources.ROLES, resources.CLUSTERROLES)
 
 class PrivilegeEscalation(Plugin):
     resources = frozenset(f"{p}.{GROUP}" for p in ("roles", "rolebindings", "clusterroles", "clusterrolebindings"))  # fmt: skip
+    operations = WRITES
 
     def __init__(self, cache: ReadCache, authorizer: UnionAuthorizer) -> None:
         self._cache = cache

@@ -7,7 +7,7 @@ import asyncio
 from sampan.api import resources
 from sampan.api.errors import Object
 from sampan.api.objects import random_suffix
-from sampan.apiserver.admission.plugin import Plugin, refuse
+from sampan.apiserver.admission.plugin import CREATE, Plugin, refuse
 from sampan.apiserver.types import Attributes, ReadCache
 
 DEFAULT = "default"
@@ -23,6 +23,7 @@ come to."""
 
 class ServiceAccount(Plugin):
     resources = frozenset(("pods",))
+    operations = CREATE
 
     def __init__(self, cache: ReadCache, patience: float = _PATIENCE) -> None:
         self._cache = cache

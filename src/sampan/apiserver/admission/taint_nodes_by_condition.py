@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.apiserver.admission.plugin import Plugin
+from sampan.apiserver.admission.plugin import CREATE, Plugin
 from sampan.apiserver.types import Attributes
 
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -10,6 +10,7 @@ NOT_READY = "node.kubernetes.io/not-ready"
 
 class TaintNodesByCondition(Plugin):
     resources = frozenset(("nodes",))
+    operations = CREATE
 
     async def mutate(self, attributes: Attributes) -> None:
         if attributes.operation != "CREATE" or attributes.subresource or attributes.obj is None:
