@@ -18,9 +18,8 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sampan.api import errors
 from sampan.api.errors import FieldError, Object, StatusError
@@ -130,20 +129,16 @@ class ServiceAllocator:
         problems = families.choose(obj, old, self._family)
         # With a problem known already the rest is only looked at, so that all problems are told at once.
         looking = dry_run or bool(problems)
-        steps: list[Coroutine[Any, Any, list[FieldError]]] = []
-        if needs_cluster_ip(obj) and not problems:
-            steps.append(self._take_addresses(obj, old, taken, dry_run))
+        ports: asyncio.Task[list[FieldError]] | None = None
         if type_of(obj) in ("NodePort", "LoadBalancer"):
-            steps.append(self._take_ports(obj, old, taken, looking))
-        if len(steps) == 1:
-            problems += await steps[0]
-        elif steps:
-            # Side by side: one commit for both.
-            outcomes = await asyncio.gather(*steps, return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                problems += outcome
+            # Beside the addresses: one commit for both.
+            ports = asyncio.create_task(self._take_ports(obj, old, taken, looking), name="node ports")
+        try:
+            if needs_cluster_ip(obj) and not problems:
+                problems += await self._take_addresses(obj, old, taken, dry_run)
+        finally:
+            if ports is not None:
+                problems += await ports
         if problems:
             raise errors.invalid("Service", obj["metadata"].get("name", ""), problems)
 

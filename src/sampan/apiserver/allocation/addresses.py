@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import random
@@ -18,10 +19,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from sampan.api.errors import Object
-from sampan.api.objects import condition
+from sampan.api.objects import condition, new_uid, now
 from sampan.api.resources import IPADDRESSES, SERVICECIDRS
 from sampan.apiserver import preparation
-from sampan.apiserver.allocation.families import family_of
 from sampan.apiserver.allocation.types import Exhausted, Taken, band
 from sampan.apiserver.preparation import Writing
 from sampan.apiserver.records import from_json, key_of
@@ -81,6 +81,20 @@ def reference(service: Object) -> Object:
     """The `parentRef` of a Service's address."""
     meta = service["metadata"]
     return {"resource": "services", "namespace": meta.get("namespace", ""), "name": meta["name"]}
+
+
+@functools.cache
+def _labels(family: str) -> Object:
+    return {FAMILY_LABEL: family, MANAGER_LABEL: MANAGER}
+
+
+@functools.cache
+def _ownership() -> Object:
+    """What `managedFields` says of every IPAddress alike: found once, by the way that all objects go."""
+    service = {"metadata": {"namespace": "default", "name": "any"}}
+    obj: Object = {"metadata": {"labels": _labels("IPv4")}, "spec": {"parentRef": reference(service)}}
+    preparation.begin_create(IPADDRESSES, obj, Writing(LOOPBACK, "kube-apiserver"))
+    return dict(obj["metadata"]["managedFields"][0])
 
 
 def refers_to(address: Object, namespace: str, name: str) -> bool:
@@ -172,13 +186,17 @@ class ClusterAddresses:
 
     async def create(self, name: str, service: Object) -> None:
         """Make the IPAddress of a Service. Raises KeyExists."""
+        created = now()
         obj: Object = {
-            "apiVersion": IPADDRESSES.api_version,
-            "kind": IPADDRESSES.kind,
-            "metadata": {"name": name, "labels": {FAMILY_LABEL: family_of(name), MANAGER_LABEL: MANAGER}},
+            "metadata": {
+                "name": name,
+                "uid": new_uid(),
+                "creationTimestamp": created,
+                "labels": _labels("IPv6" if ":" in name else "IPv4"),
+                "managedFields": [{**_ownership(), "time": created}],
+            },
             "spec": {"parentRef": reference(service)},
         }
-        preparation.begin_create(IPADDRESSES, obj, Writing(LOOPBACK, "kube-apiserver"))
         await self._registry.put_new(IPADDRESSES, obj, dry_run=False)
 
     # ---- freeing

@@ -80,13 +80,13 @@ class NodePorts:
         self._last = last
         self._waiting: list[tuple[Callable[[Ports], Any], asyncio.Future[Any]]] = []
         self._writer: asyncio.Task[None] | None = None
-        self._known: Entry | None = None
-        """What the store held when last heard of."""
+        self._known: tuple[int, int] | None = None
+        """Revision and bitmap that the store held when last heard of; revision 0 where it held none."""
 
     async def read(self) -> Ports | None:
         """What is taken now, as a copy of the caller's own; None where nothing was ever stored."""
         entry = await self._store.get(KEY)
-        return self._ports(entry) if entry is not None else None
+        return Ports(self._first, self._last, self._seen(entry)[1]) if entry is not None else None
 
     def none(self) -> Ports:
         """The range with nothing taken."""
@@ -124,11 +124,10 @@ class NodePorts:
         fresh = False
         while True:
             if self._known is None:
-                self._known = await self._store.get(KEY)
+                self._known = self._seen(await self._store.get(KEY))
                 fresh = True
-            known = self._known
-            ports = self._ports(known)
-            before = ports.bits
+            revision, before = self._known
+            ports = Ports(self._first, self._last, before)
             outcomes = []
             doubtful = False
             for change, future in batch:
@@ -140,15 +139,16 @@ class NodePorts:
                 # Refused, or without effect, on what we knew: another server may have taken or freed it since.
                 self._known = None
                 continue
-            if ports.bits != before or known is None:
+            if ports.bits != before or not revision:
                 try:
-                    if known is None:
-                        self._known = await self._store.create(KEY, encode(ports))
+                    if revision:
+                        entry = await self._store.update(KEY, encode(ports), revision)
                     else:
-                        self._known = await self._store.update(KEY, encode(ports), known.revision)
+                        entry = await self._store.create(KEY, encode(ports))
                 except (Conflict, KeyExists) as e:
-                    self._known, fresh = e.present, True
+                    self._known, fresh = self._seen(e.present), True
                     continue
+                self._known = entry.revision, ports.bits
             break
         for future, outcome in outcomes:
             if future.done():
@@ -158,9 +158,8 @@ class NodePorts:
             else:
                 future.set_result(outcome)
 
-    def _ports(self, entry: Entry | None) -> Ports:
-        bits = decode(entry.value, self._first, self._last) if entry is not None else 0
-        return Ports(self._first, self._last, bits)
+    def _seen(self, entry: Entry | None) -> tuple[int, int]:
+        return (entry.revision, decode(entry.value, self._first, self._last)) if entry is not None else (0, 0)
 
 
 def _try(change: Callable[[Ports], Any], ports: Ports) -> Any:
