@@ -184,6 +184,14 @@ async def test_options(api: Api, method: str, query: str, kind: str, problem: st
     assert reply.json["message"] == f'{kind}Options.meta.k8s.io "" is invalid: {problem}'
 
 
+async def test_actions(api: Api) -> None:
+    eviction = b'{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"p","name":"p"},"foo":1}'
+    path = "/api/v1/namespaces/default/pods/p/eviction"
+    strict = await api("POST", path + "?fieldValidation=Strict", eviction)
+    assert strict.status == 400
+    assert strict.json["message"].endswith('strict decoding error: duplicate field "metadata.name"')
+
+
 async def test_kubectl_validate(kubectl: Kubectl) -> None:
     code, _, err = await kubectl.run("apply", "--validate=strict", "-f", "-", stdin=BODY)
     assert code == 1

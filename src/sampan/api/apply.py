@@ -215,7 +215,7 @@ class _Applying:
 
 
 def _as_before(kept: list[Object], live: list[Object]) -> bool:
-    return len(kept) == len(live) and all(any(k is e for e in live) for k in kept)
+    return len(kept) == len(live) and {id(e) for e in kept} == {id(e) for e in live}
 
 
 def _named(node: Node, obj: Object) -> Fields:

@@ -305,31 +305,28 @@ def record_update(
 def _capped(entries: list[Object]) -> list[Object]:
     """At most ten entries of updates: the oldest of each version become one, as long as there are more."""
     updates = sorted((e for e in entries if e.get("operation") == "Update"), key=_age)
-    out = list(entries)
+    left = {id(e): e for e in entries}
     count = len(updates)
     buckets: dict[str, Object] = {}
     for entry in updates:
         if count <= MAX_UPDATE_MANAGERS:
             break
-        if not any(e is entry for e in out):
-            continue
         version = entry.get("apiVersion") or ""
         before = buckets.get(version)
         if before is None:
-            buckets[version] = entry
+            # One that has this name already takes in the others, however old it is.
+            me = Manager(ANCIENT, "Update", version)
+            buckets[version] = next((e for e in updates if me.is_of(e)), entry)
+            before = buckets[version]
+        if before is entry or id(entry) not in left:
             continue
-        bucket = Manager(ANCIENT, "Update", version)
         both = field_set.union(fields(entry), fields(before))
-        known = next((e for e in out if e is not before and e is not entry and bucket.is_of(e)), None)
-        if known is not None:
-            both = field_set.union(both, fields(known))
-            count -= 1
+        del left[id(before)], left[id(entry)]
         # The time of what was merged into it last: it is the more recent.
-        buckets[version] = bucket.entry(both, entry.get("time") or "")
-        out = [e for e in out if not (e is before or e is entry or e is known)]
-        out.append(buckets[version])
+        bucket = Manager(ANCIENT, "Update", version).entry(both, entry.get("time") or "")
+        buckets[version] = left[id(bucket)] = bucket
         count -= 1
-    return out
+    return list(left.values())
 
 
 def _age(entry: Object) -> tuple[str, str, str, str]:

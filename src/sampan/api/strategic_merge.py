@@ -206,8 +206,8 @@ def _merge_objects(
     node: Node, original: list[Any], changes: list[Any], key: str
 ) -> tuple[list[Any], list[Any]]:
     """The merged items, not ordered yet, and the items of the document that order them."""
-    merged = list(original)
     plain: list[Object] = []
+    deleted: set[Any] = set()
     replace = False
     for change in changes:
         directive = change.get(_DIRECTIVE)
@@ -217,17 +217,21 @@ def _merge_objects(
             # Only the mark of a list that is replaced: its own content is not an item.
             replace = True
         elif directive == "delete":
-            wanted = _scalar(_merge_key(change, key))
-            merged = [item for item in merged if _scalar(item.get(key)) != wanted]
+            deleted.add(_scalar(_merge_key(change, key)))
         else:
             raise _unknown_directive(directive, change)
     if replace:
         return [_plain(item) for item in plain], []
+    merged = [item for item in original if _scalar(item.get(key)) not in deleted]
     server = merged[:]
+    place: dict[Any, int] = {}
+    for i, item in enumerate(merged):
+        place.setdefault(_scalar(item.get(key)), i)
     for body in plain:
         wanted = _scalar(_merge_key(body, key))
-        at = next((i for i, item in enumerate(merged) if _scalar(item.get(key)) == wanted), None)
+        at = place.get(wanted)
         if at is None:
+            place[wanted] = len(merged)
             merged.append(_plain(body))
         else:
             merged[at] = _merge_map(node.items, merged[at], body)

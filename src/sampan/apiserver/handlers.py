@@ -261,7 +261,10 @@ class Handlers:
 
     async def _act(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
         writing = bodies.writing(request, user)
-        body, _ = bodies.read(request, duplicates=False)
+        body, duplicates = bodies.read(request, writing.field_validation != "Ignore")
+        if duplicates and writing.field_validation == "Strict":
+            raise decoding.strict_error(body, duplicates)
+        writing.warnings += duplicates
         out = await self._actions.create(resource, info.namespace, info.name, info.subresource, body, writing)
         return _plain(request, out, 201, writing.warnings)
 

@@ -134,11 +134,16 @@ def _drop_twin_owners(metadata: Object, writing: Writing) -> None:
     owners = metadata.get("ownerReferences")
     if not owners or len(owners) < 2:
         return
-    kept = [owner for i, owner in enumerate(owners) if owner not in owners[:i]]
-    if len(kept) < len(owners):
-        twins = dict.fromkeys(o.get("uid", "") for i, o in enumerate(owners) if o in owners[:i])
+    kept: dict[str, Object] = {}
+    twins: dict[str, None] = {}
+    for owner in owners:
+        said = show(dict(sorted(owner.items())))
+        if said in kept:
+            twins[owner.get("uid", "")] = None
+        kept.setdefault(said, owner)
+    if twins:
         writing.warnings.append(_TWINS.format(", ".join(twins)))
-        metadata["ownerReferences"] = kept
+        metadata["ownerReferences"] = list(kept.values())
 
 
 def begin_update(resource: Resource, new: Object, old: Object, subresource: str, writing: Writing) -> None:
