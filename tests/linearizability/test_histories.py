@@ -24,7 +24,7 @@ pytestmark = [
     ),
 ]
 _CLIENTS, _KEYS = 16, 8
-_CALLS_A_KILL = int(os.environ.get("SAMPAN_HISTORY_CALLS", "1200"))
+_CALLS_A_KILL = int(os.environ.get("SAMPAN_HISTORY_CALLS", "800"))
 _KILLS = int(os.environ.get("SAMPAN_HISTORY_KILLS", "4"))
 
 
@@ -62,5 +62,15 @@ async def test_sqlite_through_kills_of_the_server(owner: Owner) -> None:  # noqa
 
     async def kill(_: int) -> None:
         os.kill(pids(name)["sampan-control-"], signal.SIGKILL)
+
+    hold(await history(Path("/var/lib/sampan", name, "kubeconfig"), kill))
+
+
+async def test_etcd_through_kills_of_the_server_and_of_etcd(owner: Owner) -> None:  # noqa: F811
+    name = owner.name()
+    await asyncio.to_thread(owner.run, "up", "--name", name, "--store", "etcd")
+
+    async def kill(i: int) -> None:
+        os.kill(pids(name)["etcd" if i % 2 else "sampan-control-"], signal.SIGKILL)
 
     hold(await history(Path("/var/lib/sampan", name, "kubeconfig"), kill))
