@@ -276,7 +276,7 @@ class WatchCache:
 
     @property
     def told(self) -> int:
-        """Every watcher has been told of every change up to this revision."""
+        """Every watcher over HTTP has been told of every change up to this revision; those in this process always of all."""
         return self._outbox[0].before if self._outbox else self.revision
 
     # -- reading
@@ -358,13 +358,13 @@ class WatchCache:
     def _send_bookmarks(self) -> None:
         """Tell all who want to know how far they are, a slice at a time."""
         groups = [g for shelf in self._shelves.values() for g in shelf.groups.values()]
-        self._mark(iter([w for g in groups for w in g.watchers if w.bookmarks]))
+        self._mark(iter([(g, w) for g in groups for w in g.watchers if w.bookmarks]))
 
-    def _mark(self, due: Iterator[Watcher]) -> None:
+    def _mark(self, due: Iterator[tuple[Group, Watcher]]) -> None:
         until = perf_counter() + SLICE_SECONDS
         told = self.told
-        for watcher in due:
-            watcher.bookmark(told)
+        for group, watcher in due:
+            watcher.bookmark(self.revision if group.rendering is None else told)
             if perf_counter() >= until:
                 self.lag.arm()
                 self._bookmarks = asyncio.get_running_loop().call_soon(self._mark, due)

@@ -81,6 +81,8 @@ class StreamWatcher:
         self._revision = revision
         self._initial_events = initial_events
         self._timeout = timeout
+        self._position = 0
+        """The revision of what was told last."""
         self._stream: Stream | None = None
         self._leave: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -137,8 +139,9 @@ class StreamWatcher:
 
     def _go_on(self) -> None:
         """Nothing is missed any more."""
+        self._position = self._cache.revision
         if self._initial_events and self.bookmarks:
-            self._bookmark(self._cache.revision, initial_end=True)
+            self._bookmark(initial_end=True)
         if self._stream is not None:
             self._leave = self._cache.join(self._selection, self._rendering, self)
 
@@ -163,17 +166,20 @@ class StreamWatcher:
         if self._first is not self._rendering:
             framed = self._framed(changes)
         stream.write_framed(framed)
+        self._position = changes[-1][1].record.revision
         if stream.buffered > MOST_BUFFERED:
             log.info("a watch of %s takes no events; connection cut", self._selection.resource.plural)
             stream.abort()
 
     def bookmark(self, revision: int) -> None:
-        self._bookmark(revision)
+        # What this one was told may be ahead of what all were; it never goes back.
+        self._position = max(self._position, revision)
+        self._bookmark()
 
-    def _bookmark(self, revision: int, *, initial_end: bool = False) -> None:
+    def _bookmark(self, *, initial_end: bool = False) -> None:
         if self._stream is None:
             return
-        rendering = self._rendering
+        rendering, revision = self._rendering, self._position
         obj = bookmark_object(rendering.resource, revision, initial_end=initial_end)
         if rendering.form == "metadata":
             obj.update(kind="PartialObjectMetadata", apiVersion="meta.k8s.io/v1")
@@ -201,7 +207,7 @@ class StreamWatcher:
         if stream is None:
             return
         if self.bookmarks and self._leave is not None:
-            self._bookmark(self._cache.told)
+            self.bookmark(self._cache.told)
         stream.close()
 
     def cut(self) -> None:
