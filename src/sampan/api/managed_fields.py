@@ -305,28 +305,39 @@ def record_update(
 def _capped(entries: list[Object]) -> list[Object]:
     """At most ten entries of updates: the oldest of each version become one, as long as there are more."""
     updates = sorted((e for e in entries if e.get("operation") == "Update"), key=_age)
-    left = {id(e): e for e in entries}
     count = len(updates)
-    buckets: dict[str, Object] = {}
+    together: dict[str, list[Object]] = {}
     for entry in updates:
         if count <= MAX_UPDATE_MANAGERS:
             break
         version = entry.get("apiVersion") or ""
-        before = buckets.get(version)
-        if before is None:
-            # One that has this name already takes in the others, however old it is.
+        if version not in together:
+            # One that has this name already takes in the others, however young it is.
             me = Manager(ANCIENT, "Update", version)
-            buckets[version] = next((e for e in updates if me.is_of(e)), entry)
-            before = buckets[version]
-        if before is entry or id(entry) not in left:
-            continue
-        both = field_set.union(fields(entry), fields(before))
-        del left[id(before)], left[id(entry)]
-        # The time of what was merged into it last: it is the more recent.
-        bucket = Manager(ANCIENT, "Update", version).entry(both, entry.get("time") or "")
-        buckets[version] = left[id(bucket)] = bucket
-        count -= 1
-    return list(left.values())
+            together[version] = [next((e for e in updates if me.is_of(e)), entry)]
+            if together[version][0] is entry:
+                continue
+        if entry is not together[version][0]:
+            together[version].append(entry)
+            count -= 1
+    gone = {id(e) for merged in together.values() if len(merged) > 1 for e in merged}
+    out = [e for e in entries if id(e) not in gone]
+    for version, merged in together.items():
+        if len(merged) > 1:
+            # The time of what came into it last: it is the more recent.
+            time = merged[-1].get("time") or ""
+            out.append(
+                Manager(ANCIENT, "Update", version).entry(_union_of([fields(e) for e in merged]), time)
+            )
+    return out
+
+
+def _union_of(sets: list[Fields]) -> Fields:
+    """The members of all sets, joined pair by pair: a set that grows one by one is copied each time."""
+    while len(sets) > 1:
+        pairs = zip(sets[::2], sets[1::2], strict=False)
+        sets = [field_set.union(a, b) for a, b in pairs] + (sets[-1:] if len(sets) % 2 else [])
+    return sets[0]
 
 
 def _age(entry: Object) -> tuple[str, str, str, str]:
