@@ -12,6 +12,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable, Coroutine
@@ -48,6 +49,8 @@ def run(config: ClusterConfig, number: int = 0) -> None:
     )
     # The store's writer thread must get the interpreter when it asks: 5 ms, the default, is ten commits.
     sys.setswitchinterval(0.0005)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # A watcher is a connection.
     uvloop.run(_serve(config, number))
 
 

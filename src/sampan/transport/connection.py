@@ -53,10 +53,17 @@ class Connection(LongAnswers):
         self._paused_writing = False
         self._drained: list[asyncio.Future[None]] = []
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._idle_since = 0.0
+        self.idle_since = 0.0
+        """On the loop's clock."""
         self._stall_timer: asyncio.TimerHandle | None = None
         self._stall_size = 0
         self._linger_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is asked or answered now, and the last answer has been taken."""
+        busy = self._hijacked or self._current is not None or self._queue or self._in_message
+        return not busy and not self.transport.get_write_buffer_size()
 
     # The transport's side.
 
@@ -68,7 +75,7 @@ class Connection(LongAnswers):
             self._tls = True
             self.certificate = peer_certificate(tls)
         self.server._opened(self)
-        self._idle_since = self.loop.time()
+        self.idle_since = self.loop.time()
         self._idle_timer = self.loop.call_later(self.server.idle_timeout, self._idle)
         if self.server.closing:
             transport.close()
@@ -236,7 +243,7 @@ class Connection(LongAnswers):
 
     def _answered(self, close: bool) -> None:
         self._current = None
-        self._idle_since = self.loop.time()
+        self.idle_since = self.loop.time()
         if close:
             refused = self._end or self._receiving is not None
             self._end = True
@@ -293,7 +300,7 @@ class Connection(LongAnswers):
             self.transport.pause_reading()
 
     def _idle(self) -> None:
-        quiet = self.loop.time() - self._idle_since
+        quiet = self.loop.time() - self.idle_since
         busy = self._current is not None or self._queue or self._in_message
         if not busy and quiet >= self.server.idle_timeout - 0.01:
             if self.transport.is_closing():

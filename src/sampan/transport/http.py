@@ -8,6 +8,9 @@ bodies that trickle, answers that are never read, sizes over the limits) each en
 from __future__ import annotations
 
 import asyncio
+import heapq
+import logging
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -23,13 +26,22 @@ MAX_HEAD = 128 * 1024
 
 Address = tuple[str, int]
 
+_DESCRIPTORS_KEPT = 256
+"""File descriptors of a process that are not for connections of clients."""
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+"""A peer that has vanished without a word is noticed after 90 s of silence. (There is no TCP_USER_TIMEOUT: it would also
+cut off who has only paused, such as `kubectl logs -f | less`.)"""
+
+log = logging.getLogger(__name__)
+
 
 class HttpServer:
     """Serves `handler` on one or more sockets.
 
     `max_body` bounds a request's body after decompression; `head_timeout` and `body_timeout` (seconds) bound how long a
     request may take to arrive, `idle_timeout` how long a connection may lie unused, `write_timeout` how long a peer may
-    go without taking any of an answer that waits for it. `stream_body` tells by method and target which requests are
+    go without taking any of an answer that waits for it. Beyond `max_connections` (or what the process may open) those that
+    have been idle longest are given up, and where none is idle the new one. `stream_body` tells by method and target which requests are
     handed over before their bodies (of any size) have come: see `Request.body_stream`.
     """
 
@@ -44,6 +56,7 @@ class HttpServer:
         body_timeout: float = 60.0,
         idle_timeout: float = 90.0,
         write_timeout: float = 60.0,
+        max_connections: int = 20_000,
         stream_body: Callable[[str, str], bool] | None = None,
         name: str = "http",
     ) -> None:
@@ -54,6 +67,8 @@ class HttpServer:
         self.body_timeout = body_timeout
         self.idle_timeout = idle_timeout
         self.write_timeout = write_timeout
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _DESCRIPTORS_KEPT
+        self.max_connections = min(max_connections, max(descriptors, 16))
         self.stream_body = stream_body
         self.name = name
         self.closing = False
@@ -74,6 +89,12 @@ class HttpServer:
         where: dict[str, Any] = {"sock": sock} if sock is not None else {"host": host, "port": port}
         listener = await loop.create_server(lambda: Connection(self, loop), backlog=1024, **where, **tls)
         self._listeners.append(listener)
+        for accepting in listener.sockets:
+            if accepting.family in (socket.AF_INET, socket.AF_INET6):
+                # What it accepts inherits these.
+                accepting.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in _KEEPALIVE:
+                    accepting.setsockopt(socket.IPPROTO_TCP, option, value)
         name = listener.sockets[0].getsockname()
         return (name[0], name[1]) if isinstance(name, tuple) else (str(name), 0)
 
@@ -101,6 +122,20 @@ class HttpServer:
 
     def _opened(self, connection: Connection) -> None:
         self._connections.add(connection)
+        if len(self._connections) > self.max_connections:
+            self._make_room(connection)
+
+    def _make_room(self, connection: Connection) -> None:
+        """Give up some connections that have been idle longest (a hundredth of all: looking for them takes time), or else
+        the new one."""
+        idle = (c for c in self._connections if c.idle and c is not connection)
+        oldest = heapq.nsmallest(1 + self.max_connections // 100, idle, key=lambda c: c.idle_since)
+        if not oldest:
+            log.warning(
+                "%s: %d connections, none of them idle: one more is refused", self.name, self.max_connections
+            )
+        for given_up in oldest or (connection,):
+            given_up.transport.abort()
 
     def _closed(self, connection: Connection) -> None:
         self._connections.discard(connection)

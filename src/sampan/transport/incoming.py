@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections.abc import Mapping
 
 from sampan.api.errors import StatusError
 from sampan.transport.types import Request
+
+MOST_HEADERS = 1000
+"""How many different headers a request may have."""
+_HOST = re.compile(r"[-A-Za-z0-9!$%&'()*+,.:;=\[\]_~]*").fullmatch
 
 header_names: dict[bytes, str] = {}
 
@@ -82,6 +88,35 @@ def origin_form(target: str) -> str:
         return target
     slash = rest.find("/")
     return rest[slash:] if slash >= 0 else "/"
+
+
+def head_problem(version: str, headers: Mapping[str, str]) -> StatusError | None:
+    """Why a request may not go on after its head: what others on the way could read in another way than we do, and what
+    this server does not speak."""
+    host = headers.get("host")
+    if host is None:
+        if version == "1.1":
+            return malformed("missing required Host header")
+    elif not _HOST(host):
+        return malformed("malformed Host header")
+    if version not in ("1.1", "1.0"):
+        return StatusError(505, "BadRequest", f"HTTP version {version} is not supported: use HTTP/1.1")
+    coding = headers.get("transfer-encoding")
+    if coding is not None:
+        if version == "1.0":
+            return malformed("HTTP/1.0 knows no Transfer-Encoding")
+        if coding.strip().lower() != "chunked":
+            return StatusError(
+                501, "BadRequest", f"Transfer-Encoding {coding!r} is not supported: use chunked"
+            )
+    expectation = headers.get("expect")
+    if expectation is not None and expectation.lower() != "100-continue":
+        return StatusError(417, "ExpectationFailed", f"Expect: {expectation!r} cannot be met")
+    return None
+
+
+def malformed(why: str) -> StatusError:
+    return StatusError(400, "BadRequest", f"malformed HTTP request: {why}")
 
 
 def body_too_large(limit: int) -> StatusError:

@@ -10,11 +10,14 @@ import httptools
 
 from sampan.api.errors import StatusError
 from sampan.transport.incoming import (
+    MOST_HEADERS,
     Refused,
     body_too_large,
+    head_problem,
     head_too_large,
     header_name,
     header_names,
+    malformed,
     origin_form,
 )
 from sampan.transport.types import PeerCertificate, Request
@@ -70,10 +73,14 @@ class RequestReader(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_done:
+            return  # A trailer, which must not pass for a header.
         key = header_names.get(name) or header_name(name)
         text = value.decode("latin-1")
         headers = self._headers
         if key in headers:
+            if key == "host":
+                raise Refused(malformed("too many Host headers"))
             # A group's name may hold a comma; nothing in a header can hold a line break.
             between = "\n" if key.startswith("impersonate-") else ", "
             text = f"{headers[key]}{between}{text}"
@@ -83,12 +90,15 @@ class RequestReader(asyncio.Protocol):
         self._head_done = True
         headers = self._headers
         limit = self.server.max_head
-        if sum(map(len, headers.values())) + len(self._target) > limit:
+        if sum(map(len, headers.values())) + len(self._target) > limit or len(headers) > MOST_HEADERS:
             raise Refused(head_too_large(limit))
-        if "host" not in headers and self._parser.get_http_version() == "1.1":
-            raise Refused(StatusError(400, "BadRequest", "missing required Host header"))
+        if (problem := head_problem(self._parser.get_http_version(), headers)) is not None:
+            raise Refused(problem)
         length = headers.get("content-length")
         has_body = bool(length) or "transfer-encoding" in headers
+        if has_body and length != "0" and self._parser.should_upgrade():
+            # Whether what follows is the body or the other protocol is open to two readings.
+            raise Refused(malformed("a request to upgrade cannot have a body"))
         if has_body and length != "0" and "upgrade" not in headers and self.server.stream_body is not None:
             request = self._request(b"")
             if self.server.stream_body(request.method, request.target):
