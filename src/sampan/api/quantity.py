@@ -103,6 +103,18 @@ def add(*quantities: Source) -> str:
     return format(total, form)  # type: ignore[arg-type]
 
 
+def subtract(minuend: Source, subtrahend: Source) -> str:
+    """The canonical difference, in the form of the first that is not zero."""
+    amount, form = _split(_text(subtrahend))
+    return add(minuend, format(-amount, form))
+
+
+def times(quantity: Source, factor: int) -> str:
+    """The canonical product, in the quantity's own form."""
+    amount, form = _split(_text(quantity))
+    return format(_EXACT.multiply(amount, Decimal(factor)), form)
+
+
 def format(quantity: Source, form: Form | None = None) -> str:
     """The canonical text: no fraction, the largest suffix that allows that.
 

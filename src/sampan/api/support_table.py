@@ -322,7 +322,6 @@ KINDS: dict[tuple[str, str], Support] = {
             ("CSIDriver", "CSINode", "CSIStorageCapacity", "StorageClass", "VolumeAttachment"),
         ),
         (_NO_STORAGE, _STORAGE_GROUP, ("VolumeAttributesClass",)),
-        ("{} is stored, but nothing here is held to it yet", "", ("LimitRange", "ResourceQuota")),
         ("{} is stored, but pods cannot name it here yet", "scheduling.k8s.io", ("PriorityClass",)),
         ("{} is stored, but pods cannot name it here yet", "node.k8s.io", ("RuntimeClass",)),
         (_NO_DEVICES, _RESOURCE, ("DeviceClass", "ResourceClaim", "ResourceClaimTemplate", "ResourceSlice")),

@@ -25,6 +25,7 @@ from sampan.controllers.namespace import NamespaceController
 from sampan.controllers.node_lifecycle import NodeLifecycleController
 from sampan.controllers.pod_gc import PodGarbageController
 from sampan.controllers.replicaset import ReplicaSetController
+from sampan.controllers.resource_quota import ResourceQuotaController
 from sampan.controllers.role_aggregation import ClusterRoleAggregationController
 from sampan.controllers.root_ca import RootCaController
 from sampan.controllers.service_account_tokens import ServiceAccountTokensController
@@ -53,6 +54,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     CSRApprovingController,
     CSRSigningController,
     CSRCleanerController,
+    ResourceQuotaController,
 )
 
 

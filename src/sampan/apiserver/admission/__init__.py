@@ -82,6 +82,10 @@ def _alone(made: type[Plugin], parts: Parts) -> Plugin:
     return made()
 
 
+def _with_client(made: type[Plugin], parts: Parts) -> Plugin:
+    return made(parts.cache, parts.client)  # type: ignore[call-arg]
+
+
 PLUGINS: dict[str, Offer] = {
     "NamespaceLifecycle": Offer("namespace_lifecycle"),
     "LimitRanger": Offer("limit_ranger"),
@@ -92,6 +96,7 @@ PLUGINS: dict[str, Offer] = {
     "Priority": Offer("priority"),
     "DefaultTolerationSeconds": Offer("default_toleration_seconds", make=_alone),
     "DefaultIngressClass": Offer("default_ingress_class"),
+    "ResourceQuota": Offer("resource_quota", make=_with_client),
 }
 """Every plugin by name, in the order in which they run (upstream: `pkg/kubeapiserver/options/plugins.go`).
 NodeRestriction is on here: there always are nodes, and upstream's kubeadm turns it on."""
