@@ -30,7 +30,6 @@ from sampan.apiserver.records import Record, to_json
 from sampan.apiserver.rendering import Rendering
 from sampan.apiserver.turns import batches
 from sampan.apiserver.watchcache import WatchCache
-from sampan.transport import websocket
 from sampan.transport.types import Answer, Request, Stream, StreamingResponse
 
 log = logging.getLogger(__name__)
@@ -247,18 +246,9 @@ def watch(
         initial_events=send_initial,
         timeout=max(0.0, timeout),
     )
-    if websocket.is_websocket(request):
-        return _over_websocket(request, watcher)
+    if "upgrade" in request.headers:
+        from sampan.apiserver import watchsockets
+
+        if watchsockets.is_websocket(request):
+            return watchsockets.answer(request, watcher.start)
     return StreamingResponse(watcher.start, content_type="application/json")
-
-
-def _over_websocket(request: Request, watcher: StreamWatcher) -> Answer:
-    """The same watch with each event as a text message."""
-    from sampan.apiserver.watchsockets import SocketStream
-
-    async def run(socket: websocket.WebSocket) -> None:
-        stream = SocketStream(socket)
-        watcher.start(stream)
-        await stream.until_closed()
-
-    return websocket.upgrade(request, websocket.offered(request.headers)[:1], run)

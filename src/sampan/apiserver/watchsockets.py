@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from sampan.transport.stream import unframe
-from sampan.transport.websocket import Opcode, WebSocket
+from sampan.transport.types import Request, Stream, Upgrade
+from sampan.transport.websocket import Opcode, WebSocket, is_websocket, offered, upgrade
+
+__all__ = ["SocketStream", "answer", "is_websocket"]
 
 
 class SocketStream:
@@ -57,3 +60,15 @@ class SocketStream:
         while await self._socket.receive() is not None:
             pass
         self.close()
+
+
+def answer(request: Request, start: Callable[[Stream], None]) -> Upgrade:
+    """The answer that begins a watch, as `StreamingResponse` does, on a WebSocket. Raises StatusError for a handshake that
+    is none."""
+
+    async def run(socket: WebSocket) -> None:
+        stream = SocketStream(socket)
+        start(stream)
+        await stream.until_closed()
+
+    return upgrade(request, offered(request.headers)[:1], run)
