@@ -11,9 +11,14 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import real_cluster
 from tests.real_cluster import Cluster, Kubectl
+
+# How quickly examples are made, and run, says more about what else the machine does than about the code.
+settings.register_profile("ordinary", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ordinary")
 
 _number = itertools.count(1)
 

@@ -412,7 +412,7 @@ async def test_continue_tokens_are_upstreams(api: Api) -> None:
 async def test_health(api: Api) -> None:
     assert (await api("GET", "/livez")).body == b"ok"
     verbose = (await api("GET", "/readyz?verbose")).body.decode()
-    assert "[+]store ok" in verbose
+    assert "[+]etcd ok" in verbose
     assert verbose.endswith("readyz check passed\n")
     assert (await api("GET", "/healthz/ping")).status == 200
     assert (await api("GET", "/healthz/nothing")).status == 404
