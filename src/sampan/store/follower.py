@@ -221,17 +221,21 @@ class Follower:
         request = messages.watch_request(*messages.ALL, after + 1, previous=previous)
         parts: list[messages.WatchEvent] = []
         async with aclosing(self._members.stream("Watch/Watch", request)) as stream:
-            async for data in stream:
-                answer = messages.watch_answer(data)
-                if answer.canceled:
-                    if answer.compacted:
-                        self._view.oldest = max(self._view.oldest, answer.compacted)
-                        raise Compacted(answer.compacted)
-                    raise StoreError(f"etcd ended the watch: {answer.reason or 'no reason given'}")
-                parts += answer.events
-                if parts and not answer.fragment:
-                    yield parts
-                    parts = []
+            async for batch in stream:
+                whole = 0
+                for data in batch:
+                    answer = messages.watch_answer(data)
+                    if answer.canceled:
+                        if answer.compacted:
+                            self._view.oldest = max(self._view.oldest, answer.compacted)
+                            raise Compacted(answer.compacted)
+                        raise StoreError(f"etcd ended the watch: {answer.reason or 'no reason given'}")
+                    parts += answer.events
+                    if not answer.fragment:
+                        whole = len(parts)
+                if whole:
+                    yield parts[:whole]
+                    del parts[:whole]
 
     async def history(self, prefix: str, after: int, upto: int) -> Sequence[Change]:
         """The changes under `prefix` with `after` < revision <= `upto`, which etcd has. Raises Compacted, StoreError."""

@@ -1,42 +1,29 @@
 """The members of an etcd: calls and streams over gRPC to whichever of them answers.
 
 One member is used until it fails; then it goes to the end of the line. Payloads are bytes; `messages` knows what they
-mean. grpcio is loaded only where an etcd is used.
+mean.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import ssl
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
+from sampan.store import grpc
+from sampan.store.grpc import Connection, RpcError
 from sampan.store.types import StoreError, StoreFull, ValueTooLarge
 
 CONNECT_TIMEOUT = 3.0
 _RETRY = 0.05
 """Seconds between two rounds of asking everybody."""
-_SERVICE = "/etcdserverpb."
-_OPTIONS = [
-    # A peer that vanished without a word is noticed within 15 s. Below 5 s etcd would take it for an attack.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-]
-_NEVER_DONE = ("etcdserver: no leader", "etcdserver: not capable", "failed to connect", "Connection refused")
+_NEVER_DONE = ("etcdserver: no leader", "etcdserver: not capable")
 """What an error says of a request that had no effect and never will have."""
-_NO_TLS = "no connection, or the two do not accept each other's certificates"
+_NOT_THIS_MEMBER = (grpc.UNAVAILABLE, grpc.DEADLINE_EXCEEDED, grpc.CANCELLED, grpc.UNKNOWN, grpc.INTERNAL)
+_NO_TLS = "the two do not accept each other's certificates"
 
 
 class OutOfRange(StoreError):
@@ -56,13 +43,17 @@ class Tls:
     cert: str = ""
     key: str = ""
 
-    def read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """(authorities, key, certificate). Raises StoreError where a file cannot be read."""
+    def context(self) -> ssl.SSLContext:
+        """Raises StoreError where a file cannot be used."""
         try:
-            ca, key, cert = (Path(p).read_bytes() if p else None for p in (self.ca, self.key, self.cert))
-        except OSError as e:
-            raise StoreError(f"the TLS files for etcd cannot be used: {e}") from e
-        return ca, key, cert
+            context = ssl.create_default_context(cafile=self.ca or None)
+            if self.cert:
+                context.load_cert_chain(self.cert, self.key)
+        except (OSError, ssl.SSLError) as e:
+            files = ", ".join(f for f in (self.ca, self.cert, self.key) if f)
+            raise StoreError(f"the TLS files for etcd cannot be used ({files}): {e}") from e
+        context.set_alpn_protocols(["h2"])
+        return context
 
 
 class Members:
@@ -72,20 +63,13 @@ class Members:
     def __init__(self, endpoints: Sequence[str], tls: Tls | None, timeout: float) -> None:
         if not endpoints:
             raise StoreError("no etcd endpoint given")
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it logs to stderr what is raised here anyway
-        try:
-            import grpc.aio
-        except ImportError as e:
-            raise StoreError(f"an etcd needs the Python package grpcio, which cannot be loaded: {e}") from e
-        self._grpc: Any = grpc
         self._line = [e.rstrip("/") for e in endpoints]
-        self._tls = tls
+        self._tls = tls or Tls()
         self._timeout = timeout
         self.patience = 0.0
         """Seconds for which members are asked again while none of them is there."""
-        self._channels: dict[str, Any] = {}
-        self._calls: dict[tuple[str, str], Any] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._connections: dict[str, Connection] = {}
+        self._connecting: dict[str, asyncio.Task[Connection]] = {}
 
     @property
     def names(self) -> str:
@@ -116,16 +100,18 @@ class Members:
         causes = []
         for endpoint in tuple(self._line):
             try:
-                stub = await self._stub(endpoint, method)
-                return await stub(request, timeout=self._timeout)  # type: ignore[no-any-return]
+                connection = self._connections.get(endpoint)
+                if connection is None or connection.closed:
+                    connection = await self._connect(endpoint)
+                return await connection.call(method, request, self._timeout)
             except _Unreachable as e:
                 causes.append(f"{endpoint}: {e}")
-            except self._grpc.aio.AioRpcError as e:
-                refused = self._refusal(endpoint, e)
+            except RpcError as e:
+                refused = _refusal(endpoint, e)
                 if refused is not None:
                     raise refused from e
-                cause = f"{endpoint}: {e.details() or e.code().name}"
-                if not again and not any(text in cause for text in _NEVER_DONE):
+                cause = f"{endpoint}: {e.message}"
+                if not (again or e.never_done or any(text in e.message for text in _NEVER_DONE)):
                     self._put_last(endpoint)
                     raise MayHaveHappened(
                         f"etcd was lost during a write, which may have taken effect: {cause}"
@@ -134,113 +120,82 @@ class Members:
             self._put_last(endpoint)
         raise _NoneAnswers("; ".join(causes))
 
-    async def stream(self, method: str, request: bytes = b"") -> AsyncGenerator[bytes, None]:
-        """What the first member in line sends for one long request, until it has sent all. Raises StoreError when the
-        connection is lost and when the member has no leader; the next stream then goes to another member."""
+    async def stream(self, method: str, request: bytes) -> AsyncGenerator[list[bytes], None]:
+        """What the first member in line sends for one long request, in batches as they arrive, until it has sent all.
+        Raises StoreError when the connection is lost and when the member has no leader; the next stream then goes to
+        another member."""
         endpoint = self._line[0]
         try:
-            stub = await self._stub(endpoint, method, stream=True)
-            async with aclosing(self._read(stub, request)) as answers:
-                async for answer in answers:
-                    yield answer
+            connection = await self._connect(endpoint)
+            async with aclosing(connection.stream(method, request)) as batches:
+                async for batch in batches:
+                    yield batch
         except _Unreachable as e:
             self._put_last(endpoint)
             raise StoreError(f"etcd at {endpoint} does not answer: {e}") from e
-        except self._grpc.aio.AioRpcError as e:
-            refused = self._refusal(endpoint, e)
+        except RpcError as e:
+            refused = _refusal(endpoint, e)
             if refused is not None:
                 raise refused from e
             self._put_last(endpoint)
-            raise StoreError(
-                f"the connection to etcd at {endpoint} was lost: {e.details() or e.code().name}"
-            ) from e
-
-    async def _read(self, stub: Any, request: bytes) -> AsyncGenerator[bytes, None]:
-        call = stub(metadata=(("hasleader", "true"),))
-        try:
-            await call.write(request)
-            while (answer := await call.read()) is not self._grpc.aio.EOF:
-                yield answer
-        finally:
-            call.cancel()
+            raise StoreError(f"the connection to etcd at {endpoint} was lost: {e.message}") from e
 
     def put_last(self) -> None:
         """Let another member be first: this one answers, but not as it should."""
         self._line.append(self._line.pop(0))
 
     async def close(self) -> None:
-        for endpoint in tuple(self._channels):
-            self._drop(endpoint)
-        if self._closing:
-            await asyncio.wait(self._closing)
+        for task in self._connecting.values():
+            task.cancel()
+        if self._connecting:
+            await asyncio.wait(tuple(self._connecting.values()))
+        for connection in self._connections.values():
+            connection.close()
 
-    async def _stub(self, endpoint: str, method: str, *, stream: bool = False) -> Any:
-        """The method of a member that is connected. Raises _Unreachable, StoreError."""
-        channel: Any = self._channels.get(endpoint)
-        states = self._grpc.ChannelConnectivity
-        state = states.SHUTDOWN if channel is None else channel.get_state(try_to_connect=True)
-        if state is not states.READY:
-            # Before anything is sent: what fails here has had no effect.
-            if state in (states.SHUTDOWN, states.TRANSIENT_FAILURE):
-                self._drop(endpoint)  # it tells of an attempt long ago, with files that may have been renewed
-                channel = self._channels[endpoint] = self._connect(endpoint)
-            try:
-                async with asyncio.timeout(min(CONNECT_TIMEOUT, self._timeout)):
-                    while (state := channel.get_state(try_to_connect=True)) is not states.READY:
-                        if state in (states.TRANSIENT_FAILURE, states.SHUTDOWN):
-                            raise _Unreachable(_NO_TLS if endpoint.startswith("https") else "no connection")
-                        await channel.wait_for_state_change(state)
-            except TimeoutError:
-                raise _Unreachable("no connection in time") from None
-        stub = self._calls.get((endpoint, method))
-        if stub is None:
-            make = channel.stream_stream if stream else channel.unary_unary
-            stub = self._calls[endpoint, method] = make(_SERVICE + method, None, None)
-        return stub
+    async def _connect(self, endpoint: str) -> Connection:
+        """The connection to a member. Before anything is asked: what fails here has had no effect. Raises _Unreachable,
+        StoreError."""
+        connection = self._connections.get(endpoint)
+        if connection is not None and not connection.closed:
+            return connection
+        task = self._connecting.get(endpoint)
+        if task is None:
+            task = self._connecting[endpoint] = asyncio.create_task(self._make(endpoint))
+            task.add_done_callback(lambda _: self._connecting.pop(endpoint, None))
+        return await asyncio.shield(task)
 
-    def _connect(self, endpoint: str) -> Any:
-        scheme, _, address = endpoint.partition("://")
-        if scheme == "http":
-            return self._grpc.aio.insecure_channel(address, options=_OPTIONS)
-        ca, key, cert = (self._tls or Tls()).read()
+    async def _make(self, endpoint: str) -> Connection:
+        parts = urlsplit(endpoint)
+        context = self._tls.context() if parts.scheme == "https" else None
         try:
-            credentials = self._grpc.ssl_channel_credentials(ca, key, cert)
-            return self._grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-        except (ValueError, RuntimeError) as e:
-            raise StoreError(f"the TLS files for etcd cannot be used: {e}") from e
-
-    def _drop(self, endpoint: str) -> None:
-        channel = self._channels.pop(endpoint, None)
-        self._calls = {key: call for key, call in self._calls.items() if key[0] != endpoint}
-        if channel is not None:
-            task = asyncio.get_running_loop().create_task(channel.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            made = await grpc.connect(
+                parts.hostname or "", parts.port or 2379, context, min(CONNECT_TIMEOUT, self._timeout)
+            )
+        except TimeoutError:
+            raise _Unreachable("no connection in time") from None
+        except ConnectionRefusedError:
+            raise _Unreachable("connection refused") from None
+        except OSError as e:
+            why = e.strerror or str(e)
+            raise _Unreachable(f"{_NO_TLS} ({why})" if context else why) from None
+        self._connections[endpoint] = made
+        return made
 
     def _put_last(self, endpoint: str) -> None:
         self._line.remove(endpoint)
         self._line.append(endpoint)
 
-    def _refusal(self, endpoint: str, error: Any) -> StoreError | None:
-        """The error that a member's answer stands for; None where it is only that member's, or the connection's."""
-        codes = self._grpc.StatusCode
-        code, detail = error.code(), error.details() or ""
-        message = f"etcd at {endpoint}: {detail}"
-        if "space exceeded" in detail:
-            return StoreFull(f"{message} (NOSPACE alarm: compact, defragment, disarm)")
-        if "request is too large" in detail:
-            return ValueTooLarge(message)
-        if code is codes.OUT_OF_RANGE:
-            return OutOfRange(message)
-        if code in (
-            codes.UNAVAILABLE,
-            codes.DEADLINE_EXCEEDED,
-            codes.CANCELLED,
-            codes.UNKNOWN,
-            codes.INTERNAL,
-        ):
-            return None
-        return StoreError(message)
+
+def _refusal(endpoint: str, error: RpcError) -> StoreError | None:
+    """The error that a member's answer stands for; None where it is only that member's, or the connection's."""
+    message = f"etcd at {endpoint}: {error.message}"
+    if "space exceeded" in error.message:
+        return StoreFull(f"{message} (NOSPACE alarm: compact, defragment, disarm)")
+    if "request is too large" in error.message or "larger than max" in error.message:
+        return ValueTooLarge(message)
+    if error.code == grpc.OUT_OF_RANGE:
+        return OutOfRange(message)
+    return None if error.code in _NOT_THIS_MEMBER else StoreError(message)
 
 
 class _NoneAnswers(Exception):
