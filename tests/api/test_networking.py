@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sampan.api import decoding, defaults, resources, schema, strategy, support, tables, validation
 from sampan.api.errors import Object
 from sampan.api.objects import deep_copy
 from sampan.api.resources import INGRESSES, IPADDRESSES, NETWORKPOLICIES, SERVICECIDRS, Resource
+from sampan.api.validation import formats
 
 from .test_validation import changed, problems, ready
 
@@ -68,6 +72,8 @@ CASES: list[tuple[Resource, Object, str, object, list[str]]] = [
     (IPADDRESSES, ADDRESS, "metadata/name", "2001:db8:0:0::1", ['metadata.name: Invalid value: "2001:db8:0:0::1": must be in canonical form ("2001:db8::1")']),
     (IPADDRESSES, ADDRESS, "metadata/name", "::ffff:1.2.3.4", ['metadata.name: Invalid value: "::ffff:1.2.3.4": must not be an IPv4-mapped IPv6 address']),
     (IPADDRESSES, ADDRESS, "metadata/name", "2001:db8::1", []),
+    (IPADDRESSES, ADDRESS, "metadata/name", "fe80::1%eth0", ['metadata.name: Invalid value: "fe80::1%eth0": must be a valid IP address']),
+    (SERVICECIDRS, CIDR, "spec/cidrs", ["fe80::%1/64"], ['spec.cidrs[0]: Invalid value: "fe80::%1/64": must be a valid CIDR value']),
     (IPADDRESSES, ADDRESS, "spec/parentRef", "~", ["spec.parentRef: Required value"]),
     (IPADDRESSES, ADDRESS, "spec/parentRef", {"group": "a/b", "resource": "", "namespace": "..", "name": "a%"},
      ['spec.parentRef.group: Invalid value: "a/b": a lowercase RFC 1123 subdomain', "spec.parentRef.resource: Required value",
@@ -176,3 +182,11 @@ def test_rows(resource: Resource, obj: Object, row: list[Any]) -> None:
 def test_they_are_rows_of_the_group() -> None:
     assert resources.lookup("networking.k8s.io", "v1", "ipaddresses") is IPADDRESSES
     assert (IPADDRESSES.short_names, SERVICECIDRS.namespaced) == (("ip",), False)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("0123456789abcdefF:./% ١"), max_size=24))
+def test_any_text_is_an_address_or_a_problem(text: str) -> None:
+    for check, parse in ((formats.canonical_ip, ipaddress.ip_address), (formats.canonical_cidr, ipaddress.ip_network)):  # fmt: skip
+        if check(text) == ():
+            assert str(parse(text)) == text

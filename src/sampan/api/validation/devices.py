@@ -464,7 +464,7 @@ def _network_data(given: Object, path: str) -> Problems:
 def _interface_address(text: str, path: str) -> Problems:
     """An address with the length of its network's prefix, in the one way to write it."""
     try:
-        if "/" not in text:
+        if "/" not in text or "%" in text:
             raise ValueError
         address = ipaddress.ip_interface(text)
     except ValueError:

@@ -206,6 +206,8 @@ def c_identifier(value: str) -> tuple[str, ...]:
 
 def ip_address(value: str) -> tuple[str, ...]:
     try:
+        if "%" in value:  # the zone of a link is no part of an address
+            raise ValueError
         ipaddress.ip_address(value)
     except ValueError:
         return ("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",)
@@ -214,7 +216,7 @@ def ip_address(value: str) -> tuple[str, ...]:
 
 def cidr(value: str) -> tuple[str, ...]:
     try:
-        if "/" not in value:
+        if "/" not in value or "%" in value:
             raise ValueError
         ipaddress.ip_network(value, strict=False)
     except ValueError:
