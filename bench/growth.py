@@ -103,6 +103,15 @@ def run(config: ClusterConfig, home: Path, sizes: list[int], watchers: list[int]
             asyncio.run(_watched(target, [control_plane(config)], many, 300 if many < 1000 else 100)),
             flush=True,
         )
+    print(
+        f"\nlongest hold of the event loop since the last start: {asyncio.run(_longest(target)) * 1e3:.1f} ms"
+    )
+
+
+async def _longest(target: Target) -> float:
+    async with connect(target) as api:
+        text = (await api.get_bytes("/metrics")).decode()
+    return float(text.partition("\nsampan_event_loop_lag_longest_seconds ")[2].split()[0])
 
 
 def main() -> None:
