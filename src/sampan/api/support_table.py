@@ -206,20 +206,15 @@ _POD_SPEC: dict[str, Support] = {
     "nodeName": WORKS,
     "nodeSelector": WORKS,
     "os.name": _warned("only Linux nodes exist: the pod cannot run", _is_not("linux")),
-    "overhead": _warned(
-        "RuntimeClasses are not implemented: the scheduler counts the overhead, the node does not"
-    ),
+    "overhead": _warned("the scheduler and quotas count the overhead, the node does not"),
     "preemptionPolicy": WORKS,
     "priority": WORKS,
-    "priorityClassName": _warned(
-        "PriorityClasses are not implemented: a pod can have none but the two of the system",
-        _is_not("system-cluster-critical", "system-node-critical"),
-    ),
+    "priorityClassName": WORKS,
     "readinessGates.*": WORKS,
     "resourceClaims.*": _CLAIMS,
     "resources.*": _warned("resources of the whole pod are not implemented; set them on its containers"),
     "restartPolicy": WORKS,
-    "runtimeClassName": _refused("RuntimeClasses are not implemented"),
+    "runtimeClassName": WORKS,
     "schedulerName": _warned(
         "no such scheduler runs here: the pod stays Pending", _is_not("default-scheduler")
     ),
@@ -322,8 +317,6 @@ KINDS: dict[tuple[str, str], Support] = {
             ("CSIDriver", "CSINode", "CSIStorageCapacity", "StorageClass", "VolumeAttachment"),
         ),
         (_NO_STORAGE, _STORAGE_GROUP, ("VolumeAttributesClass",)),
-        ("{} is stored, but pods cannot name it here yet", "scheduling.k8s.io", ("PriorityClass",)),
-        ("{} is stored, but pods cannot name it here yet", "node.k8s.io", ("RuntimeClass",)),
         (_NO_DEVICES, _RESOURCE, ("DeviceClass", "ResourceClaim", "ResourceClaimTemplate", "ResourceSlice")),
     )
     for kind in kinds

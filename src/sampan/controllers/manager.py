@@ -31,6 +31,7 @@ from sampan.controllers.root_ca import RootCaController
 from sampan.controllers.service_account_tokens import ServiceAccountTokensController
 from sampan.controllers.service_cidr import ServiceCIDRController
 from sampan.controllers.serviceaccount import ServiceAccountController
+from sampan.controllers.storage_protection import PVCProtectionController, PVProtectionController
 from sampan.controllers.taint_eviction import TaintEvictionController
 from sampan.controllers.token_cleaner import TokenCleaner
 
@@ -55,6 +56,8 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     CSRSigningController,
     CSRCleanerController,
     ResourceQuotaController,
+    PVCProtectionController,
+    PVProtectionController,
 )
 
 

@@ -95,6 +95,10 @@ PLUGINS: dict[str, Offer] = {
     "PodSecurity": Offer("pod_security"),
     "Priority": Offer("priority"),
     "DefaultTolerationSeconds": Offer("default_toleration_seconds", make=_alone),
+    "DefaultStorageClass": Offer("default_storage_class"),
+    "StorageObjectInUseProtection": Offer("storage_object_in_use_protection", make=_alone),
+    "PersistentVolumeClaimResize": Offer("persistent_volume_claim_resize"),
+    "RuntimeClass": Offer("runtime_class"),
     "DefaultIngressClass": Offer("default_ingress_class"),
     "ResourceQuota": Offer("resource_quota", make=_with_client),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.api import resources
+from sampan.apiserver.admission.default_class import default_class
 from sampan.apiserver.admission.plugin import CREATE, Plugin
 from sampan.apiserver.types import Attributes, ReadCache
 
@@ -19,20 +20,12 @@ class DefaultIngressClass(Plugin):
 
     async def mutate(self, attributes: Attributes) -> None:
         ingress = attributes.obj
-        if attributes.operation != "CREATE" or attributes.subresource or ingress is None:
+        if attributes.subresource or ingress is None:
             return
         spec = ingress.setdefault("spec", {})
         annotations = ingress["metadata"].get("annotations") or {}
         if spec.get("ingressClassName") is not None or _OLD_ANNOTATION in annotations:
             return
-        defaults = [
-            c["metadata"]
-            for c in self._cache.list(resources.INGRESSCLASSES)
-            if (c["metadata"].get("annotations") or {}).get(DEFAULT) == "true"
-        ]
-        if defaults:
-            # Of several the newest, and of equally new ones the first by name: as upstream.
-            newest = max(m.get("creationTimestamp") or "" for m in defaults)
-            spec["ingressClassName"] = min(
-                m["name"] for m in defaults if (m.get("creationTimestamp") or "") == newest
-            )
+        name = default_class(self._cache.list(resources.INGRESSCLASSES), DEFAULT)
+        if name is not None:
+            spec["ingressClassName"] = name

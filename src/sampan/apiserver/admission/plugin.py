@@ -12,6 +12,7 @@ Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 OPERATIONS: tuple[Operation, ...] = ("CREATE", "UPDATE", "DELETE", "CONNECT")
 WRITES: frozenset[Operation] = frozenset(("CREATE", "UPDATE"))
 CREATE: frozenset[Operation] = frozenset(("CREATE",))
+UPDATE: frozenset[Operation] = frozenset(("UPDATE",))
 
 
 class Plugin:

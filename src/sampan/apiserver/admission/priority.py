@@ -1,7 +1,8 @@
-"""A pod's priority is its class's; one class at most is the default. Pods can name the two that every cluster has."""
+"""A pod's priority is its class's; one class at most is the default. Two classes every cluster has."""
 
 from __future__ import annotations
 
+from sampan.api.errors import Object
 from sampan.api.priority_classes import SYSTEM
 from sampan.api.resources import PRIORITYCLASSES
 from sampan.apiserver.admission.plugin import WRITES, Plugin, refuse
@@ -21,11 +22,11 @@ class Priority(Plugin):
         klass = attributes.obj
         if attributes.resource is not PRIORITYCLASSES or klass is None or not klass.get("globalDefault"):
             return
-        for other in self._cache.list(PRIORITYCLASSES):
-            name = other["metadata"]["name"]
-            if other.get("globalDefault") and name != klass["metadata"].get("name"):
-                why = f"PriorityClass {name} is already marked as default. Only one default can exist"
-                raise refuse(attributes, why)
+        present = self._default()
+        if present is not None and present["metadata"]["name"] != klass["metadata"].get("name"):
+            name = present["metadata"]["name"]
+            why = f"PriorityClass {name} is already marked as default. Only one default can exist"
+            raise refuse(attributes, why)
 
     async def mutate(self, attributes: Attributes) -> None:
         pod, old = attributes.obj, attributes.old
@@ -38,26 +39,40 @@ class Priority(Plugin):
                 if spec.get(name) is None and name in old["spec"]:
                     spec[name] = old["spec"][name]
             return
-        if attributes.operation != "CREATE":
-            return
-        name = spec.get("priorityClassName") or ""
-        if name and name not in SYSTEM:
-            raise refuse(attributes, f"no PriorityClass with name {name} was found")
-        self._compute(attributes, SYSTEM.get(name, 0))
+        self._fill(attributes, spec)
 
-    def _compute(self, attributes: Attributes, priority: int) -> None:
-        assert attributes.obj is not None
-        spec = attributes.obj["spec"]
-        computed: tuple[tuple[str, object, str], ...] = (
-            ("priority", priority, "integer value of priority"),
-            ("preemptionPolicy", _PREEMPTION, "string value of PreemptionPolicy"),
-        )
-        for name, value, described in computed:
-            given = spec.get(name)
-            if given is not None and given != value:
-                why = (
-                    f"the {described} ({given}) must not be provided in pod spec; priority admission controller "
-                    f"computed {value} from the given PriorityClass name"
-                )
-                raise refuse(attributes, why)
-            spec[name] = value
+    def _fill(self, attributes: Attributes, spec: Object) -> None:
+        name = spec.get("priorityClassName") or ""
+        if name in SYSTEM:
+            _set(attributes, spec, SYSTEM[name], _PREEMPTION)
+            return
+        klass = self._cache.get(PRIORITYCLASSES, "", name) if name else self._default()
+        if klass is None:
+            if name:
+                raise refuse(attributes, f"no PriorityClass with name {name} was found")
+            _set(attributes, spec, 0, _PREEMPTION)
+            return
+        spec["priorityClassName"] = klass["metadata"]["name"]
+        _set(attributes, spec, klass.get("value") or 0, klass.get("preemptionPolicy") or _PREEMPTION)
+
+    def _default(self) -> Object | None:
+        """Of several, which only a race can make, the lowest."""
+        defaults = (c for c in self._cache.list(PRIORITYCLASSES) if c.get("globalDefault"))
+        return min(defaults, key=lambda c: c.get("value") or 0, default=None)
+
+
+def _set(attributes: Attributes, spec: Object, priority: int, preemption: str) -> None:
+    """Fill in the values; who gave others themselves is refused."""
+    computed: tuple[tuple[str, object, str], ...] = (
+        ("priority", priority, "integer value of priority"),
+        ("preemptionPolicy", preemption, "string value of PreemptionPolicy"),
+    )
+    for name, value, described in computed:
+        given = spec.get(name)
+        if given is not None and given != value:
+            why = (
+                f"the {described} ({given}) must not be provided in pod spec; priority admission controller "
+                f"computed {value} from the given PriorityClass name"
+            )
+            raise refuse(attributes, why)
+        spec[name] = value
