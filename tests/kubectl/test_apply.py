@@ -67,7 +67,12 @@ def test_edit(kubectl: Kubectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("KUBE_EDITOR", "true")
     said(kubectl, "edit", "configmap", "c", err="Edit cancelled, no changes made.\n")
     monkeypatch.setenv("KUBE_EDITOR", "sed -i s/^data:/dato:/")
-    assert 'unknown field "dato"' in refused(kubectl, "edit", "configmap", "c")
+    # The reason stands in the file that kubectl opens again, and keeps.
+    said_no = refused(kubectl, "edit", "configmap", "c")
+    assert said_no.startswith('error: configmaps "c" is invalid\n')
+    kept = Path(said_no.split('stored to "')[1].split('"')[0])
+    assert 'strict decoding error: unknown field "dato"' in kept.read_text()
+    kept.unlink()
 
 
 def test_create_and_replace(kubectl: Kubectl, tmp_path: Path) -> None:
