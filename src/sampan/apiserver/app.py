@@ -30,12 +30,13 @@ from sampan.apiserver.endpoint_reconciler import EndpointReconciler
 from sampan.apiserver.flowcontrol.control import FlowControl
 from sampan.apiserver.flowcontrol.dangling import Dangling
 from sampan.apiserver.handlers import Handlers
-from sampan.apiserver.health import Health
+from sampan.apiserver.health import STARTED, Health
 from sampan.apiserver.inprocess import InProcessClient
 from sampan.apiserver.listing import Lists
 from sampan.apiserver.metrics.requests import Requests
 from sampan.apiserver.patching import Patching
 from sampan.apiserver.registry import Registry
+from sampan.apiserver.request_timeout import RequestTimeouts
 from sampan.apiserver.subresources import Actions
 from sampan.apiserver.tokens import discovery as token_discovery
 from sampan.apiserver.types import LOOPBACK, RequestInfo, User
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_GRACE = 5.0
+"""Seconds for which the end waits for writes that are under way."""
 _FLOWS = "api-priority-and-fairness-config-consumer-v1"
 """The field manager of what priority and fairness writes."""
 
@@ -77,6 +80,9 @@ class App:
         self._handlers: Handlers | None = None
         self._auditor: Auditor | None = None
         self._ready = False
+        self.shutting_down: Check = lambda: ""
+        """What /readyz tells of an end that has been asked for; set by whoever is asked."""
+        self._timeouts = RequestTimeouts(config.request_timeout)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -91,10 +97,7 @@ class App:
         self._auditor = self._make_auditor()
         self._flows = FlowControl(self.cache, self.config.max_requests_inflight)
         self._requests = Requests()
-        self._health = Health(
-            {"ping": lambda: "", "log": lambda: "", "etcd": self._store_health},
-            {"bootstrap": lambda: "" if self._ready else "not finished"},
-        )
+        self._health = self._make_health()
         self._handlers = Handlers(
             config=self.config,
             cache=self.cache,
@@ -111,6 +114,7 @@ class App:
             components=ComponentStatuses(self.components, self.cache),
             flows=self._flows,
             requests=self._requests,
+            timeouts=self._timeouts,
             auditor=self._auditor,
         )
         upkeep = Upkeep(self.client(), self._store, self.cache, self._allocator, self.config)
@@ -135,6 +139,22 @@ class App:
             following = reloading.follow(file, self._authenticator.configure)
             self._tasks.append(loop.create_task(following, name="api-authentication-config"))
 
+    def _make_health(self) -> Health:
+        def started() -> str:
+            return "" if self._ready else "not finished"
+
+        checks = {"ping": lambda: "", "log": lambda: "", "etcd": self._store_health}
+        return Health(
+            checks | {f"poststarthook/{hook}": started for hook in STARTED},
+            {
+                "etcd-readiness": self._store_health,
+                "informer-sync": lambda: (
+                    "" if not self.cache.followed.done() else "the store is not followed"
+                ),
+                "shutdown": lambda: self.shutting_down(),
+            },
+        )
+
     def _make_auditor(self) -> Auditor | None:
         if self.config.audit_policy_file is None or self.config.audit_log_path is None:
             return None
@@ -147,7 +167,7 @@ class App:
 
     async def run(self) -> None:
         """Until the watch cache no longer follows the store; raises why."""
-        await self.cache.followed
+        await asyncio.shield(self.cache.followed)
 
     def handle(self, request: Request) -> Answer | Awaitable[Answer]:
         """Answer a request: reads at once, the rest later."""
@@ -183,7 +203,8 @@ class App:
         return await self._connector.connect(request, info, user)
 
     async def close(self) -> None:
-        """End watches and connections to nodes; the store is left open."""
+        """Let writes end, then watches and connections to nodes; the store is left open."""
+        await self._timeouts.written(_GRACE)
         self._ready = False
         if self._connector is not None:
             await self._connector.close()

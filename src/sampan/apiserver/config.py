@@ -32,6 +32,8 @@ class Config:
     """An AuthenticationConfiguration: outside issuers of tokens, and who may come without any."""
     max_requests_inflight: int = 600
     """Seats that the priority levels share: how many requests may be under way at once."""
+    request_timeout: float = 60.0
+    """Seconds that a request may take; a watch or a connection goes on for as long as it likes."""
     audit_policy_file: Path | None = None
     """A Policy of audit.k8s.io; nothing is audited without one."""
     audit_log_path: Path | None = None

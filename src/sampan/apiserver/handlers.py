@@ -35,6 +35,7 @@ from sampan.apiserver.reads import Reads, selection
 from sampan.apiserver.records import Record
 from sampan.apiserver.registry import Registry, translated
 from sampan.apiserver.rendering import Rendering
+from sampan.apiserver.request_timeout import RequestTimeouts
 from sampan.apiserver.subresources import CONNECT, Actions, view_of
 from sampan.apiserver.types import Authenticator, Authorizer, Connector, RequestInfo, User
 from sampan.apiserver.watchcache import WatchCache
@@ -73,6 +74,7 @@ class Handlers:
         components: ComponentStatuses,
         flows: FlowControl,
         requests: metrics.Requests,
+        timeouts: RequestTimeouts,
         auditor: Auditor | None = None,
     ) -> None:
         self._config = config
@@ -90,6 +92,7 @@ class Handlers:
         self._reviews = reviews
         self._flows = flows
         self._requests = requests
+        self._timeouts = timeouts
         self._auditor = auditor
         self._components = components
         self._writers: dict[str, Callable[[Request, RequestInfo, Resource, User], Awaitable[Answer]]] = {
@@ -139,23 +142,28 @@ class Handlers:
             info = requestinfo.parse(request)
             if any(h.startswith("impersonate-") for h in request.headers):
                 user = impersonate(request, user, self._authorizer, info)
+            seconds = self._timeouts.allotted(request, info)
         except StatusError as e:
             return failure(request, e)
         began = perf_counter()
         key = self._requests.key(request, info)
         answer = self._flows.around(user, info, lambda: self._permitted(request, info, user))
         if isinstance(answer, Awaitable):
-            return self._counted(info, key, began, answer)
+            if seconds is not None:
+                answer = self._timeouts.within(seconds, info, answer)
+            return self._counted(request, info, key, began, answer)
         self._requests.answered(key, answer, began)
         return answer
 
     async def _counted(
-        self, info: RequestInfo, key: metrics.Key, began: float, later: Awaitable[Answer]
+        self, request: Request, info: RequestInfo, key: metrics.Key, began: float, later: Awaitable[Answer]
     ) -> Answer:
         inflight, kind = self._requests.inflight, self._requests.kind(info)
         inflight[kind] += 1
         try:
             answer = await later
+        except StatusError as e:
+            answer = failure(request, e)
         finally:
             inflight[kind] -= 1
         self._requests.answered(key, answer, began)

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 PART = "control-plane"
 _DAY = 24 * 3600.0
+_SHUTDOWN_DELAY = 0.2
+"""Seconds between the order to end and the end of listening."""
+_GRACE = 5.0
+"""Seconds for which requests in progress may yet be answered."""
 
 
 def parts(config: ClusterConfig) -> list[str]:
@@ -116,9 +120,12 @@ async def _serve(config: ClusterConfig, number: int) -> None:
             tasks["certificates"] = _renew(config)
         if config.store == storage.SQLITE:
             tasks["backups"] = BackupSocket(config, store).run()
+        app.shutting_down = lambda: "process is shutting down" if stop.is_set() else ""
         await run_until_told(tasks, stop)
+        # Whoever asks /readyz hears of it first; what is on its way here is still answered.
+        await asyncio.sleep(_SHUTDOWN_DELAY)
     finally:
-        await server.close(1.0)
+        await server.close(_GRACE)
         await app.close()
         await store.close()
 

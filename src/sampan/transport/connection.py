@@ -44,7 +44,7 @@ class Connection(LongAnswers):
         self._task: asyncio.Task[None] | None = None
         self._stream: ConnectionStream | None = None
         self._tls = False
-        self._hijacked = False
+        self.hijacked = False
         self._reader: asyncio.StreamReader | None = None  # Of a hijacked connection.
         self._lost = False
         self._eof = False
@@ -62,7 +62,7 @@ class Connection(LongAnswers):
     @property
     def idle(self) -> bool:
         """Whether nothing is asked or answered now, and the last answer has been taken."""
-        busy = self._hijacked or self._current is not None or self._queue or self._in_message
+        busy = self.hijacked or self._current is not None or self._queue or self._in_message
         return not busy and not self.transport.get_write_buffer_size()
 
     # The transport's side.
@@ -185,7 +185,7 @@ class Connection(LongAnswers):
         """Answer what waits, until something cannot be answered at once."""
         while self._queue and self._current is None and not self._paused_writing and not self._lost:
             self._answer(self._queue.popleft())
-        if self._lost or self._hijacked or self._current is not None or self._queue:
+        if self._lost or self.hijacked or self._current is not None or self._queue:
             return
         if self._end:
             self.transport.close()
@@ -199,7 +199,7 @@ class Connection(LongAnswers):
 
     def _settle_upgrade(self) -> None:
         """A request that asked to upgrade was answered otherwise: what follows it is HTTP again."""
-        if self._ahead is None or self._current is not None or self._queue or self._hijacked or self._end:
+        if self._ahead is None or self._current is not None or self._queue or self.hijacked or self._end:
             return
         rest, self._ahead = bytes(self._ahead), None
         self._parser = httptools.HttpRequestParser(self)
@@ -272,7 +272,7 @@ class Connection(LongAnswers):
 
     def shut_down(self) -> None:
         """The server closes: end what would go on for ever, close if idle, else after the answer."""
-        if self._lost or self._hijacked:
+        if self._lost or self.hijacked:
             return
         self._end = True
         if self._stream is not None:

@@ -26,6 +26,7 @@ MAX_HEAD = 128 * 1024
 
 Address = tuple[str, int]
 
+_HIJACKED_GRACE = 1.0
 _DESCRIPTORS_KEPT = 256
 """File descriptors of a process that are not for connections of clients."""
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
@@ -99,21 +100,29 @@ class HttpServer:
         return (name[0], name[1]) if isinstance(name, tuple) else (str(name), 0)
 
     async def close(self, grace: float = 5.0) -> None:
-        """Stop listening, end streams, let requests in progress be answered for up to `grace` seconds, then cut."""
+        """Stop listening, end streams, let requests in progress be answered for up to `grace` seconds, then cut.
+        Connections that are no longer HTTP are cut after a second: what they are for may go on for ever."""
         self.closing = True
         for listener in self._listeners:
             listener.close()
         for connection in list(self._connections):
             connection.shut_down()
         if self._connections:
-            self._all_gone = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._all_gone = loop.create_future()
+            hijacked = loop.call_later(min(grace, _HIJACKED_GRACE), self._cut_hijacked)
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._all_gone), grace)
+            hijacked.cancel()
             for connection in list(self._connections):
                 connection.abort()
             if self._connections:
                 await self._all_gone
         self._listeners.clear()
+
+    def _cut_hijacked(self) -> None:
+        for connection in [c for c in self._connections if c.hijacked]:
+            connection.abort()
 
     @property
     def connections(self) -> int:

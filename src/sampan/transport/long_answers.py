@@ -18,7 +18,7 @@ class LongAnswers(ResponseWriter):
 
     _ahead: bytearray | None
     _eof: bool
-    _hijacked: bool
+    hijacked: bool
     _idle_timer: asyncio.TimerHandle | None
     _paused_reading: bool
     _reader: asyncio.StreamReader | None
@@ -94,7 +94,7 @@ class LongAnswers(ResponseWriter):
         if not incoming.upgrade:
             self._finish(status_response(StatusError(400, "BadRequest", "Upgrade request required")))
             return
-        self._hijacked = True
+        self.hijacked = True
         self.transport.write(head.render(101, "", (("Connection", "Upgrade"), *answer.headers), b"", None))
         for timer in (self._idle_timer, self._arrival_timer, self._stall_timer):
             if timer is not None:
