@@ -173,6 +173,19 @@ def test_lists_in_metadata() -> None:
     }
 
 
+def test_items_without_keys_are_owned_with_their_list() -> None:
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "a"},
+        "secrets": [{}, {"name": "x"}],
+    }
+    node = schema.node("io.k8s.api.core.v1.ServiceAccount")
+    assert record(node, None, account)[0]["fieldsV1"] == {"f:secrets": {}}
+    account["secrets"] = [{"name": "x"}]
+    assert record(node, None, account)[0]["fieldsV1"]["f:secrets"].keys() == {".", 'k:{"name":"x"}'}
+
+
 def test_reset_and_cap() -> None:
     old = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {}}
     node = schema.node("io.k8s.api.core.v1.ConfigMap")

@@ -32,6 +32,10 @@ _KEY_DEFAULTS: dict[str, Any] = {"protocol": "TCP"}
 """List keys that may be left out because their schema gives a default."""
 _KEY_DEFAULTS_OF: dict[str, dict[str, Any]] = {"LocalObjectReference": {"name": ""}}
 
+_NO_KEYS = "k:{}"
+_SCALARS = (str, int, float)
+_STRING = (str,)
+
 ListKind = Literal["atomic", "set", "map"]
 
 
@@ -82,14 +86,13 @@ def elements(node: Node, items: list[Any]) -> list[str] | None:
         if only and (value := item.get(only)).__class__ is str:
             out.append(key_element(keys, (value,), _STRING))
         elif all(isinstance(item.get(k, ""), _SCALARS) for k in keys):
-            out.append(element_of(node, kind, keys, item))
+            element = element_of(node, kind, keys, item)
+            if element == _NO_KEYS:
+                return None
+            out.append(element)
         else:
             return None
     return out
-
-
-_SCALARS = (str, int, float)
-_STRING = (str,)
 
 
 def child(node: Node | None, name: str) -> Node | None:
