@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.api import apply as server_side
-from sampan.api import field_set, managed_fields, patch, schema, strategic_merge, typed
+from sampan.api import (
+    comparison,
+    field_set,
+    managed_fields,
+    patch,
+    schema,
+    strategic_merge,
+    typed,
+    typed_merge,
+)
 from sampan.api.objects import deep_copy
 
 NODE = schema.node("io.k8s.api.apps.v1.Deployment")
@@ -118,8 +127,8 @@ def test_nobody_owns_what_is_not_there(steps: Any) -> None:
 @given(STEPS, CONFIGS)
 def test_what_is_applied_is_there(steps: Any, config: Any) -> None:
     live = apply(run(steps), config, "one")
-    merged = typed.merge(NODE, live, config)
-    assert merged == live or typed.compare(NODE, live, merged, skip={}).same
+    merged = typed_merge.merge(NODE, live, config)
+    assert merged == live or comparison.compare(NODE, live, merged, skip={}).same
 
 
 @settings(max_examples=150, deadline=None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.api import field_set, managed_fields, schema, typed
+from sampan.api import comparison, field_set, managed_fields, schema, typed
 from sampan.api.objects import deep_copy
 
 DEPLOYMENT = schema.node("io.k8s.api.apps.v1.Deployment")
@@ -253,7 +253,7 @@ def test_what_is_created_is_what_a_comparison_with_nothing_finds(metadata: Any) 
         obj["metadata"] |= metadata
         obj["spec"] |= {"containers": obj["spec"]["template"]["spec"]["containers"], "ports": [{"port": 1}]}
         for skip in ({}, {"status": None}, {"spec": None}, {"metadata": {"labels": None}}):
-            found = typed.compare(node, {}, obj, skip=skip)
+            found = comparison.compare(node, {}, obj, skip=skip)
             assert not found.removed
             assert typed.created(node, obj, skip) == found.written()
             # The second time from what was kept of the first.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sampan.api import field_set, last_applied, managed_fields, typed
+from sampan.api import field_set, last_applied, managed_fields, typed, typed_merge
 from sampan.api.errors import Object, StatusError, bad_request
 from sampan.api.field_set import LEAF, Fields
 from sampan.api.managed_fields import (
@@ -109,13 +109,13 @@ class _Applying:
     def run(self, force: bool) -> Object:
         """The new object. Raises _Conflicts."""
         base, wanted = self._base, self._wanted
-        merged: Object = typed.merge(self._node, base, self._config)
+        merged: Object = typed_merge.merge(self._node, base, self._config)
         mine = fields(self._before) if self._before is not None else {}
         if field_set.difference(mine, wanted):
             assert self._before is not None
             pruned = self._pruned(merged, mine, self._before.get("apiVersion") or "")
             # Once more, for what is wanted empty and went with its last part.
-            merged = typed.merge(self._node, pruned, self._config)
+            merged = typed_merge.merge(self._node, pruned, self._config)
         comparisons = Comparisons(
             self._node, base, merged, self._me.api_version, self._kind, self._me.subresource
         )
@@ -165,7 +165,7 @@ class _Applying:
             return merged
         node, converted = at
         last = typed.with_structs(node, mine)
-        stripped = typed.without_members(node, converted, last) or {}
+        stripped = typed_merge.without_members(node, converted, last) or {}
         # The name is nobody's to give up, and the metadata around it stays.
         wanted = field_set.union(self._wanted, {"f:metadata": {"f:name": LEAF}})
         owned: dict[str, Fields] = {self._me.api_version: wanted}
@@ -176,7 +176,7 @@ class _Applying:
             stripped = self._given_back(converted, stripped, version, theirs, owned[theirs])
         all_, rest = _named(node, converted), _named(node, stripped)
         gone = field_set.intersection(field_set.difference(all_, rest), last)
-        pruned = typed.without_members(node, converted, gone) or {}
+        pruned = typed_merge.without_members(node, converted, gone) or {}
         back = (
             in_version(pruned, version, self._kind, self._me.api_version)
             if version != self._me.api_version
@@ -197,7 +197,7 @@ class _Applying:
             (node, whole), (_, part) = there, part_there
         keep = field_set.union(_named(node, part), typed.with_structs(node, owned))
         out: Object = (
-            typed.without_members(node, whole, field_set.difference(_named(node, whole), keep)) or {}
+            typed_merge.without_members(node, whole, field_set.difference(_named(node, whole), keep)) or {}
         )
         if theirs == version:
             return out

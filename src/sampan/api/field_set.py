@@ -109,7 +109,7 @@ def _intersection(a: Fields, b: Fields, top: bool = False) -> Fields | None:
 
 
 def without(a: Fields, skip: Mapping[str, Any]) -> Fields:
-    """A set without the fields named by `skip` and all that is below them (see `compare`)."""
+    """A set without the fields named by `skip` and all that is below them (see `comparison.compare`)."""
     out: Fields = {}
     for key, sub in a.items():
         if key.startswith("f:") and key[2:] in skip:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sampan.api import decoding, field_set, typed
+from sampan.api import comparison, decoding, field_set, typed
 from sampan.api.errors import Object, StatusError
 from sampan.api.field_set import Fields
 from sampan.api.schema import Node
@@ -35,7 +35,7 @@ def allowed_conflicts(node: Node, live: Object, live_kind: tuple[str, str]) -> F
     except (ValueError, RecursionError, StatusError):
         return {}
     # Compared with the live object as if it had been there first: what differs or is gone was somebody else's doing.
-    changed = typed.compare(node, last, live, skip={"status": None})
+    changed = comparison.compare(node, last, live, skip={"status": None})
     fields = typed.fields_of(node, last) or {}
     for gone in (changed.modified, changed.added, changed.removed):
         fields = field_set.difference(fields, gone)

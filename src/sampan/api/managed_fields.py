@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from sampan.api import conversion, field_set, resources, schema, typed
+from sampan.api import comparison, conversion, field_set, resources, schema, typed
+from sampan.api.comparison import Comparison
 from sampan.api.errors import Object
 from sampan.api.field_set import Fields
 from sampan.api.schema import Node
-from sampan.api.typed import Comparison
 
 MAX_UPDATE_MANAGERS = 10
 ANCIENT = "ancient-changes"
@@ -39,7 +39,7 @@ _NOT_THROUGH_STATUS: Mapping[str, tuple[str, ...]] = {
 
 @functools.lru_cache(512)
 def skipped(api_version: str, kind: str, subresource: str) -> Mapping[str, Any]:
-    """What nobody owns, in the form that `typed.compare` takes: identity, bookkeeping, and what a write through this
+    """What nobody owns, in the form that `comparison.compare` takes: identity, bookkeeping, and what a write through this
     (sub)resource does not change."""
     skip: dict[str, Any] = {"apiVersion": None, "kind": None, "metadata": _METADATA}
     resource = resources.by_kind(api_version, kind)
@@ -219,7 +219,7 @@ class Comparisons:
         self._subresource = subresource
         skip = skipped(api_version, kind, subresource)
         self.own = (
-            typed.compare(node, old, new, skip=skip)
+            comparison.compare(node, old, new, skip=skip)
             if old
             else Comparison(typed.created(node, new, skip), {}, {})
         )
@@ -237,7 +237,7 @@ class Comparisons:
         if old is None or new is None:
             return None
         skip = skipped(api_version, self._kind, self._subresource)
-        return typed.compare(new[0], old[1], new[1], skip=skip)
+        return comparison.compare(new[0], old[1], new[1], skip=skip)
 
 
 def in_version(obj: Object, given: str, kind: str, wanted: str) -> tuple[Node, Object] | None:
@@ -255,11 +255,11 @@ def left(entries: Iterable[Object], comparisons: Comparisons) -> list[Object]:
     """What the entries of others still own after somebody changed an object. Unchanged ones are the same as before."""
     kept: list[Object] = []
     for entry in entries:
-        comparison = comparisons.of(entry.get("apiVersion") or "")
-        if comparison is None:
+        changed = comparisons.of(entry.get("apiVersion") or "")
+        if changed is None:
             continue
         theirs = fields(entry)
-        rest = field_set.difference(field_set.difference(theirs, comparison.written()), comparison.removed)
+        rest = field_set.difference(field_set.difference(theirs, changed.written()), changed.removed)
         if rest is theirs:
             kept.append(entry)
         elif rest:

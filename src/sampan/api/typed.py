@@ -1,18 +1,18 @@
-"""An object and its type together: the set of its fields, what changed between two, merging and taking away.
+"""An object and its type together, and the set of its fields.
 
-The type says what is owned as a whole (atomic) and what part by part. Upstream: `sigs.k8s.io/structured-merge-diff/typed`.
+The type says what is owned as a whole (atomic) and what part by part. What changed between two objects is in `comparison`,
+merging and taking away in `typed_merge`. Upstream: `sigs.k8s.io/structured-merge-diff/typed`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
-from sampan.api.field_set import LEAF, Fields, key_element, member, union, value_element, with_member
+from sampan.api.field_set import LEAF, Fields, key_element, value_element, with_member
 from sampan.api.schema import Node
 
 ALWAYS = frozenset(
@@ -102,7 +102,21 @@ def child(node: Node | None, name: str) -> Node | None:
     return node.items if node.type == "map" else node.fields.get(name)
 
 
-def _granular(node: Node | None) -> bool:
+def twins_of(found: list[str], different: Mapping[str, Any]) -> set[str]:
+    """The elements that a list has more than once; `different` has each once."""
+    if len(found) == len(different):
+        return set()
+    seen: set[str] = set()
+    return {e for e in found if e in seen or seen.add(e)}  # type: ignore[func-returns-value]
+
+
+def always_there(node: Node | None, name: str) -> bool:
+    """Whether a field is a place that every object of the type has."""
+    return name in ALWAYS or (node is not None and (node.kind, name) in _ALWAYS_OF)
+
+
+def granular(node: Node | None) -> bool:
+    """Whether a place may be owned part by part."""
     return (
         node is not None
         and node.map_type != "atomic"
@@ -110,13 +124,10 @@ def _granular(node: Node | None) -> bool:
     )
 
 
-# --- The fields of a value ----------------------------------------------------------------------------------------
-
-
 def fields_of(node: Node | None, value: Any) -> Fields | None:
     """The set of what a value names, None for nothing: its leaves, the entries of maps and the items of lists; the
     structs and lists around them are not in it. (What an applier owns; see `whole` for what a writer does.)"""
-    if value.__class__ is dict and _granular(node):
+    if value.__class__ is dict and granular(node):
         named = node.type == "map"  # type: ignore[union-attr]
         out: Fields = {}
         for name, part in value.items():
@@ -131,7 +142,7 @@ def fields_of(node: Node | None, value: Any) -> Fields | None:
         return {
             e: with_member(fields_of(item_type, item)) for e, item in zip(found, value, strict=True)
         } or None
-    if value is None and _granular(node):
+    if value is None and granular(node):
         return None
     return LEAF
 
@@ -189,20 +200,20 @@ def whole(node: Node | None, value: Any) -> Fields:
 
 
 def created(node: Node | None, new: Mapping[str, Any], skip: Mapping[str, Any]) -> Fields:
-    """The set of what `compare` would find written in a new object, quicker. Trees of equal specs are shared: a
+    """The set of what `comparison.compare` would find written in a new object, quicker. Trees of equal specs are shared: a
     controller makes its objects of one template."""
     out: Fields = {}
     for name, value in new.items():
         if value is None or (name in skip and skip[name] is None):
             continue
         inner = child(node, name)
-        if not _always(node, name):
+        if not always_there(node, name):
             out["f:" + name] = whole(inner, value)
             continue
         if not value:
             continue
         rest = skip.get(name) or LEAF
-        if value.__class__ is dict and _granular(inner):
+        if value.__class__ is dict and granular(inner):
             tree = _spec(inner, value) if name == "spec" and not rest else created(inner, value, rest)
             if tree:
                 out["f:" + name] = tree
@@ -231,288 +242,3 @@ def _spec(node: Node | None, value: dict[str, Any]) -> Fields:
             del _specs[next(iter(_specs))]
         found = _specs[key] = created(node, value, LEAF)
     return found
-
-
-# --- Comparing ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Comparison:
-    """What changed from one value to another."""
-
-    added: Fields
-    modified: Fields
-    removed: Fields
-
-    @property
-    def same(self) -> bool:
-        return not (self.added or self.modified or self.removed)
-
-    def written(self) -> Fields:
-        """What was added or modified."""
-        return union(self.added, self.modified)
-
-
-def compare(
-    node: Node | None, old: Mapping[str, Any], new: Mapping[str, Any], *, skip: Mapping[str, Any]
-) -> Comparison:
-    """Compare two whole objects. `skip` maps names that are left out to None, or to such a map for their fields."""
-    out = Comparison({}, {}, {})
-    _compare_fields(node, old, new, out.added, out.modified, out.removed, skip, True)
-    return out
-
-
-def _always(node: Node | None, name: str) -> bool:
-    return name in ALWAYS or (node is not None and (node.kind, name) in _ALWAYS_OF)
-
-
-def _compare_fields(
-    node: Node | None,
-    old: Mapping[str, Any],
-    new: Mapping[str, Any],
-    added: Fields,
-    modified: Fields,
-    removed: Fields,
-    skip: Mapping[str, Any],
-    always: bool,
-) -> None:
-    """Compare objects or maps name by name. `always` tells that the place is there in every object of the kind."""
-    for name, value in new.items():
-        before = old.get(name)
-        if value is before or value is None or (name in skip and skip[name] is None):
-            continue
-        rest = skip.get(name) or LEAF
-        if before is None:
-            if not (always and _always(node, name)):
-                added["f:" + name] = whole(child(node, name), value)
-                continue
-            before = [] if value.__class__ is list else {}
-            if not value:
-                continue
-        elif not rest and before == value and type(before) is type(value):
-            continue
-        _compare_values(
-            child(node, name),
-            before,
-            value,
-            "f:" + name,
-            added,
-            modified,
-            removed,
-            rest,
-            always and _always(node, name),
-        )
-    for name, before in old.items():
-        if before is not None and new.get(name) is None and not (name in skip and skip[name] is None):
-            tree = whole(child(node, name), before)
-            if always and _always(node, name):
-                tree = {k: v for k, v in tree.items() if k != "."}
-                if not tree:
-                    continue
-            removed["f:" + name] = tree
-
-
-def _compare_values(
-    node: Node | None,
-    old: Any,
-    new: Any,
-    element: str,
-    added: Fields,
-    modified: Fields,
-    removed: Fields,
-    skip: Mapping[str, Any],
-    always: bool,
-) -> None:
-    a: Fields = {}
-    m: Fields = {}
-    r: Fields = {}
-    if old.__class__ is dict and new.__class__ is dict and _granular(node):
-        _compare_fields(node, old, new, a, m, r, skip, always)
-    elif (
-        old.__class__ is list
-        and new.__class__ is list
-        and node is not None
-        and (before := elements(node, old)) is not None
-        and (after := elements(node, new)) is not None
-    ):
-        _compare_items(node, before, old, after, new, a, m, r)
-    else:
-        modified[element] = LEAF
-        return
-    if a:
-        added[element] = a
-    if m:
-        modified[element] = m
-    if r:
-        removed[element] = r
-
-
-def _compare_items(
-    node: Node,
-    before: list[str],
-    old: list[Any],
-    after: list[str],
-    new: list[Any],
-    added: Fields,
-    modified: Fields,
-    removed: Fields,
-) -> None:
-    was = dict(zip(before, old, strict=True))
-    now = dict(zip(after, new, strict=True))
-    twins = _twins(before, was) | _twins(after, now)
-    for element in twins:
-        # Items that share a key are one value as long as they do.
-        first = [item for e, item in zip(before, old, strict=True) if e == element]
-        then = [item for e, item in zip(after, new, strict=True) if e == element]
-        if len(first) > 1 and len(then) > 1:
-            if first != then:
-                modified[element] = LEAF
-        elif len(first) > 1:
-            removed[element] = LEAF
-            if then:
-                added[element] = whole(node.items, then[0])
-        else:
-            added[element] = LEAF
-            if first:
-                removed[element] = whole(node.items, first[0])
-    for element, item in now.items():
-        if element in twins:
-            continue
-        if element not in was:
-            added[element] = whole(node.items, item)
-        elif was[element] != item:
-            _compare_values(node.items, was[element], item, element, added, modified, removed, LEAF, False)
-    for element, item in was.items():
-        if element not in now and element not in twins:
-            removed[element] = whole(node.items, item)
-
-
-def _twins(found: list[str], different: Mapping[str, Any]) -> set[str]:
-    if len(found) == len(different):
-        return set()
-    seen: set[str] = set()
-    return {e for e in found if e in seen or seen.add(e)}  # type: ignore[func-returns-value]
-
-
-# --- Merging and taking away --------------------------------------------------------------------------------------
-
-
-def merge(node: Node | None, live: Any, config: Any) -> Any:
-    """The live value with what a configuration says about it. Shares parts with both; None for no value."""
-    if config is None:
-        # Nothing is said about the parts of a place that has parts.
-        return live if live and _granular(node) and not _atomic(node) else None
-    if config.__class__ is dict and _granular(node):
-        if live.__class__ is not dict:
-            live = {}
-        out = dict(live)
-        for name, part in config.items():
-            merged = merge(child(node, name), live.get(name), part)
-            if merged is None:
-                out.pop(name, None)
-            else:
-                out[name] = merged
-        return out
-    if config.__class__ is list and node is not None and (wanted := elements(node, config)) is not None:
-        items = live if live.__class__ is list else []
-        present = elements(node, items)
-        if present is None:
-            items, present = [], []
-        if not wanted and not items:
-            # Of a list with parts an empty one says nothing, and is not kept.
-            return None
-        return _merge_items(node, present, items, wanted, config)
-    return _bare(config)
-
-
-def _bare(value: Any) -> Any:
-    """A value that is owned as a whole, without the nulls in it."""
-    if value.__class__ is dict:
-        return {k: _bare(v) for k, v in value.items() if v is not None}
-    if value.__class__ is list:
-        return [_bare(v) for v in value]
-    return value
-
-
-def _atomic(node: Node | None) -> bool:
-    return (
-        node is None or node.map_type == "atomic" or (node.type == "array" and list_kind(node)[0] == "atomic")
-    )
-
-
-def _merge_items(
-    node: Node, present: list[str], items: list[Any], wanted: list[str], config: list[Any]
-) -> list[Any]:
-    """Upstream's order: both lists side by side, what only the live object has stays where it stood, and what both
-    have comes in the order of the configuration."""
-    mine = dict(zip(wanted, config, strict=True))
-    theirs = dict(zip(present, items, strict=True))
-    twins = _twins(present, theirs)
-    shared = [e for e in wanted if e in theirs]
-    out: list[Any] = []
-    done: set[str] = set()
-    at = next_ = next_shared = 0
-
-    def take(element: str) -> None:
-        done.add(element)
-        before = None if element in twins else theirs.get(element)
-        out.append(merge(node.items, before, mine[element]))
-
-    while at < len(present) or next_ < len(wanted):
-        if at < len(present) and next_ < len(wanted):
-            element = present[at]
-            if element == wanted[next_]:
-                take(element)
-                at, next_, next_shared = at + 1, next_ + 1, next_shared + 1
-                continue
-            if element in mine and next_shared < len(shared) and shared[next_shared] != element:
-                at += 1
-                continue
-        if at < len(present):
-            element = present[at]
-            if element not in mine:
-                out.append(items[at])
-                at += 1
-                continue
-            if element in done:
-                at += 1
-        if next_ < len(wanted):
-            element = wanted[next_]
-            take(element)
-            next_ += 1
-            if next_shared < len(shared) and shared[next_shared] == element:
-                next_shared += 1
-    return out
-
-
-def without_members(node: Node | None, value: Any, gone: Fields) -> Any:
-    """The value without the members of a set and all that is below them; None where nothing is left."""
-    if value.__class__ is dict and value:
-        if not _granular(node):
-            return None
-        out = {}
-        for name, part in value.items():
-            below = gone.get("f:" + name)
-            if below is None:
-                out[name] = part
-            elif not member(below):
-                left = without_members(child(node, name), part, below)
-                if left is not None:
-                    out[name] = left
-        return out or None
-    if value.__class__ is list and value:
-        found = elements(node, value) if node is not None else None
-        if found is None or node is None:
-            return None
-        keys = list_kind(node)[1]
-        kept = []
-        for element, item in zip(found, value, strict=True):
-            below = gone.get(element)
-            if below is None:
-                kept.append(item)
-            elif not member(below):
-                left = without_members(node.items, item, below)
-                # An item that stays for somebody's sake stays the same item.
-                kept.append({**{k: item[k] for k in keys if k in item}, **(left or {})} if keys else left)
-        return kept or None
-    return value
