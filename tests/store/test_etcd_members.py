@@ -157,6 +157,7 @@ async def test_without_a_majority_writes_fail_and_reads_of_the_newest_too(tmp_pa
         with pytest.raises(StoreError):
             await store.catch_up()
         assert await store.get("/a") == entry
+        assert store.trouble()
         await asyncio.gather(*(m.start() for m in members[:2]))
         async with asyncio.timeout(30):
             while True:
@@ -165,6 +166,8 @@ async def test_without_a_majority_writes_fail_and_reads_of_the_newest_too(tmp_pa
                 except StoreError:
                     continue
                 break
+            await store.create("/b", b"")
+        assert not store.trouble()
         await store.close()
 
 

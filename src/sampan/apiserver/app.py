@@ -245,8 +245,4 @@ class App:
         return reviews.create(resource, obj, user, self._authorizer, self._authenticator, namespace)
 
     def _store_health(self) -> str:
-        try:
-            self._store.revision()
-        except Exception as e:
-            return str(e)
-        return ""
+        return self._store.trouble()

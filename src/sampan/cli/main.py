@@ -155,8 +155,9 @@ def delete(name: Name = "default") -> None:
     """Remove every trace of a cluster."""
     from sampan.cluster import teardown
 
+    kept = _kept_elsewhere(name)
     teardown.delete_named(name)
-    print(f"cluster {name} is deleted")
+    print(f"cluster {name} is deleted{kept}")
 
 
 @app.command()
@@ -166,6 +167,20 @@ def kubeconfig(name: Name = "default") -> None:
     from sampan.cluster import kubeconfig as file
 
     print(file.text(configuration.existing(name)), end="")
+
+
+def _kept_elsewhere(name: str) -> str:
+    """What a deletion leaves to whoever it belongs to."""
+    from sampan.cluster import config as configuration
+    from sampan.cluster.errors import ClusterError
+
+    try:
+        config = configuration.load(name)
+    except ClusterError:
+        return ""
+    if config is None or not config.store.startswith("etcd://"):
+        return ""
+    return f"; its objects stay in {config.store}"
 
 
 def _flag(name: str) -> str:

@@ -32,8 +32,8 @@ def command(config: ClusterConfig) -> list[str]:
         "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"sampan={peer}",
         "--cert-file", str(pki / "server.crt"), "--key-file", str(pki / "server.key"),
         "--client-cert-auth", "--trusted-ca-file", str(pki / "ca.crt"),
-        # Alone, it is its own leader at once.
-        "--heartbeat-interval", "10", "--election-timeout", "100",
+        # Alone, it is its own leader soon; sooner would cost an idle machine more.
+        "--heartbeat-interval", "30", "--election-timeout", "300",
         "--quota-backend-bytes", str(8 * 2**30),
         "--enable-grpc-gateway=false",
     ]  # fmt: skip

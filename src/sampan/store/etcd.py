@@ -185,6 +185,11 @@ class EtcdStore:
             revision = await self._find_oldest()
         self._view.oldest = max(self._view.oldest, revision)
 
+    def trouble(self) -> str:
+        if self._closed is not None:
+            return str(self._closed)
+        return self._follower.trouble
+
     async def failed(self) -> None:
         """Returns never; raises StoreError once the store cannot go on, and must be opened anew."""
         await self._follower.failed()

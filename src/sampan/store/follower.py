@@ -46,6 +46,8 @@ class Follower:
         self._timeout = timeout
         self.failure: StoreError | None = None
         """Why the view will never be right again."""
+        self.trouble = ""
+        """Why nothing comes from etcd at present."""
         self._failing: asyncio.Future[None] | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._pending: dict[str, list[Pending]] = {}
@@ -106,6 +108,7 @@ class Follower:
                 self.give_up(e)
                 return
             except StoreError as e:
+                self.trouble = str(e)
                 log.warning("%s; taking it up after revision %d", e, self._view.revision)
             except Exception as e:
                 log.exception("the follower of etcd failed")
@@ -136,6 +139,7 @@ class Follower:
         """Refuse everything from now on, and tell those who wait."""
         if self.failure is None:
             self.failure = error
+        self.trouble = str(self.failure)
         self._view.close()
         waiting, self._waiting = self._waiting, []
         for _, seen in waiting:
@@ -222,6 +226,8 @@ class Follower:
         parts: list[messages.WatchEvent] = []
         async with aclosing(self._members.stream("Watch/Watch", request)) as stream:
             async for batch in stream:
+                if not previous:  # etcd has said that it watches
+                    self.trouble = ""
                 whole = 0
                 for data in batch:
                     answer = messages.watch_answer(data)

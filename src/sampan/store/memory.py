@@ -66,6 +66,9 @@ class MemoryStore:
             self._history = [c for c in self._history if c.event.entry.revision > revision]
             self._view.oldest = revision
 
+    def trouble(self) -> str:
+        return "the store is closed" if self._closed else ""
+
     async def failed(self) -> None:
         await asyncio.get_running_loop().create_future()
 

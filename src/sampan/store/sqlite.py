@@ -107,6 +107,9 @@ class SqliteStore:
         await self._in_thread(self._database.compact, revision)
         self._view.oldest = max(self._view.oldest, revision)
 
+    def trouble(self) -> str:
+        return str(self._refusal) if self._refusal is not None else ""
+
     async def failed(self) -> None:
         await self._loop.create_future()  # a damaged file refuses writes and goes on being read
 

@@ -123,6 +123,9 @@ class TransformedStore:
     async def compact(self, revision: int) -> None:
         await self._below.compact(revision)
 
+    def trouble(self) -> str:
+        return self._below.trouble()
+
     async def failed(self) -> None:
         await self._below.failed()
 

@@ -161,6 +161,9 @@ class Store(Protocol):
     async def compact(self, revision: int) -> None:
         """Forget history before `revision`; newest values stay. Reads below it raise Compacted."""
 
+    def trouble(self) -> str:
+        """Why it cannot be written to, or followed, just now; "" where it can as far as is known."""
+
     async def failed(self) -> None:
         """Returns never; raises StoreError once the store cannot go on and must be opened anew."""
 
