@@ -1,365 +1,101 @@
-"""The Pod Security Standards as functions: what `baseline` and `restricted` forbid a pod.
+"""The Pod Security Standards by level and version: which controls `baseline` and `restricted` are made of.
 
-Each check looks at a pod's annotations and spec and says, in upstream's words, what it found, or None. They are those of the
-newest version whichever version a namespace asks for. Upstream relaxes some for pods with a user namespace of their
-own (`hostUsers: false`); here nothing is relaxed for a promise that the node may not keep.
-
-Upstream: `k8s.io/pod-security-admission/policy`.
+A namespace may pin a version; then the controls are those of that version, as upstream keeps them. A version newer than any
+change is the newest. Upstream: `k8s.io/pod-security-admission/policy/registry.go`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from sampan.api.errors import Object
+from sampan.apiserver.admission import pod_security_controls as controls
+from sampan.apiserver.admission.pod_security_controls import Annotations, Control, Finding
 
 Level = Literal["privileged", "baseline", "restricted"]
 LEVELS: tuple[Level, ...] = ("privileged", "baseline", "restricted")
-Annotations = Mapping[str, str]
+LATEST = 10_000
+"""The minor version that `latest` means: later than every change."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    reason: str
-    detail: str
+class _Check:
+    """A control under upstream's name, since each minor version in which it changed."""
 
-    def __str__(self) -> str:
-        return f"{self.reason} ({self.detail})"
+    id: str
+    since: tuple[tuple[int, Control], ...]
+    overrides: str = ""
+    """The check of `baseline` that is not asked where this one of `restricted` is."""
+
+    def at(self, minor: int) -> Control | None:
+        return next((control for first, control in reversed(self.since) if first <= minor), None)
 
 
-Check = Callable[[Annotations, Object], Finding | None]
+_BASELINE = (
+    _Check("appArmorProfile", ((0, controls.app_armor),)),
+    _Check("capabilities_baseline", ((0, controls.capabilities_baseline),)),
+    _Check("hostNamespaces", ((0, controls.host_namespaces),)),
+    _Check("hostPathVolumes", ((0, controls.host_paths),)),
+    _Check("hostPorts", ((0, controls.host_ports),)),
+    _Check("hostProbesAndHostLifecycle", ((34, controls.probe_hosts),)),
+    _Check("privileged", ((0, controls.privileged),)),
+    _Check("procMount", ((0, controls.proc_mount), (35, controls.own_users(controls.proc_mount)))),
+    _Check("seLinuxOptions", ((0, controls.selinux()), (31, controls.selinux("container_engine_t")))),
+    _Check("seccompProfile_baseline", ((0, controls.seccomp_annotations), (19, controls.seccomp_baseline))),
+    _Check(
+        "sysctls",
+        (
+            (0, controls.sysctls()),
+            (27, controls.sysctls(controls.SYSCTLS_27)),
+            (29, controls.sysctls(controls.SYSCTLS_27, controls.SYSCTLS_29)),
+            (32, controls.sysctls(controls.SYSCTLS_27, controls.SYSCTLS_29, controls.SYSCTLS_32)),
+        ),
+    ),
+    _Check("windowsHostProcess", ((0, controls.host_process),)),
+)
+_RESTRICTED = (
+    _Check(
+        "allowPrivilegeEscalation",
+        ((8, controls.privilege_escalation), (25, controls.not_windows(controls.privilege_escalation))),
+    ),
+    _Check(
+        "capabilities_restricted",
+        (
+            (22, controls.capabilities_restricted),
+            (25, controls.not_windows(controls.capabilities_restricted)),
+        ),
+        overrides="capabilities_baseline",
+    ),
+    _Check("procMount_restricted", ((35, controls.proc_mount),), overrides="procMount"),
+    _Check("restrictedVolumes", ((0, controls.restricted_volumes),), overrides="hostPathVolumes"),
+    _Check("runAsNonRoot", ((0, controls.non_root), (35, controls.own_users(controls.non_root)))),
+    _Check("runAsUser", ((23, controls.root_user), (35, controls.own_users(controls.root_user)))),
+    _Check(
+        "seccompProfile_restricted",
+        ((19, controls.seccomp_restricted), (25, controls.not_windows(controls.seccomp_restricted))),
+        overrides="seccompProfile_baseline",
+    ),
+)
 
 
-def violations(level: Level, annotations: Annotations, spec: Object) -> list[Finding]:
-    """All that `level` forbids in a pod, in the order in which upstream lists it."""
+_NEWEST = max(first for check in (*_BASELINE, *_RESTRICTED) for first, _ in check.since)
+
+
+@functools.cache
+def _controls(level: Level, minor: int) -> tuple[Control, ...]:
+    """The controls of a level at a version, in the order in which upstream lists what they find."""
     if level == "privileged":
-        return []
-    checks = _BASELINE if level == "baseline" else _RESTRICTED
-    return [f for check in checks if (f := check(annotations, spec)) is not None]
-
-
-def containers(spec: Object) -> Iterator[Object]:
-    for kind in ("initContainers", "containers", "ephemeralContainers"):
-        yield from spec.get(kind) or ()
-
-
-# ---- words
-
-
-def _quoted(words: Iterable[str]) -> str:
-    return ", ".join(json.dumps(w, ensure_ascii=False) for w in words)
-
-
-def _plural(word: str, items: Sequence[str] | set[str], plural: str = "") -> str:
-    return word if len(items) == 1 else plural or f"{word}s"
-
-
-def _named(names: Sequence[str]) -> str:
-    return f"{_plural('container', names)} {_quoted(names)}"
-
-
-def _security(holder: Object) -> Object:
-    return holder.get("securityContext") or {}
-
-
-def _setters(spec: Object, bad: Callable[[Object], bool]) -> str:
-    """Who has a bad security context: `pod and container "a"`, or ""."""
-    found = ["pod"] if bad(_security(spec)) else []
-    names = [c["name"] for c in containers(spec) if bad(_security(c))]
-    if names:
-        found.append(_named(names))
-    return " and ".join(found)
-
-
-# ---- baseline
-
-_PROFILES = ("RuntimeDefault", "Localhost")
-_APP_ARMOR = "container.apparmor.security.beta.kubernetes.io/"
-_ADDABLE = frozenset((
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE",
-    "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
-))  # fmt: skip
-_SYSCTLS = frozenset((
-    "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
-))  # fmt: skip
-_SELINUX_TYPES = ("", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
-
-
-def _app_armor(annotations: Annotations, spec: Object) -> Finding | None:
-    bad: list[str] = []
-
-    def custom(context: Object) -> bool:
-        kind = (context.get("appArmorProfile") or {}).get("type")
-        return kind is not None and kind not in _PROFILES
-
-    setters = _setters(spec, custom)
-    if setters:
-        kinds = {
-            str((_security(h).get("appArmorProfile") or {})["type"])
-            for h in (spec, *containers(spec))
-            if custom(_security(h))
-        }
-        bad.append(f"{setters} must not set AppArmor profile type to {_quoted(sorted(kinds))}")
-    found = sorted(
-        f"{k}={json.dumps(v)}"
-        for k, v in annotations.items()
-        if k.startswith(_APP_ARMOR) and v not in ("", "runtime/default") and not v.startswith("localhost/")
-    )
-    if found:
-        bad.append(f"{_plural('annotation', found)} {', '.join(found)}")
-    if not bad:
-        return None
-    return Finding(_plural("forbidden AppArmor profile", bad), "; ".join(bad))
-
-
-def _capabilities_baseline(annotations: Annotations, spec: Object) -> Finding | None:
-    return _added(spec, _ADDABLE, "non-default capabilities")
-
-
-def _added(spec: Object, allowed: frozenset[str], reason: str) -> Finding | None:
-    names: list[str] = []
-    added: set[str] = set()
-    for container in containers(spec):
-        bad = set((_security(container).get("capabilities") or {}).get("add") or ()) - allowed
-        if bad:
-            names.append(container["name"])
-            added |= bad
-    if not names:
-        return None
-    why = f"{_named(names)} must not include {_quoted(sorted(added))} in securityContext.capabilities.add"
-    return Finding(reason, why)
-
-
-def _host_namespaces(annotations: Annotations, spec: Object) -> Finding | None:
-    used = [f"{f}=true" for f in ("hostNetwork", "hostPID", "hostIPC") if spec.get(f)]
-    return Finding("host namespaces", ", ".join(used)) if used else None
-
-
-def _host_paths(annotations: Annotations, spec: Object) -> Finding | None:
-    names = [v["name"] for v in spec.get("volumes") or () if v.get("hostPath") is not None]
-    return Finding("hostPath volumes", f"{_plural('volume', names)} {_quoted(names)}") if names else None
-
-
-def _host_ports(annotations: Annotations, spec: Object) -> Finding | None:
-    names: list[str] = []
-    ports: set[str] = set()
-    for container in containers(spec):
-        used = {str(p["hostPort"]) for p in container.get("ports") or () if p.get("hostPort")}
-        if used:
-            names.append(container["name"])
-            ports |= used
-    if not names:
-        return None
-    verb = _plural("uses", names, "use")
-    listed = ", ".join(sorted(ports))
-    return Finding("hostPort", f"{_named(names)} {verb} {_plural('hostPort', ports)} {listed}")
-
-
-def _probe_hosts(annotations: Annotations, spec: Object) -> Finding | None:
-    names: list[str] = []
-    hosts: set[str] = set()
-    for container in containers(spec):
-        used = set(_handler_hosts(container))
-        if used:
-            names.append(container["name"])
-            hosts |= used
-    if not names:
-        return None
-    verb = _plural("uses", names, "use")
-    what = f"{_named(names)} {verb} {_plural('host', hosts)} {_quoted(sorted(hosts))}"
-    return Finding("probe or lifecycle host", what)
-
-
-def _handler_hosts(container: Object) -> Iterator[str]:
-    lifecycle = container.get("lifecycle") or {}
-    handlers = [container.get(p) for p in ("livenessProbe", "readinessProbe", "startupProbe")]
-    handlers += [lifecycle.get(h) for h in ("postStart", "preStop")]
-    for handler in handlers:
-        for action in ("httpGet", "tcpSocket"):
-            host = ((handler or {}).get(action) or {}).get("host")
-            if host:
-                yield str(host)
-
-
-def _privileged(annotations: Annotations, spec: Object) -> Finding | None:
-    names = [c["name"] for c in containers(spec) if _security(c).get("privileged")]
-    if not names:
-        return None
-    return Finding("privileged", f"{_named(names)} must not set securityContext.privileged=true")
-
-
-def _proc_mount(annotations: Annotations, spec: Object) -> Finding | None:
-    names: list[str] = []
-    values: set[str] = set()
-    for container in containers(spec):
-        value = _security(container).get("procMount")
-        if value not in (None, "", "Default"):
-            names.append(container["name"])
-            values.add(value)
-    if not names:
-        return None
-    why = f"{_named(names)} must not set securityContext.procMount to {_quoted(sorted(values))}"
-    return Finding("procMount", why)
-
-
-def _selinux(annotations: Annotations, spec: Object) -> Finding | None:
-    def options(holder: Object) -> Object:
-        return _security(holder).get("seLinuxOptions") or {}
-
-    def bad(context: Object) -> bool:
-        given = context.get("seLinuxOptions") or {}
-        return given.get("type", "") not in _SELINUX_TYPES or bool(given.get("user") or given.get("role"))
-
-    setters = _setters(spec, bad)
-    if not setters:
-        return None
-    holders = [options(h) for h in (spec, *containers(spec))]
-    types = sorted({o["type"] for o in holders if o.get("type", "") not in _SELINUX_TYPES})
-    what = [f"{_plural('type', types)} {_quoted(types)}"] if types else []
-    what += [f"{f} may not be set" for f in ("user", "role") if any(o.get(f) for o in holders)]
-    why = f"{setters} set forbidden securityContext.seLinuxOptions: {'; '.join(what)}"
-    return Finding("seLinuxOptions", why)
-
-
-def _seccomp_type(context: Object) -> Any:
-    return (context.get("seccompProfile") or {}).get("type")
-
-
-def _seccomp_baseline(annotations: Annotations, spec: Object) -> Finding | None:
-    def bad(context: Object) -> bool:
-        return _seccomp_type(context) not in (None, *_PROFILES)
-
-    setters = _setters(spec, bad)
-    if not setters:
-        return None
-    values = {_seccomp_type(_security(h)) for h in (spec, *containers(spec)) if bad(_security(h))}
-    why = f"{setters} must not set securityContext.seccompProfile.type to {_quoted(sorted(values))}"
-    return Finding("seccompProfile", why)
-
-
-def _sysctls(annotations: Annotations, spec: Object) -> Finding | None:
-    names = [s["name"] for s in _security(spec).get("sysctls") or () if s["name"] not in _SYSCTLS]
-    return Finding("forbidden sysctls", ", ".join(names)) if names else None
-
-
-def _host_process(annotations: Annotations, spec: Object) -> Finding | None:
-    def bad(context: Object) -> bool:
-        return bool((context.get("windowsOptions") or {}).get("hostProcess"))
-
-    setters = _setters(spec, bad)
-    if not setters:
-        return None
-    return Finding("hostProcess", f"{setters} must not set securityContext.windowsOptions.hostProcess=true")
-
-
-# ---- restricted
-
-_VOLUMES = frozenset((
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected",
-    "secret",
-))  # fmt: skip
-
-
-def _privilege_escalation(annotations: Annotations, spec: Object) -> Finding | None:
-    names = [c["name"] for c in containers(spec) if _security(c).get("allowPrivilegeEscalation") is not False]
-    if not names:
-        return None
-    why = f"{_named(names)} must set securityContext.allowPrivilegeEscalation=false"
-    return Finding("allowPrivilegeEscalation != false", why)
-
-
-def _capabilities_restricted(annotations: Annotations, spec: Object) -> Finding | None:
-    details = []
-    keeping = [
-        c["name"]
-        for c in containers(spec)
-        if "ALL" not in ((_security(c).get("capabilities") or {}).get("drop") or ())
-    ]
-    if keeping:
-        details.append(f'{_named(keeping)} must set securityContext.capabilities.drop=["ALL"]')
-    reason = "unrestricted capabilities"
-    added = _added(spec, frozenset(("NET_BIND_SERVICE",)), reason)
-    if added is not None:
-        details.append(added.detail)
-    return Finding(reason, "; ".join(details)) if details else None
-
-
-def _restricted_volumes(annotations: Annotations, spec: Object) -> Finding | None:
-    bad = {
-        v["name"]: sorted(k for k in v if k != "name" and v[k] is not None)
-        for v in spec.get("volumes") or ()
-        if not _VOLUMES & {k for k, value in v.items() if value is not None}
-    }
-    if not bad:
-        return None
-    names = list(bad)
-    kinds = sorted({kind for found in bad.values() for kind in found})
-    verb = _plural("uses", names, "use")
-    listed = f"{_plural('volume', names)} {_quoted(names)} {verb} restricted volume type {_quoted(kinds)}"
-    return Finding(
-        "restricted volume types", listed.replace("type ", "types ") if len(kinds) != 1 else listed
-    )
-
-
-def _non_root(annotations: Annotations, spec: Object) -> Finding | None:
-    reason = "runAsNonRoot != true"
-    setters = _setters(spec, lambda context: context.get("runAsNonRoot") is False)
-    if setters:
-        return Finding(reason, f"{setters} must not set securityContext.runAsNonRoot=false")
-    if _security(spec).get("runAsNonRoot"):
-        return None
-    names = [c["name"] for c in containers(spec) if not _security(c).get("runAsNonRoot")]
-    if not names:
-        return None
-    return Finding(reason, f"pod or {_named(names)} must set securityContext.runAsNonRoot=true")
-
-
-def _root_user(annotations: Annotations, spec: Object) -> Finding | None:
-    setters = _setters(spec, lambda context: context.get("runAsUser") == 0)
-    return Finding("runAsUser=0", f"{setters} must not set runAsUser=0") if setters else None
-
-
-def _seccomp_restricted(annotations: Annotations, spec: Object) -> Finding | None:
-    explicit = _seccomp_baseline(annotations, spec)
-    if explicit is not None:
-        return explicit
-    if _seccomp_type(_security(spec)) is not None:
-        return None
-    names = [c["name"] for c in containers(spec) if _seccomp_type(_security(c)) is None]
-    if not names:
-        return None
-    wanted = 'must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
-    return Finding("seccompProfile", f"pod or {_named(names)} {wanted}")
-
-
-_BASELINE: tuple[Check, ...] = (
-    _app_armor,
-    _capabilities_baseline,
-    _host_namespaces,
-    _host_paths,
-    _host_ports,
-    _probe_hosts,
-    _privileged,
-    _proc_mount,
-    _selinux,
-    _seccomp_baseline,
-    _sysctls,
-    _host_process,
-)
-_OVERRIDDEN = (_capabilities_baseline, _host_paths, _seccomp_baseline)
-"""Baseline checks that a stricter one of `restricted` replaces."""
-_RESTRICTED: tuple[Check, ...] = (
-    *(c for c in _BASELINE if c not in _OVERRIDDEN),
-    _privilege_escalation,
-    _capabilities_restricted,
-    _restricted_volumes,
-    _non_root,
-    _root_user,
-    _seccomp_restricted,
-)
+        return ()
+    restricted = [c for c in _RESTRICTED if c.at(minor)] if level == "restricted" else []
+    overridden = {c.overrides for c in restricted}
+    checks = [*(c for c in _BASELINE if c.id not in overridden), *restricted]
+    return tuple(control for c in checks if (control := c.at(minor)) is not None)
+
+
+def violations(level: Level, annotations: Annotations, spec: Object, minor: int = LATEST) -> list[Finding]:
+    """All that `level` forbids in a pod at version 1.`minor`."""
+    # Beyond the newest change all versions are one: a label cannot make the cache grow.
+    found = (control(annotations, spec) for control in _controls(level, min(minor, _NEWEST)))
+    return [f for f in found if f is not None]

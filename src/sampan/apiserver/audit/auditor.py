@@ -12,6 +12,7 @@ import msgspec
 from sampan.api.errors import Object, StatusError
 from sampan.apiserver import requestinfo
 from sampan.apiserver.audit import events
+from sampan.apiserver.audit.annotations import gathered
 from sampan.apiserver.audit.log import AuditLog
 from sampan.apiserver.audit.policy import Decision, Level, Policy, Stage
 from sampan.apiserver.impersonation import impersonate
@@ -52,7 +53,8 @@ class Auditor:
 
     async def _later(self, told: _Told, later: Awaitable[Answer]) -> Answer:
         try:
-            made = await later
+            with gathered(told.annotations):
+                made = await later
         except Exception:
             told.tell(Stage.PANIC)
             raise
@@ -88,7 +90,7 @@ class _Told:
         self._decision = decision
         self.id = request.headers.get("audit-id", "")[:_LONGEST_ID] or str(uuid.uuid4())
         self.event = events.begun(request, self.id, info, user, decision)
-        self._annotations: dict[str, str] = {}
+        self.annotations: dict[str, str] = {}
         self._body: Any = None
         if decision.level >= Level.REQUEST and info.is_resource and info.verb in _BODY_VERBS:
             self._body = _object(request.body)
@@ -103,7 +105,7 @@ class _Told:
                 return
             self.event["impersonatedUser"] = events.shown_user(user)
         verdict = authorizer.authorize(user, info)
-        self._annotations = {
+        self.annotations |= {
             "authorization.k8s.io/decision": "allow" if verdict.allowed else "forbid",
             "authorization.k8s.io/reason": verdict.reason,
         }
@@ -117,8 +119,8 @@ class _Told:
         else:
             if self._body is not None:
                 event["requestObject"] = self._shown(self._body)
-            if self._annotations:
-                event["annotations"] = self._annotations
+            if self.annotations:
+                event["annotations"] = self.annotations
         self._log.write(event)
 
     def finish(self, answer: Answer) -> Answer:
