@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -47,9 +49,9 @@ def parse(body: bytes, content_type: str, duplicates: bool = True) -> tuple[Obje
     """
     _refuse_size(body)
     media = content_type.partition(";")[0].strip().lower()
-    if media in ("", "application/json") or media.endswith("+json"):
+    if media in ("", "application/json"):
         return _json(body, duplicates)
-    if media in ("application/yaml", "application/x-yaml", "text/yaml") or media.endswith("+yaml"):
+    if media in ("application/yaml", "application/x-yaml", "text/yaml"):
         return _yaml(body, duplicates)
     raise unsupported_media_type(
         "the body of the request was in an unknown format - accepted media types include: "
@@ -144,9 +146,46 @@ def _duplicates(body: bytes, value: Object | list[Any]) -> list[str]:
 
 
 def _said(body: bytes, problem: str) -> str:
+    """What is wrong with a body that is no JSON, given what the decoder says of it."""
+    if body.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return "invalid character (byte 0): a byte order mark, which JSON must not begin with"
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as e:
+        return f"invalid character (byte {e.start}): the body is not UTF-8"
+    with contextlib.suppress(ValueError, RecursionError):
+        if "out of range" in problem:
+            return _out_of_range(text)
+        if "truncated" in problem or "surrogate" in problem:
+            json.loads(text)  # It takes halves of surrogate pairs.
+            return "invalid Unicode escape: half of a surrogate pair"
     if not body.strip() or "truncated" in problem:
         return "unexpected end of JSON input"
     return problem.removeprefix("JSON is malformed: ")
+
+
+def _out_of_range(text: str) -> str:
+    """Which field holds a number that nothing can hold."""
+    numbers: list[_Number] = []
+
+    def number(written: str) -> _Number:
+        numbers.append(_Number(written))
+        return numbers[-1]
+
+    whole = json.loads(text, parse_int=number, parse_float=number)
+    for path, found in _places(whole, {id(n): n.written for n in numbers if n.too_large}):
+        shown = found if len(found) <= 40 else found[:40] + "..."
+        return f"json: cannot unmarshal number {shown} into {path}: it is out of range"
+    return "a number is out of range"
+
+
+class _Number:
+    """A number as it was written."""
+
+    def __init__(self, written: str) -> None:
+        self.written = written
+        digits = written.lstrip("-")
+        self.too_large = len(digits) > 19 if digits.isdigit() else math.isinf(float(written))
 
 
 def _count(obj: Object | list[Any]) -> int:
@@ -196,9 +235,9 @@ def _under(path: str, names: Iterable[str]) -> list[str]:
 
 def _places(value: Any, doubled: Mapping[int, T], path: str = "") -> Iterator[tuple[str, T]]:
     """What is known of the objects in a value, each with its path."""
+    if id(value) in doubled:
+        yield path, doubled[id(value)]
     if isinstance(value, dict):
-        if id(value) in doubled:
-            yield path, doubled[id(value)]
         for name, part in value.items():
             yield from _places(part, doubled, join(path, name))
     elif isinstance(value, list):
