@@ -12,7 +12,7 @@ import pytest
 from sampan.api.errors import Object, StatusError, gone
 from sampan.api.resources import PODS
 from sampan.client import informer as informer_module
-from sampan.client.informer import Informer
+from sampan.client.informer import HandlerFailed, Informer
 from sampan.client.types import Client, ConnectionLost, EventType, ObjectList, WatchEvent
 
 
@@ -136,21 +136,31 @@ async def test_after_a_410_only_the_difference_is_told(script: Script) -> None:
         assert script.watched_from == ["5", "9"]
 
 
-async def test_failures_are_tried_again_and_handlers_may_fail(script: Script) -> None:
+async def test_failures_of_the_api_are_tried_again(script: Script) -> None:
     script.lists.put_nowait(ConnectionLost("not up yet"))
     script.lists.put_nowait(StatusError(403, "Forbidden", "not yet"))
     script.has(5, pod("a", 1))
-
-    def fail(old: Object | None, new: Object | None) -> None:
-        raise ValueError("broken handler")
-
-    running = Running(script)
-    running.informer.add_handler(fail)
-    async with running:
+    async with Running(script) as running:
         await running.change()
         script.tells("ADDED", pod("b", 6))
         await running.change()
         assert len(running.informer.list()) == 2
+
+
+async def test_a_handler_that_fails_ends_it(script: Script) -> None:
+    script.has(5, pod("a", 1))
+    broken = ValueError("broken handler")
+
+    def fail(old: Object | None, new: Object | None) -> None:
+        if new is not None and new["metadata"]["name"] == "b":
+            raise broken
+
+    informer = Informer(cast(Client, script), PODS)
+    informer.add_handler(fail)
+    script.tells("ADDED", pod("b", 6))
+    with pytest.raises(HandlerFailed, match="a handler for pods failed on ns/b: ValueError") as failed:
+        await asyncio.wait_for(informer.run(), 10)
+    assert failed.value.__cause__ is broken
 
 
 async def test_pauses_grow_while_nothing_works(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:

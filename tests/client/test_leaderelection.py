@@ -11,6 +11,7 @@ import pytest
 from sampan.api.errors import Object
 from sampan.api.resources import LEASES
 from sampan.apiserver.app import App
+from sampan.client.informer import HandlerFailed
 from sampan.client.leaderelection import NAMESPACE, LeaderElector
 from sampan.client.types import Client, ConnectionLost
 from sampan.store.memory import MemoryStore
@@ -146,3 +147,15 @@ async def test_ten_candidates_and_one_worker(app: App) -> None:
         await end(tasks[place])
         candidates.pop(place), tasks.pop(place)
     await end(*tasks)
+
+
+async def test_it_does_not_go_on_without_following_the_lease(app: App) -> None:
+    one = Candidate(app, "one")
+
+    def fail(old: Object | None, new: Object | None) -> None:
+        raise ValueError("broken")
+
+    one.elector._leases.add_handler(fail)
+    with pytest.raises(HandlerFailed, match="leases"):
+        await asyncio.wait_for(one.run(), 5)
+    assert not one.working

@@ -27,6 +27,10 @@ IndexFunction = Callable[[Object], Iterable[str]]
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 10.0
 
 
+class HandlerFailed(Exception):
+    """A handler was told of a change and raised."""
+
+
 def key_of(obj: Object) -> str:
     """`namespace/name`, or `name` for a cluster-scoped object."""
     meta = obj["metadata"]
@@ -38,7 +42,8 @@ class Informer:
     """The copy of one resource (narrowed by selectors where given).
 
     `run()` must be running in a task of the owner's; `synced` is set once the first list has been told. Handlers run
-    inside `run()` in the order of changes, must not block, and see the copy already updated.
+    inside `run()` in the order of changes, must not block, and see the copy already updated. One that raises ends
+    `run()`: its owner missed a change, and only by beginning anew does it find out what is so (upstream ends the process).
     """
 
     def __init__(
@@ -86,7 +91,8 @@ class Informer:
         return list(self._indexes[index].get(value, {}).values())
 
     async def run(self) -> None:
-        """Follow the API until cancelled; failures are logged and tried again with growing pauses."""
+        """Follow the API until cancelled; failures of the API are logged and tried again with growing pauses. Raises
+        HandlerFailed."""
         pause, followed_from = _BACKOFF_FIRST, ""
         while True:
             try:
@@ -161,5 +167,5 @@ class Informer:
         for handler in self._handlers:
             try:
                 handler(told_old, new)
-            except Exception:  # one handler's; the others and the cache itself go on
-                log.exception("handler for %s failed on %s", self.resource.plural, key)
+            except Exception as e:
+                raise HandlerFailed(f"a handler for {self.resource.plural} failed on {key}: {e!r}") from e

@@ -68,13 +68,21 @@ class LeaderElector:
         when it is won again. Raises what the work raises. On the way out the Lease is given up."""
         self._leases.add_handler(self._observe)
         following = asyncio.create_task(self._leases.run(), name=f"lease {self._name}")
+        standing = asyncio.create_task(self._stand(work), name=f"candidate for {self._name}")
         try:
-            while True:
-                await self._win()
-                await self._lead(work)
+            done, _ = await asyncio.wait((following, standing), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
         finally:
             following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            standing.cancel()
+            await asyncio.gather(following, standing, return_exceptions=True)
+
+    async def _stand(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Lead whenever the Lease can be won."""
+        while True:
+            await self._win()
+            await self._lead(work)
 
     async def _win(self) -> None:
         """Return once the Lease is ours."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.cluster import storage
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink, revive_command
-from sampan.cluster.owner import run_until_told, stop_event
+from sampan.cluster.owner import again_and_again, run_until_told, stop_event
 from sampan.cluster.publish import Publisher
 from sampan.cluster.service_routes import ServiceRoutes
 
@@ -89,8 +89,9 @@ async def _serve(config: ClusterConfig, number: int) -> None:
         def elected(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> Coroutine[Any, Any, None]:
             """The work, done by one of those who share the store."""
             if not store.shared:
-                return work()
-            return LeaderElector(app.client(manager=name), name, identity).run(work)
+                return again_and_again(name, work)
+            client = app.client(manager=name)
+            return again_and_again(name, lambda: LeaderElector(client, name, identity).run(work))
 
         def control() -> Coroutine[Any, Any, None]:
             return Manager(

@@ -68,6 +68,7 @@ class NodeAgent:
                 group.create_task(self.recorder.run(), name="events")
                 group.create_task(self._services.run(), name="services")
                 group.create_task(self._pods.run(), name="pods")
+                group.create_task(self._objects.run(), name="references")
                 group.create_task(self.registration.run(), name="registration")
                 group.create_task(self._tell_ready(), name="ready")
                 # Service variables are part of a container's environment: no pod starts without them.

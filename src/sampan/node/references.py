@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 from collections.abc import Callable
 
 from sampan.api.errors import Object
@@ -48,6 +47,14 @@ class ReferencedObjects:
         self._client = client
         self._changed = changed
         self._followed: dict[_Key, _Followed] = {}
+        self._failed = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    async def run(self) -> None:
+        """Wait until one of the objects cannot be followed any more, and raise why."""
+        await self._failed.wait()
+        assert self._failure is not None
+        raise self._failure
 
     async def get(self, owner: str, resource: Resource, namespace: str, name: str) -> Object | None:
         """The object as it is now, or None if there is none; from here on `owner` is told of its changes. Raises
@@ -59,6 +66,7 @@ class ReferencedObjects:
             followed = self._followed[key] = _Followed(informer)
             informer.add_handler(lambda old, new: self._tell(key))
             followed.task = asyncio.get_running_loop().create_task(informer.run(), name=f"follow {key}")
+            followed.task.add_done_callback(self._ended)
         followed.owners.add(owner)
         if not followed.informer.synced.is_set():
             try:
@@ -90,9 +98,12 @@ class ReferencedObjects:
         self._followed.clear()
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)  # a failure is `run`'s to raise
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._failure = failure
+            self._failed.set()
 
     def _tell(self, key: _Key) -> None:
         followed = self._followed.get(key)
