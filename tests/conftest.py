@@ -33,20 +33,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
 
 
+def namespace_name(test: str) -> str:
+    """A name that nobody had before, made of a test's."""
+    words = re.sub(r"[^a-z0-9]+", "-", test.removeprefix("test_").lower()).strip("-")
+    return f"{words[:40].strip('-')}-{next(_number)}"
+
+
 @pytest.fixture
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of the test's own, with its default ServiceAccount; at the end all in it is gone, NodePorts included."""
-    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
-    name = f"{words[:40].strip('-')}-{next(_number)}"
-    kubectl = cluster.kubectl(name)
-    kubectl("create", "namespace", name)
-    try:
-        kubectl.wait("serviceaccount/default", "create")
-        yield name
-    finally:
-        kubectl("delete", "namespace", name, "--wait=false")
-        kubectl("delete", "pods", "--all", "--grace-period=1")
-        kubectl("wait", "--for=delete", f"namespace/{name}", "--timeout=60s")
+    name = namespace_name(request.node.name)
+    cluster.make_namespace(name)
+    yield name
+    cluster.delete_namespace(name)
+    cluster.wait_gone(name)
 
 
 @pytest.fixture

@@ -5,15 +5,18 @@ Nothing here looks inside: what a test says about a cluster is what these progra
 
 from __future__ import annotations
 
+import json
 import os
+import ssl
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
-from typing import IO
+from typing import IO, Any
 
 from sampan.cluster import config as configuration
 from sampan.cluster.config import ClusterConfig
@@ -89,7 +92,9 @@ class Kubectl:
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
         self.namespace = namespace
-        self._environment = {"KUBECONFIG": str(kubeconfig)}
+        # What it remembers of a server goes with the cluster: another one may have the same address.
+        remembered = kubeconfig.with_name("kubectl-cache")
+        self._environment = {"KUBECONFIG": str(kubeconfig), "KUBECACHEDIR": str(remembered)}
 
     def _command(self, arguments: Sequence[str | Path]) -> list[str]:
         """The namespace comes after the verb: kubectl takes a verb that it does not know for a plugin's name."""
@@ -197,6 +202,50 @@ class Cluster:
              "--key", pki / "admin.key", "-H", "Content-Type: application/yaml", "--data-binary", "@-", self.config.server + path],
             stdin=document,
         )  # fmt: skip
+
+    @contextmanager
+    def call(self, method: str, path: str, body: object = None) -> Iterator[IO[bytes]]:
+        """The answer of the API, to read in the `with` block. For what stands around tests: kubectl needs ten times as long."""
+        pki = self.config.directory / "pki"
+        tls = ssl.create_default_context(cafile=pki / "ca.crt")
+        tls.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+        request = urllib.request.Request(
+            self.config.server + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        direct = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls)
+        )
+        with direct.open(request, timeout=60) as answer:
+            yield answer
+
+    def make_namespace(self, name: str) -> None:
+        """Make it and wait until pods can be made in it: for its default ServiceAccount."""
+        with self.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}}):
+            pass
+        path = f"/api/v1/namespaces/{name}/serviceaccounts"
+        with self.call("GET", f"{path}?watch=1&fieldSelector=metadata.name%3Ddefault") as events:
+            assert json.loads(events.readline())["type"] == "ADDED"
+
+    def delete_namespace(self, name: str) -> None:
+        """Have it deleted, its pods with one second to end."""
+        with self.call("DELETE", f"/api/v1/namespaces/{name}"):
+            pass
+        with self.call("DELETE", f"/api/v1/namespaces/{name}/pods?gracePeriodSeconds=1"):
+            pass
+
+    def wait_gone(self, namespace: str) -> None:
+        path = f"/api/v1/namespaces?watch=1&timeoutSeconds=60&fieldSelector=metadata.name%3D{namespace}"
+        with self.call("GET", f"{path}&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true") as events:  # fmt: skip
+            last: dict[str, Any] = {}
+            for line in events:
+                before, last = last, json.loads(line)
+                # The bookmark ends what there is at first: if nothing came before it, there is none.
+                if last["type"] == "DELETED" or (last["type"] == "BOOKMARK" and not before):
+                    return
+        raise AssertionError(f"namespace {namespace} was still there after 60 s: {last}")
 
 
 def sampan(*arguments: str, kubeconfig: Path) -> str:

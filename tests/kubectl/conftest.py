@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.conftest import namespace_name
 from tests.kubectl.commands import IMAGE
 from tests.kubectl.terminal import Terminal
 from tests.real_cluster import Cluster, Kubectl
@@ -28,6 +29,25 @@ spec:
     ports: [{{name: http, containerPort: 8080}}]
     command: [sh, -c, "echo serving; mkdir /www; echo hello > /www/index.html; exec httpd -f -p 8080 -h /www"]
 """
+
+
+@pytest.fixture(scope="session")
+def left(cluster: Cluster) -> Iterator[list[str]]:
+    """The namespaces of the tests that are over. They go while the next tests run; at the end of all, none may be left."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        cluster.wait_gone(name)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, left: list[str], request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own, with its default ServiceAccount. Nobody waits until it is gone."""
+    name = namespace_name(request.node.name)
+    cluster.make_namespace(name)
+    yield name
+    cluster.delete_namespace(name)
+    left.append(name)
 
 
 @pytest.fixture

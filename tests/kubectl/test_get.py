@@ -195,7 +195,7 @@ spec:
 """
         ran = kubectl.run("apply", "-f", "-", stdin=manifest)
         assert f"Warning: {kind} is stored, but its controller does not run here yet" in ran.err
-        assert said(kubectl, "get", kind, "-o", "name").endswith("/d")
+        assert said(kubectl, "get", kind, "-o", "name").endswith("/d\n")
 
 
 def test_network_policies_are_refused_until_they_keep_traffic_out(kubectl: Kubectl) -> None:

@@ -101,17 +101,6 @@ def answers(kubectl: Kubectl, *arguments: str, stdin: str | None = None) -> str:
     return done.out
 
 
-def test_apply_leaves_nothing_to_do(kubectl: Kubectl, manifest: str) -> None:
-    made = answers(kubectl, "apply", "-f", "-", stdin=manifest).splitlines()
-    assert len(made) == 12
-    assert all(line.endswith(" created") for line in made)
-    again = answers(kubectl, "apply", "-f", "-", stdin=manifest).splitlines()
-    assert {line.rpartition(" ")[2] for line in again} == {"unchanged"}
-    assert answers(kubectl, "diff", "-f", "-", stdin=manifest) == ""
-    server = answers(kubectl, "apply", "--server-side", "-f", "-", stdin=manifest).splitlines()
-    assert {line.rpartition(" ")[2] for line in server} == {"serverside-applied"}
-
-
 def test_tables(kubectl: Kubectl, manifest: str) -> None:
     answers(kubectl, "apply", "-f", "-", stdin=manifest)
     name = kubectl.namespace

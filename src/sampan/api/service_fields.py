@@ -57,6 +57,9 @@ def keep_allocated(new: Object, old: Object) -> None:
             and spec.get("clusterIP") == before.get("clusterIP")
         ):
             spec["clusterIPs"] = list(before["clusterIPs"])
+        # The families are those of the addresses.
+        if not spec.get("ipFamilies") and spec.get("clusterIPs") == before.get("clusterIPs") != []:
+            spec["ipFamilies"] = list(before.get("ipFamilies") or ())
     if needs_node_port(new) and needs_node_port(old):
         known = {_port_key(p): p.get("nodePort") for p in before.get("ports") or ()}
         used = {(p.get("protocol"), p["nodePort"]) for p in spec.get("ports") or () if p.get("nodePort")}
