@@ -147,6 +147,19 @@ async def test_one_who_goes_while_he_waits_leaves_no_seat_taken() -> None:
     assert level.executing == 0
 
 
+async def test_one_who_goes_as_his_wait_is_over_gives_no_seat_back() -> None:
+    level = _level(1)
+    assert level.take(0)
+    task = asyncio.ensure_future(level.wait(Flow("s", "", "l", "f"), 10))
+    await _settle()
+    (waiting,) = (queue[0][0] for queue in level._queues if queue)
+    level._give_up(waiting)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert level.executing == 1, "the seat of the one who has it"
+
+
 async def test_idle_seats_are_lent() -> None:
     level = _level(2)
     level.borrowable = 3

@@ -63,6 +63,7 @@ async def test_what_is_not_served_makes_no_labels(api: Api) -> None:
         await api("GET", f"/apis/made-up-{i}/v1/things")
         await api("GET", f"/nothing/{i}")
         await api("GET", f"{MAPS}/c", token="wrong")
+        await api("GET", f"{MAPS}/c/made-up-{i}")
     found = await scraped(api)
     assert len({key for key in found if key[0] == "apiserver_request_total"}) < 20
     assert not any("made-up" in value for _, pairs in found for _, value in pairs)

@@ -11,13 +11,12 @@ from sampan.api.errors import Object
 from sampan.api.resources import FLOWSCHEMAS, PRIORITYLEVELCONFIGURATIONS
 from sampan.apiserver.flowcontrol.classification import Classifier, Flow
 from sampan.apiserver.flowcontrol.levels import PriorityLevel, Queuing, Rejected
+from sampan.apiserver.subresources import CONNECT
 from sampan.apiserver.types import ReadCache, RequestInfo, User
 from sampan.transport.types import Answer, Response, Upgrade
 
 _SCHEMA_HEADER = "X-Kubernetes-PF-FlowSchema-UID"
 _LEVEL_HEADER = "X-Kubernetes-PF-PriorityLevel-UID"
-_LONG = frozenset({"log", "exec", "attach", "portforward", "proxy"})
-"""Subresources whose requests go on for as long as somebody likes: they hold no seat."""
 _PATIENCE = 15.0
 """Seconds that a request waits for a seat: a quarter of upstream's request timeout."""
 _FALLBACK = 1
@@ -65,7 +64,8 @@ class FlowControl:
     def around(self, user: User, info: RequestInfo, run: Run) -> Answer | Awaitable[Answer]:
         """Have a request answered as soon as its level has a seat for it."""
         flow, level = self.classify(user, info)
-        if level is None or info.subresource in _LONG:
+        if level is None or info.subresource in CONNECT:
+            # These go on for as long as somebody likes.
             return run()
         dispatched = level.counts.dispatched
         if level.exempt:

@@ -151,7 +151,7 @@ class PriorityLevel:
         try:
             await seat
         except asyncio.CancelledError:
-            if seat.done() and not seat.cancelled():
+            if seat.done() and not seat.cancelled() and seat.exception() is None:
                 self.release()
             raise
         finally:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable
 from time import perf_counter
 
+from sampan.apiserver.subresources import CONNECT
 from sampan.apiserver.types import RequestInfo
 from sampan.client.metrics import Histogram
 from sampan.client.types import APPLY_PATCH
@@ -31,7 +32,6 @@ _VERBS = {
     "put": "PUT",
     "head": "GET",
 }
-_CONNECT = frozenset({"exec", "attach", "portforward", "proxy", "log"})
 _MUTATING = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 Key = tuple[str, str, str, str, str, str, str]
@@ -52,7 +52,7 @@ class Requests:
 
     def key(self, request: Request, info: RequestInfo) -> Key:
         """The labels of a request. `info` is small and the same for all requests of a shape."""
-        if info.resource is None or "dryRun" in request.target or info.verb == "patch":
+        if not _is_served(info) or "dryRun" in request.target or info.verb == "patch":
             apply = request.headers.get("content-type", "").startswith(APPLY_PATCH)
             return self._make(info, "dryRun" in request.target, info.verb == "patch" and apply)
         shape = (
@@ -66,11 +66,11 @@ class Requests:
     @staticmethod
     def _make(info: RequestInfo, dry_run: bool, apply: bool) -> Key:
         verb = "APPLY" if apply else _VERBS.get(info.verb, "OTHER")
-        if info.subresource in _CONNECT:
+        if info.subresource in CONNECT:
             verb = "CONNECT"
         if not info.is_resource:
             return verb, "", "", "", "", _path(info.path), ""
-        if info.resource is None:
+        if not _is_served(info):
             # Names that nobody serves must not become label values: anybody could make any number of them.
             return verb, "", "", "", "", "", ""
         scope = "resource" if info.name else "namespace" if info.namespace else "cluster"
@@ -123,6 +123,11 @@ class Requests:
     @staticmethod
     def kind(info: RequestInfo) -> str:
         return "mutating" if info.verb in _MUTATING else "readOnly"
+
+
+def _is_served(info: RequestInfo) -> bool:
+    resource, subresource = info.resource, info.subresource
+    return resource is not None and (not subresource or resource.subresource(subresource) is not None)
 
 
 def _path(path: str) -> str:
