@@ -30,6 +30,10 @@ class Config:
     """More of them, as lines `token,user,uid,"group,group"`."""
     authentication_config: Path | None = None
     """An AuthenticationConfiguration: outside issuers of tokens, and who may come without any."""
+    enable_admission_plugins: tuple[str, ...] = ()
+    """Admission plugins that run besides those that do by default."""
+    disable_admission_plugins: tuple[str, ...] = ()
+    """Those that run by default and are not to."""
     max_requests_inflight: int = 600
     """Seats that the priority levels share: how many requests may be under way at once."""
     request_timeout: float = 60.0

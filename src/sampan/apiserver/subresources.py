@@ -113,6 +113,7 @@ class Actions:
         await self._registry.admission.mutate(attributes)
         await self._registry.admission.validate(attributes)
         annotations = binding["metadata"].get("annotations") or {}
+        labels = binding["metadata"].get("labels") or {}
         uid = binding["metadata"].get("uid")
 
         def assign(pod: Object) -> Object:
@@ -137,6 +138,9 @@ class Actions:
             (pod.get("status") or {}).pop("nominatedNodeName", None)
             if annotations:
                 metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
+            if labels:
+                # The pod's own stay (PodTopologyLabels, on by default since v1.35).
+                metadata["labels"] = {**labels, **(metadata.get("labels") or {})}
             _set_scheduled(pod)
             return pod
 

@@ -84,6 +84,12 @@ def up(
     audit_log_path: Annotated[
         str | None, typer.Option(help="Where audit events go, if not to audit.log among the cluster's logs.")
     ] = None,
+    enable_admission_plugins: Annotated[
+        list[str] | None, typer.Option(help="Admission plugins to run besides those on by default: NAME,...")
+    ] = None,
+    disable_admission_plugins: Annotated[
+        list[str] | None, typer.Option(help="Admission plugins not to run though on by default: NAME,...")
+    ] = None,
 ) -> None:
     """Start a cluster or resume it; returns when it is ready."""
     import time
@@ -112,6 +118,8 @@ def up(
         encryption_provider_config=encryption_provider_config,
         audit_policy_file=audit_policy_file,
         audit_log_path=audit_log_path,
+        enable_admission_plugins=enable_admission_plugins,
+        disable_admission_plugins=disable_admission_plugins,
     )
     config = Bringup(wishes, say=lambda text: print(text, flush=True)).run()
     print(f"cluster {config.name} is ready at {config.server} ({time.monotonic() - started:.1f} s)")

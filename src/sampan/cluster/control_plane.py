@@ -149,6 +149,8 @@ def _api_config(config: ClusterConfig, number: int) -> Config:
         encryption_config=_file(config.encryption_provider_config),
         audit_policy_file=_file(config.audit_policy_file),
         audit_log_path=audit_log,
+        enable_admission_plugins=config.enable_admission_plugins,
+        disable_admission_plugins=config.disable_admission_plugins,
         node_client_certificate=pki / "node-client.crt",
         node_client_key=pki / "node-client.key",
     )

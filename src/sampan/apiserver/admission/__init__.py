@@ -6,6 +6,7 @@ a plugin, named as upstream names it; what is off unless asked for is loaded whe
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -86,24 +87,50 @@ def _with_client(made: type[Plugin], parts: Parts) -> Plugin:
     return made(parts.cache, parts.client)  # type: ignore[call-arg]
 
 
+def _with_authorizer(made: type[Plugin], parts: Parts) -> Plugin:
+    return made(parts.authorizer)  # type: ignore[call-arg]
+
+
 PLUGINS: dict[str, Offer] = {
+    "NamespaceAutoProvision": Offer("namespace_auto_provision", on=False, make=_with_client),
     "NamespaceLifecycle": Offer("namespace_lifecycle"),
+    "LimitPodHardAntiAffinityTopology": Offer("limit_pod_hard_anti_affinity_topology", on=False, make=_alone),
     "LimitRanger": Offer("limit_ranger"),
     "ServiceAccount": Offer("service_account"),
     "NodeRestriction": Offer("node_restriction"),
     "TaintNodesByCondition": Offer("taint_nodes_by_condition", make=_alone),
+    "AlwaysPullImages": Offer("always_pull_images", on=False, make=_alone),
     "PodSecurity": Offer("pod_security"),
+    "PodNodeSelector": Offer("pod_node_selector", on=False),
     "Priority": Offer("priority"),
     "DefaultTolerationSeconds": Offer("default_toleration_seconds", make=_alone),
+    "PodTolerationRestriction": Offer("pod_toleration_restriction", on=False),
+    "ExtendedResourceToleration": Offer("extended_resource_toleration", on=False, make=_alone),
     "DefaultStorageClass": Offer("default_storage_class"),
     "StorageObjectInUseProtection": Offer("storage_object_in_use_protection", make=_alone),
+    "OwnerReferencesPermissionEnforcement": Offer(
+        "owner_references_permission_enforcement", on=False, make=_with_authorizer
+    ),
     "PersistentVolumeClaimResize": Offer("persistent_volume_claim_resize"),
     "RuntimeClass": Offer("runtime_class"),
+    "CertificateApproval": Offer("certificate_approval", make=_with_authorizer),
+    "CertificateSigning": Offer("certificate_signing", make=_with_authorizer),
+    "CertificateSubjectRestriction": Offer("certificate_subject_restriction", make=_alone),
     "DefaultIngressClass": Offer("default_ingress_class"),
+    "DenyServiceExternalIPs": Offer("deny_service_external_ips", on=False, make=_alone),
+    "PodTopologyLabels": Offer("pod_topology_labels"),
     "ResourceQuota": Offer("resource_quota", make=_with_client),
 }
 """Every plugin by name, in the order in which they run (upstream: `pkg/kubeapiserver/options/plugins.go`).
-NodeRestriction is on here: there always are nodes, and upstream's kubeadm turns it on."""
+NodeRestriction is on here: there always are nodes, and kubeadm turns it on as well."""
+
+NOT_HERE = frozenset((
+    "AlwaysAdmit", "AlwaysDeny", "ClusterTrustBundleAttest", "EventRateLimit", "ImagePolicyWebhook", "JobValidation",
+    "MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "NamespaceExists", "NodeDeclaredFeatureValidator",
+    "PodGroupProtection", "PodGroupWorkloadExists", "PodResizeValidator", "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionWebhook",
+))  # fmt: skip
+"""Plugins of upstream's that are not implemented; who asks for one is told so."""
 
 
 def enabled(enable: Iterable[str] = (), disable: Iterable[str] = ()) -> list[str]:
@@ -112,13 +139,27 @@ def enabled(enable: Iterable[str] = (), disable: Iterable[str] = ()) -> list[str
     return [name for name, offer in PLUGINS.items() if name in asked or (offer.on and name not in unwanted)]
 
 
+def problems(names: Iterable[str]) -> list[str]:
+    """What is wrong with the names of plugins that somebody asks for."""
+    found = []
+    for name in names:
+        if name in NOT_HERE:
+            found.append(f'the admission plugin "{name}" is not implemented')
+        elif name not in PLUGINS:
+            close = difflib.get_close_matches(name, PLUGINS, 1)
+            meant = f', did you mean "{close[0]}"?' if close else f"; there are: {', '.join(PLUGINS)}"
+            found.append(f'there is no admission plugin "{name}"{meant}')
+    return found
+
+
 def build(
     config: Config, cache: ReadCache, client: Client, authorizer: UnionAuthorizer | None = None
 ) -> Chain:
     """The chain of a server. Give the server's own authorizer, so that there is one index of roles. `client` is for
     plugins that write."""
     parts = Parts(config, cache, client, authorizer or authorization.build(config, cache))
-    plugins = {name: _make(name, parts) for name in enabled()}
+    names = enabled(config.enable_admission_plugins, config.disable_admission_plugins)
+    plugins = {name: _make(name, parts) for name in names}
     # What upstream does in the storage of some kinds comes after all else, but before anything is charged.
     last = plugins.pop("ResourceQuota", None)
     storage = (DRAAdminAccess(cache), PrivilegeEscalation(cache, parts.authorizer))

@@ -13,9 +13,10 @@ from sampan.api import errors, resources
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
 from sampan.apiserver.admission.plugin import WRITES, Plugin, refuse
+from sampan.apiserver.admission.rights import ask
 from sampan.apiserver.authorization import UnionAuthorizer
 from sampan.apiserver.authorization.rbac import GROUP, Rule, compact, uncovered
-from sampan.apiserver.types import SYSTEM_MASTERS, Attributes, ReadCache, RequestInfo
+from sampan.apiserver.types import SYSTEM_MASTERS, Attributes, ReadCache
 
 _ROLES = (resources.ROLES, resources.CLUSTERROLES)
 
@@ -64,10 +65,7 @@ class PrivilegeEscalation(Plugin):
         self._check_held(attributes, role.get("rules") or ())
 
     def _may(self, attributes: Attributes, verb: str, resource: Resource, namespace: str, name: str) -> bool:
-        info = RequestInfo(
-            verb, resource.path(namespace, name), True, GROUP, "v1", resource.plural, namespace, name
-        )
-        return self._authorizer.authorize(attributes.user, info).allowed
+        return ask(self._authorizer, attributes.user, verb, resource, namespace, name).allowed
 
     def _check_held(self, attributes: Attributes, rules: Iterable[Object]) -> None:
         user = attributes.user
