@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampan.cluster import apiserver_files, storage
+from sampan.cluster import admission_plugins, apiserver_files, storage
 from sampan.cluster.errors import ClusterError
 
 STATE = Path(os.environ.get("SAMPAN_STATE", "/var/lib/sampan"))
@@ -73,6 +73,10 @@ class ClusterConfig:
     """File that says what is audited, "" for nothing."""
     audit_log_path: str = ""
     """Where audit events go; "" for `audit.log` among the cluster's logs."""
+    enable_admission_plugins: tuple[str, ...] = ()
+    """Admission plugins that run besides those that do by default."""
+    disable_admission_plugins: tuple[str, ...] = ()
+    """Those that run by default and do not here."""
     kubeconfigs: tuple[str, ...] = ()
     """The users' kubeconfigs that its context was merged into, to be taken out of them again."""
     created: float = field(default_factory=time.time)
@@ -188,6 +192,8 @@ class Wishes:
     encryption_provider_config: str | None = None
     audit_policy_file: str | None = None
     audit_log_path: str | None = None
+    enable_admission_plugins: Sequence[str] | None = None
+    disable_admission_plugins: Sequence[str] | None = None
 
 
 def names() -> list[str]:
@@ -202,6 +208,8 @@ def load(name: str) -> ClusterConfig | None:
         raw = json.loads(path.read_text())
         raw["nodes"] = tuple(raw["nodes"])
         raw["tls_sans"] = tuple(raw.get("tls_sans", ()))
+        for field_name in admission_plugins.FIELDS:
+            raw[field_name] = tuple(raw.get(field_name, ()))
         raw["kubeconfigs"] = tuple(raw.get("kubeconfigs", ()))
         raw["publish"] = tuple(Publication(**p) for p in raw.get("publish", ()))
         return ClusterConfig(**raw)
@@ -331,9 +339,10 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     if wishes.apiservers is not None:
         changes["apiservers"] = wishes.apiservers
     changes |= apiserver_files.wished(wishes)
+    changes |= admission_plugins.wished(wishes)
     files = storage.problems(dataclasses.replace(wishes, store=present.store))
-    if files := [*files, *apiserver_files.problems(wishes)]:
-        raise ClusterError("; ".join(files))
+    if wrong := [*files, *apiserver_files.problems(wishes), *admission_plugins.problems(wishes)]:
+        raise ClusterError("; ".join(wrong))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
 
 
@@ -376,6 +385,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
         f"--publish {p.address}:{p.port} {why}" for p in publish if (why := _port_problem(p.address, p.port))
     ]
     problems += apiserver_files.problems(wishes)
+    problems += admission_plugins.problems(wishes)
     if problems:
         raise ClusterError("; ".join(problems))
     number = _free_number(wishes, listen, others)
@@ -398,6 +408,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
         tls_sans=tuple(wishes.tls_sans),
         publish=tuple(publish),
         **apiserver_files.wished(wishes),  # type: ignore[arg-type]
+        **admission_plugins.wished(wishes),  # type: ignore[arg-type]
     )
 
 
