@@ -155,6 +155,23 @@ def test_clusters_run_side_by_side(owner: Owner) -> None:
     assert "node-1" in owner.kubectl(second, "get", "nodes")
 
 
+def test_two_that_are_started_at_once_take_different_ports_and_ranges(owner: Owner) -> None:
+    names = owner.name("c"), owner.name("d")
+    starting = [
+        subprocess.Popen(
+            [SAMPAN, "up", "--name", n], env=owner.environment, stdout=subprocess.PIPE, text=True
+        )
+        for n in names
+    ]
+    said = [process.communicate(timeout=120)[0] for process in starting]
+    assert [process.returncode for process in starting] == [0, 0], said
+    found = [json.loads(Path("/var/lib/sampan", n, "cluster.json").read_text()) for n in names]
+    for key in ("api_port", "service_cidr", "pod_cidr", "node_subnet", "number"):
+        assert found[0][key] != found[1][key]
+    for name in names:
+        assert "node-1" in owner.kubectl(name, "get", "nodes")
+
+
 def test_killing_any_part_of_ours_never_touches_a_container(owner: Owner) -> None:
     name = owner.name()
     owner.run("up", "--name", name)

@@ -30,7 +30,7 @@ class Bringup:
     def run(self) -> ClusterConfig:
         """All steps; returns when the cluster is ready. Raises ClusterError, with nothing new left behind."""
         self.check_host()
-        with configuration.locked():
+        with configuration.locked(self.say):
             self.choose_cluster()
             try:
                 self.make_certificates()

@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,14 +255,18 @@ def remains(name: str, nodes: dict[str, Path]) -> ClusterConfig:
 
 
 @contextmanager
-def locked() -> Iterator[None]:
-    """Hold the machine-wide lock under which clusters are made and removed. Where there is none at the end, the lock's
-    file goes as well."""
+def locked(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Hold the machine-wide lock under which clusters are made and removed; `say` is told if that takes a wait. Where
+    there is no cluster at the end, the lock's file goes as well."""
     lock = STATE / ".lock"
     while True:
         STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
         with open(lock, "w") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("waiting for another command that makes or removes a cluster")
+                fcntl.flock(f, fcntl.LOCK_EX)
             # Whoever held it may have removed the file meanwhile: then others lock another one.
             if not lock.exists() or lock.stat().st_ino != os.fstat(f.fileno()).st_ino:
                 continue
