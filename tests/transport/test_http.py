@@ -118,6 +118,32 @@ async def test_pipelined_requests_are_answered_in_order_whoever_is_quicker() -> 
         assert order == ["/0", "/1", "/3", "/4"]
 
 
+async def test_an_answer_that_is_begun_as_its_peer_goes_gets_to_tidy_up() -> None:
+    loop = asyncio.get_running_loop()
+    gate, asked, tidied = loop.create_future(), asyncio.Event(), asyncio.Event()
+
+    async def held(request: Request) -> Answer:
+        asked.set()
+        await gate
+        return echo(request)
+
+    async def handed(request: Request) -> Answer:
+        try:
+            return await loop.create_future()
+        finally:
+            tidied.set()
+
+    async with serving(lambda r: held(r) if r.path == "/1" else handed(r)) as connect:
+        _, writer = await connect()
+        writer.write(get("/1") + get("/2"))
+        await asked.wait()
+        (connection,) = connect.server._connections
+        # In one turn of the loop the connection breaks, then the first answer is there and the second is begun.
+        loop.call_soon(connection.transport.abort)
+        gate.set_result(None)
+        await asyncio.wait_for(tidied.wait(), 1)
+
+
 async def test_more_pipelined_requests_than_are_parsed_ahead() -> None:
     async def later(request: Request) -> Answer:
         await asyncio.sleep(0)

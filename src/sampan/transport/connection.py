@@ -90,9 +90,14 @@ class Connection(LongAnswers):
             self._receiving.set_exception(ConnectionResetError("the peer has gone"))
         if self._stream is not None:
             self._stream.lost()
-        if self._task is not None:
-            self._task.cancel()
+        self._cancel()
         self._wake_drains()
+
+    def _cancel(self) -> None:
+        """Cancel the task that is under way, after its first step at the earliest: one that never began gives nothing back of
+        what it was handed (a seat, an open stream)."""
+        if self._task is not None:
+            self.loop.call_soon(self._task.cancel)
 
     def _gone(self) -> None:
         self._lost = True
@@ -281,8 +286,7 @@ class Connection(LongAnswers):
             self.transport.close()
 
     def abort(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        self._cancel()
         self.transport.abort()
 
     def _linger(self) -> None:

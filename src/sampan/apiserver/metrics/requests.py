@@ -97,9 +97,9 @@ class Requests:
 
     def _go_on(self, key: Key, answer: StreamingResponse) -> None:
         start = answer.start
-        self.long_running[key] = self.long_running.get(key, 0) + 1
 
         def counted(stream: Stream) -> Awaitable[None] | None:
+            self.long_running[key] = self.long_running.get(key, 0) + 1
             stream.on_closed(lambda: self._ended(key))
             return start(stream)
 
@@ -107,9 +107,9 @@ class Requests:
 
     def _connect(self, key: Key, answer: Upgrade) -> None:
         run = answer.run
-        self.long_running[key] = self.long_running.get(key, 0) + 1
 
         async def counted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.long_running[key] = self.long_running.get(key, 0) + 1
             try:
                 await run(reader, writer)
             finally:
