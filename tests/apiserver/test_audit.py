@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,20 @@ async def test_a_refusal_says_why(tmp_path: Path) -> None:
     assert acted["impersonatedUser"] == {"username": "jane", "groups": ["readers", "system:authenticated"]}
 
 
+async def test_one_who_does_not_wait_for_the_answer_is_told_of_too(tmp_path: Path) -> None:
+    async with audited(tmp_path, {"level": "Metadata", "omitStages": ["RequestReceived"]}) as (api, told):
+        answer = api.answer("POST", MAPS, body())
+        assert isinstance(answer, Awaitable)
+        task = asyncio.ensure_future(answer)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        (event,) = told()
+    assert (event["verb"], event["stage"]) == ("create", "ResponseComplete")
+    assert event["responseStatus"]["message"] == "Connection closed early"
+
+
 async def test_a_watch_is_told_when_it_starts_and_when_it_ends(tmp_path: Path) -> None:
     async with audited(tmp_path, {"level": "Metadata", "verbs": ["watch"]}) as (api, told):
         stream = api.watch(MAPS + "?watch=1")
@@ -182,6 +197,31 @@ async def test_a_full_log_is_set_aside_and_old_ones_go(tmp_path: Path) -> None:
     log.close()
     assert [json.loads(p.read_text())["i"] for p in kept] == [7, 8]
     assert json.loads((tmp_path / "audit.log").read_text())["i"] == 9
+
+
+async def test_a_log_that_cannot_be_opened_anew_writes_to_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AuditLog(tmp_path / "audit.log", most_megabytes=1)
+    log.write({"text": "x" * 600_000})
+    log.flush()
+
+    def none_left() -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "_open", none_left)
+        log.write({"text": "x" * 600_000})
+        log.flush()
+        with open(tmp_path / "another", "wb"):  # Takes the number that has become free.
+            log.write({"i": 2})
+            log.flush()
+    log.write({"i": 3})
+    log.flush()
+    log.close()
+    assert log.lost == 2
+    assert not (tmp_path / "another").read_bytes()
+    assert json.loads((tmp_path / "audit.log").read_text())["i"] == 3
 
 
 async def test_a_log_that_cannot_be_written_keeps_nobody_from_an_answer(tmp_path: Path) -> None:

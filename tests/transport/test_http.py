@@ -120,16 +120,17 @@ async def test_pipelined_requests_are_answered_in_order_whoever_is_quicker() -> 
 
 async def test_an_answer_that_is_begun_as_its_peer_goes_gets_to_tidy_up() -> None:
     loop = asyncio.get_running_loop()
-    gate, asked, tidied = loop.create_future(), asyncio.Event(), asyncio.Event()
+    gate, asked, tidied = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def held(request: Request) -> Answer:
         asked.set()
-        await gate
+        await gate.wait()
         return echo(request)
 
     async def handed(request: Request) -> Answer:
         try:
-            return await loop.create_future()
+            await asyncio.Event().wait()
+            return echo(request)
         finally:
             tidied.set()
 
@@ -137,10 +138,10 @@ async def test_an_answer_that_is_begun_as_its_peer_goes_gets_to_tidy_up() -> Non
         _, writer = await connect()
         writer.write(get("/1") + get("/2"))
         await asked.wait()
-        (connection,) = connect.server._connections
+        (connection,) = connect.server._connections  # type: ignore[attr-defined]
         # In one turn of the loop the connection breaks, then the first answer is there and the second is begun.
         loop.call_soon(connection.transport.abort)
-        gate.set_result(None)
+        gate.set()
         await asyncio.wait_for(tidied.wait(), 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import uuid
 from collections.abc import Awaitable, Callable
@@ -55,6 +56,10 @@ class Auditor:
         try:
             with gathered(told.annotations):
                 made = await later
+        except asyncio.CancelledError:
+            # The sender has gone; what he asked for may well have been done.
+            told.closed_early()
+            raise
         except Exception:
             told.tell(Stage.PANIC)
             raise
@@ -123,14 +128,19 @@ class _Told:
                 event["annotations"] = self.annotations
         self._log.write(event)
 
+    def closed_early(self) -> None:
+        """Tell of the end of a request whose answer nobody waited for. The code is upstream's."""
+        message = "Connection closed early"
+        self.event["responseStatus"] = {"metadata": {}, "status": "Success", "message": message, "code": 200}
+        self.tell(Stage.RESPONSE_COMPLETE)
+
     def finish(self, answer: Answer) -> Answer:
         """Tell of the answer, now or, if it goes on, when it has ended."""
         if isinstance(answer, Response):
             self.event["responseStatus"] = _status(answer)
-            if self._decision.level is Level.REQUEST_RESPONSE:
-                body = answer.body if isinstance(answer.body, bytes) else b"".join(answer.body)
-                if (found := _object(body)) is not None:
-                    self.event["responseObject"] = self._shown(found)
+            whole = self._decision.level is Level.REQUEST_RESPONSE
+            if whole and (found := _object(_joined(answer))) is not None:
+                self.event["responseObject"] = self._shown(found)
             self.tell(Stage.RESPONSE_COMPLETE)
             return dataclasses.replace(answer, headers=(*answer.headers, ("Audit-Id", self.id)))
         code = answer.status if isinstance(answer, StreamingResponse) else 101

@@ -26,6 +26,7 @@ class AuditLog:
         self._most_backups = most_backups
         self._waiting: list[bytes] = []
         self._fd, self._size = -1, 0
+        """-1: not open."""
         self._open()
         self.lost = 0
         """Events that could not be written."""
@@ -47,6 +48,8 @@ class AuditLog:
             return
         data = b"".join(lines)
         try:
+            if self._fd < 0:
+                self._open()
             if self._size and self._size + len(data) > self._most:
                 self._rotate()
             rest = memoryview(data)
@@ -60,8 +63,14 @@ class AuditLog:
     def _rotate(self) -> None:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
         self._path.rename(self._path.with_name(f"{self._path.stem}-{now}{self._path.suffix}"))
-        os.close(self._fd)
-        self._open()
+        full = self._fd
+        try:
+            self._open()
+        finally:
+            # Where there is no new one, the number must not be written to: it is another file's next.
+            if self._fd == full:
+                self._fd = -1
+            os.close(full)
         if self._most_backups:
             pattern = f"{self._path.stem}-*{self._path.suffix}"
             for old in sorted(self._path.parent.glob(pattern))[: -self._most_backups]:
@@ -70,4 +79,6 @@ class AuditLog:
 
     def close(self) -> None:
         self.flush()
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
