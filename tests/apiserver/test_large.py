@@ -16,7 +16,7 @@ from sampan.apiserver.app import App
 from sampan.apiserver.records import encode, key_of
 from sampan.store.memory import MemoryStore
 from sampan.transport.types import Request, Response, StreamingResponse
-from tests.apiserver.conftest import FakeStream, config
+from tests.apiserver.conftest import Api, FakeStream, config
 from tests.apiserver.test_forms import TABLE
 from tests.apiserver.test_verbs import CM
 
@@ -215,3 +215,19 @@ async def test_the_lag_is_counted_without_waking_an_idle_loop(few: App) -> None:
     assert lag.count == before + 1
     await count(few, "/api/v1/namespaces/large/configmaps", TABLE)
     assert lag.count > before + 5, "slices of long work are measured too"
+
+
+async def test_a_large_body_in_yaml_is_read_beside_others(api: Api) -> None:
+    """Read in a thread: in the meantime the loop comes round, and other requests are answered."""
+    lines = "\n".join(f"  key-{i}: some value of it" for i in range(20_000))
+    body = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: large}}\ndata:\n{lines}\n".encode()
+    writing = asyncio.ensure_future(
+        api("POST", "/api/v1/namespaces/default/configmaps", body, content_type="application/yaml")
+    )
+    rounds = 0
+    while not writing.done():
+        assert (await api("GET", "/version")).status == 200
+        rounds += 1
+        await asyncio.sleep(0)
+    assert (await writing).status == 201
+    assert rounds > 20

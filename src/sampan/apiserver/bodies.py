@@ -5,6 +5,7 @@ Upstream: `k8s.io/apiserver/pkg/endpoints/handlers/{create,update,patch}.go`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
@@ -23,8 +24,25 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def read(request: Request, duplicates: bool = True) -> tuple[Object, list[str]]:
+_LARGE = 32 * 1024
+"""Bytes from which on a body is read in a thread: YAML takes a millisecond and more for each."""
+
+
+async def read(request: Request, duplicates: bool = True) -> tuple[Object, list[str]]:
     """The object in the body and its duplicate fields. Raises StatusError."""
+    if len(request.body) < _LARGE:
+        return _read(request, duplicates)
+    return await asyncio.to_thread(_read, request, duplicates)
+
+
+async def read_patch(request: Request) -> tuple[Any, list[str], str]:
+    """The patch in the body, its duplicate fields and its media type. Raises StatusError."""
+    if len(request.body) < _LARGE:
+        return _read_patch(request)
+    return await asyncio.to_thread(_read_patch, request)
+
+
+def _read(request: Request, duplicates: bool) -> tuple[Object, list[str]]:
     if media_type(request) == PROTOBUF:
         from sampan.api import protobuf
 
@@ -34,8 +52,7 @@ def read(request: Request, duplicates: bool = True) -> tuple[Object, list[str]]:
     return decoding.parse(request.body, request.headers.get("content-type", ""), duplicates)
 
 
-def read_patch(request: Request) -> tuple[Any, list[str], str]:
-    """The patch in the body, its duplicate fields and its media type. Raises StatusError."""
+def _read_patch(request: Request) -> tuple[Any, list[str], str]:
     media = media_type(request)
     if media == APPLY_PATCH:
         # Nearly always JSON, which is YAML too but far quicker to read as what it is.

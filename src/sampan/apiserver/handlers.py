@@ -285,7 +285,7 @@ class Handlers:
 
     async def _act(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
         writing = bodies.writing(request, user)
-        body, duplicates = bodies.read(request, writing.field_validation != "Ignore")
+        body, duplicates = await bodies.read(request, writing.field_validation != "Ignore")
         if duplicates and writing.field_validation == "Strict":
             raise decoding.strict_error(body, duplicates)
         writing.warnings += duplicates
@@ -297,7 +297,7 @@ class Handlers:
     async def _create(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
         rendering = negotiation.negotiate(resource, request)
         writing = bodies.writing(request, user)
-        obj, duplicates = bodies.read(request, writing.field_validation != "Ignore")
+        obj, duplicates = await bodies.read(request, writing.field_validation != "Ignore")
         if resource is BINDINGS:
             bound = await self._actions.bind(info.namespace, "", obj, writing)
             return _plain(request, bound, 201, writing.warnings)
@@ -315,7 +315,7 @@ class Handlers:
         rendering = negotiation.negotiate(resource, request)
         view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
         writing = bodies.writing(request, user)
-        face, duplicates = bodies.read(request, writing.field_validation != "Ignore")
+        face, duplicates = await bodies.read(request, writing.field_validation != "Ignore")
         preparation.check_type(view.definition, view.api_version, view.kind, face, writing, duplicates)
         writing.authorize_create = lambda: self._authorize_create(info, user)
         namespace = info.namespace if resource.namespaced else ""
@@ -328,7 +328,7 @@ class Handlers:
         rendering = negotiation.negotiate(resource, request)
         view = view_of(resource, resource.subresource(info.subresource) if info.subresource else None)
         writing = bodies.writing(request, user)
-        patch, duplicates, media = bodies.read_patch(request)
+        patch, duplicates, media = await bodies.read_patch(request)
         writing.authorize_create = lambda: self._authorize_create(info, user)
         namespace = info.namespace if resource.namespaced else ""
         record, created = await self._patching.patch(
@@ -347,7 +347,7 @@ class Handlers:
 
     async def _delete(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:
         rendering = negotiation.negotiate(resource, request)
-        options = self._delete_options(request)
+        options = await self._delete_options(request)
         writing = bodies.writing(request, user)
         namespace = info.namespace if resource.namespaced else ""
         record, gone = await self._deletion.delete(resource, namespace, info.name, options, writing)
@@ -361,7 +361,7 @@ class Handlers:
     ) -> Answer:
         rendering = negotiation.negotiate(resource, request, "list")
         limit = list_options.read(request.params).limit
-        options = self._delete_options(request)
+        options = await self._delete_options(request)
         writing = bodies.writing(request, user)
         gone = await self._deletion.delete_collection(
             resource, selection(info, resource), options, writing, limit
@@ -370,10 +370,10 @@ class Handlers:
         headers = bodies.warning_headers(writing.warnings)
         return Response(200, body, rendering.content_type, headers, size=size)
 
-    def _delete_options(self, request: Request) -> deletion.DeleteOptions:
+    async def _delete_options(self, request: Request) -> deletion.DeleteOptions:
         body: Object | None = None
         if request.body.strip():
-            body, _ = bodies.read(request, duplicates=False)
+            body, _ = await bodies.read(request, duplicates=False)
             decoding.check(schema.node(deletion.DEFINITION), body)
         return deletion.options_from(body, request.params)
 
