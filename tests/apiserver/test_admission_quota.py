@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from sampan.api.errors import Object
+from sampan.api.errors import Object, StatusError
 from sampan.api.resources import CONFIGMAPS, RESOURCEQUOTAS
+from sampan.apiserver.admission.resource_quota import ResourceQuota
 from sampan.controllers.manager import Manager
 from tests.controllers.conftest import Cluster, running
 
@@ -167,6 +168,39 @@ async def test_of_several_quotas_each_must_have_room_and_none_keeps_a_charge_in_
     reply = await controlled("POST", f"{HOME}/secrets", {"metadata": {"name": "a"}})
     assert why(reply) == "exceeded quota: b, requested: secrets=1, used: secrets=0, limited: secrets=0"
     assert (await controlled.ok("GET", f"{QUOTAS}/a"))["status"]["used"] == {"count/secrets": "0"}
+
+
+async def test_one_who_breaks_off_halfway_charges_nobody_twice(
+    controlled: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await limit(controlled, {"count/secrets": "10"}, "a")
+    await limit(controlled, {"secrets": "10"}, "b")
+    (plugin,) = (p for p in controlled.app._registry.admission.plugins if isinstance(p, ResourceQuota))  # type: ignore[attr-defined]
+    put, failed = plugin._put, False
+
+    async def once_full(quota: Object, used: dict[str, Any]) -> None:
+        nonlocal failed
+        # Both are in the first charge of b, so that the other one has been charged to a alone.
+        if quota["metadata"]["name"] == "b" and used["secrets"] == "2" and not failed:
+            failed = True
+            raise StatusError(500, "InternalError", "the disk is full")
+        await put(quota, used)
+
+    monkeypatch.setattr(plugin, "_put", once_full)
+    lock = plugin._locks["default"] = asyncio.Lock()
+    await lock.acquire()
+    makes = [
+        asyncio.ensure_future(controlled("POST", f"{HOME}/secrets", {"metadata": {"name": name}}))
+        for name in ("x", "y")
+    ]
+    while len(plugin._waiting.get("default", ())) < 2:
+        await asyncio.sleep(0)
+    lock.release()
+    assert sorted(r.status for r in await asyncio.gather(*makes)) == [201, 500]
+    assert failed
+    assert not plugin._under_way
+    assert (await controlled.ok("GET", f"{QUOTAS}/a"))["status"]["used"] == {"count/secrets": "1"}
+    assert (await controlled.ok("GET", f"{QUOTAS}/b"))["status"]["used"] == {"secrets": "1"}
 
 
 async def test_after_a_crash_it_is_counted_anew(api: Api) -> None:

@@ -169,8 +169,10 @@ class ResourceQuota(Plugin):
         charged: dict[str, list[tuple[_Waiting, Amounts]]] = {}
         admitted: list[_Waiting] = []
         for waiting in undecided:
+            # Some may have been charged already by somebody who broke off before the others were.
+            left = {n: q for n, q in quotas.items() if n not in waiting.charged}
             try:
-                shares = _shares(waiting, quotas, used)
+                shares = _shares(waiting, left, used)
             except StatusError as e:
                 await self._give_back(namespace, waiting)
                 waiting.decided, waiting.refusal = True, e
