@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import platform
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,54 @@ async def test_seccomp(place: Place, runtime: OciRuntime, sandbox_id: str) -> No
     assert await filtered(f"localhost/{file}", "SYS_ADMIN") == ["Seccomp:2", "1"]
     with pytest.raises(RuntimeFailure, match="cannot load seccomp profile"):
         await filtered("localhost//none")
+
+
+RAW_CALLS = """
+import ctypes, errno, sys
+libc = ctypes.CDLL(None, use_errno=True)
+for call in sys.argv[1:]:
+    number, *arguments = (int(n) for n in call.split(","))
+    done = libc.syscall(number, *(ctypes.c_long(a) for a in arguments))
+    print("done" if done >= 0 else errno.errorcode[ctypes.get_errno()])
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the calls are this architecture's")
+async def test_what_the_default_profile_answers(place: Place, runtime: OciRuntime, sandbox_id: str) -> None:
+    calls = {
+        "getpid": "39",
+        "personality that asks": f"135,{0xFFFFFFFF}",
+        "personality without random addresses": "135,262144",
+        "clone of a user namespace": "56,268435456",
+        "clone3": "435,0,0",
+        "unshare": "272,131072",
+        "keyctl": "250,0,0,0",
+        "io_uring_setup": "425,1,0",
+        "bpf": "321,0,0,0",
+        "kcmp": "312,1,1,0,0,0",
+        "socket": "41,2,1,0",
+        "socket to the hypervisor": "41,40,1,0",
+        "a call of the future": "1000",
+    }
+
+    async def answers(*capabilities: str) -> dict[str, str]:
+        config = shell(
+            f"chroot /host {sys.executable} -c '{RAW_CALLS}' {' '.join(calls.values())}",
+            mounts=[Mount("/host", "/", readonly=True)],
+            security=SecurityContext(seccomp="RuntimeDefault", add_capabilities=capabilities),
+        )
+        return dict(zip(calls, await output(runtime, place, sandbox_id, config), strict=True))
+
+    expected = dict.fromkeys(calls, "EPERM") | {
+        "getpid": "done",
+        "personality that asks": "done",
+        "personality without random addresses": "ENOSYS",
+        "clone3": "ENOSYS",
+        "socket": "done",
+        "a call of the future": "ENOSYS",
+    }
+    assert await answers() == expected
+    assert (await answers("SYS_PTRACE"))["kcmp"] == "done"
 
 
 async def test_privileged(place: Place, runtime: OciRuntime, sandbox_id: str) -> None:
