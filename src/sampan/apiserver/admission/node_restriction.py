@@ -1,4 +1,6 @@
-"""A node changes itself, its pods and its Lease, and nothing that would draw other people's pods to it."""
+"""A node changes itself, its pods and what it says of itself elsewhere, and nothing that would draw other people's pods
+to it. Upstream: `plugin/pkg/admission/noderestriction`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,15 @@ _OWN_LABEL_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
 
 class NodeRestriction(Plugin):
     resources = frozenset(
-        ("nodes", "pods", "serviceaccounts", "leases.coordination.k8s.io", "resourceslices.resource.k8s.io")
+        r.key_stem
+        for r in (
+            resources.NODES,
+            resources.PODS,
+            resources.LEASES,
+            resources.PERSISTENTVOLUMECLAIMS,
+            resources.CSINODES,
+            resources.RESOURCESLICES,
+        )
     )
 
     def __init__(self, cache: ReadCache) -> None:
@@ -54,6 +64,10 @@ class NodeRestriction(Plugin):
             self._lease(node, attributes)
         elif attributes.resource is resources.RESOURCESLICES:
             self._resource_slice(node, attributes)
+        elif attributes.resource is resources.PERSISTENTVOLUMECLAIMS:
+            self._claim(node, attributes)
+        elif attributes.resource is resources.CSINODES and _name(attributes) != node:
+            raise refuse(attributes, "can only access CSINode with the same name as the requesting node")
         # A token request is held to the node's pods where the token is made (`tokens.create_token_request`).
 
     def _resource_slice(self, node: str, attributes: Attributes) -> None:
@@ -93,7 +107,7 @@ class NodeRestriction(Plugin):
                 raise refuse(attributes, why)
 
     def _bound_to(self, attributes: Attributes) -> str:
-        name = attributes.name or ((attributes.obj or {}).get("metadata") or {}).get("name", "")
+        name = _name(attributes)
         pod = self._cache.get(resources.PODS, attributes.namespace, name)
         if pod is None:
             raise errors.not_found("pods", name)
@@ -115,11 +129,20 @@ class NodeRestriction(Plugin):
         if any("persistentVolumeClaim" in v for v in spec.get("volumes") or ()):
             why = f'node "{node}" can not create pods that reference persistentvolumeclaims'
             raise refuse(attributes, why)
+        for volume in spec.get("volumes") or ():
+            for source in (volume.get("projected") or {}).get("sources") or ():
+                for kind in ("clusterTrustBundle", "podCertificate"):
+                    if source.get(kind) is not None:
+                        why = f'node "{node}" can not create pods that reference {kind.lower()}s'
+                        raise refuse(attributes, why)
 
     def _owned_by(self, node: str, attributes: Attributes, owners: list[Object]) -> None:
-        owner = owners[0] if len(owners) == 1 else {}
-        if (owner.get("apiVersion"), owner.get("kind"), owner.get("name")) != ("v1", "Node", node):
+        if len(owners) > 1:
             why = f'node "{node}" can only create pods with a single owner reference set to itself'
+            raise refuse(attributes, why)
+        owner = owners[0] if owners else {}
+        if (owner.get("apiVersion"), owner.get("kind"), owner.get("name")) != ("v1", "Node", node):
+            why = f'node "{node}" can only create pods with an owner reference set to itself'
             raise refuse(attributes, why)
         if not owner.get("controller"):
             why = f'node "{node}" can only create pods with a controller owner reference set to itself'
@@ -141,12 +164,17 @@ class NodeRestriction(Plugin):
             raise refuse(attributes, why)
         if _labels(old) != _labels(new):
             raise refuse(attributes, f'node "{node}" cannot update labels through pod status')
+        status, before = ((p.get("status") or {}) for p in (new, old))
+        if (status.get("resourceClaimStatuses") or []) != (before.get("resourceClaimStatuses") or []):
+            raise refuse(attributes, f'node "{node}" cannot update resource claim statues')
+        if status.get("extendedResourceClaimStatus") != before.get("extendedResourceClaimStatus"):
+            raise refuse(attributes, f'node "{node}" cannot update extended resource claim status')
 
     # ---- nodes
 
     def _node(self, node: str, attributes: Attributes) -> None:
         new, old = attributes.obj or {}, attributes.old or {}
-        name = attributes.name or (new.get("metadata") or {}).get("name", "")
+        name = _name(attributes)
         if name != node:
             raise refuse(attributes, f'node "{node}" is not allowed to modify node "{name}"')
         if attributes.operation == "CREATE" and not attributes.subresource:
@@ -154,6 +182,9 @@ class NodeRestriction(Plugin):
         if attributes.operation == "UPDATE":
             if (new.get("spec") or {}).get("taints") != (old.get("spec") or {}).get("taints"):
                 raise refuse(attributes, f'node "{node}" is not allowed to modify taints')
+            owners, before = ((o.get("metadata") or {}).get("ownerReferences") or [] for o in (new, old))
+            if owners != before:
+                raise refuse(attributes, f'node "{node}" is not allowed to modify ownerReferences')
             self._check_labels(node, attributes, _labels(new), _labels(old), "modify labels: ")
 
     def _check_labels(
@@ -170,10 +201,40 @@ class NodeRestriction(Plugin):
         if attributes.namespace != LEASE_NAMESPACE:
             why = f'can only access leases in the "{LEASE_NAMESPACE}" system namespace'
             raise refuse(attributes, why)
-        name = attributes.name or ((attributes.obj or {}).get("metadata") or {}).get("name", "")
-        if name != node:
+        if _name(attributes) != node:
             why = "can only access node lease with the same name as the requesting node"
             raise refuse(attributes, why)
+
+    # ---- storage
+
+    def _claim(self, node: str, attributes: Attributes) -> None:
+        """A node says how large a volume has become after it was resized, and nothing else."""
+        if attributes.subresource != "status":
+            raise refuse(attributes, "may only update PVC status")
+        if attributes.operation != "UPDATE":
+            raise refuse(attributes, f'unexpected operation "{attributes.operation}"')
+        if _fixed(attributes.obj or {}) != _fixed(attributes.old or {}):
+            why = f'node "{node}" is not allowed to update fields other than {", ".join(_OF_RESIZE)}'
+            raise refuse(attributes, why)
+
+
+_OF_RESIZE = (
+    "status.capacity",
+    "status.conditions",
+    "status.allocatedResources",
+    "status.allocatedResourceStatuses",
+)
+
+
+def _fixed(claim: Object) -> Object:
+    """A claim without what its node may change, and without what changes by itself."""
+    metadata = {k: v for k, v in claim["metadata"].items() if k not in ("resourceVersion", "managedFields")}
+    status = {k: v for k, v in (claim.get("status") or {}).items() if f"status.{k}" not in _OF_RESIZE}
+    return {**claim, "metadata": metadata, "status": status}
+
+
+def _name(attributes: Attributes) -> str:
+    return attributes.name or str(((attributes.obj or {}).get("metadata") or {}).get("name", ""))
 
 
 def _labels(obj: Object) -> dict[str, str]:

@@ -1,13 +1,19 @@
-"""Every pod runs as a ServiceAccount and finds its token, the cluster's CA and its namespace in a mounted directory."""
+"""Every pod runs as a ServiceAccount and finds its token, the cluster's CA and its namespace in a mounted directory.
+
+A ServiceAccount may say that its pods use no Secrets but those that it lists.
+Upstream: `plugin/pkg/admission/serviceaccount`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from sampan.api import resources
 from sampan.api.errors import Object
 from sampan.api.objects import random_suffix
-from sampan.apiserver.admission.plugin import CREATE, Plugin, refuse
+from sampan.apiserver.admission.plugin import WRITES, Plugin, refuse
+from sampan.apiserver.authorization.node_graph import references
 from sampan.apiserver.types import Attributes, ReadCache
 
 DEFAULT = "default"
@@ -16,6 +22,8 @@ MIRROR = "kubernetes.io/config.mirror"
 _VOLUME_PREFIX = "kube-api-access-"
 _TOKEN_SECONDS = 3607
 _ROOT_CA = "kube-root-ca.crt"
+_ENFORCE = "kubernetes.io/enforce-mountable-secrets"
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _PATIENCE = 1.5
 """Seconds to wait for a new namespace's `default` account, which a controller makes; about what upstream's ten looks
 come to."""
@@ -23,7 +31,7 @@ come to."""
 
 class ServiceAccount(Plugin):
     resources = frozenset(("pods",))
-    operations = CREATE
+    operations = WRITES
 
     def __init__(self, cache: ReadCache, patience: float = _PATIENCE) -> None:
         self._cache = cache
@@ -55,20 +63,40 @@ class ServiceAccount(Plugin):
 
     async def validate(self, attributes: Attributes) -> None:
         pod = attributes.obj
-        if attributes.operation != "CREATE" or attributes.subresource or pod is None:
+        if pod is None:
             return
-        if MIRROR not in (pod["metadata"].get("annotations") or {}):
+        if attributes.operation == "UPDATE":
+            if attributes.subresource == "ephemeralcontainers":
+                self._check_secrets(attributes, pod, ("ephemeralContainers",))
             return
+        if attributes.subresource:
+            return
+        if MIRROR in (pod["metadata"].get("annotations") or {}):
+            self._check_mirror(attributes, pod)
+        else:
+            self._check_secrets(attributes, pod, ("initContainers", "containers"))
+
+    def _check_mirror(self, attributes: Attributes, pod: Object) -> None:
         spec = pod["spec"]
         if spec.get("serviceAccountName"):
             raise refuse(attributes, "a mirror pod may not reference service accounts")
+        if any(plural == "secrets" for plural, _ in references(pod)):
+            raise refuse(attributes, "a mirror pod may not reference secrets")
         for volume in spec.get("volumes") or ():
-            if "secret" in volume:
-                raise refuse(attributes, "a mirror pod may not reference secrets")
             projected = (volume.get("projected") or {}).get("sources") or ()
             if any("serviceAccountToken" in source for source in projected):
                 why = "a mirror pod may not use ServiceAccountToken volume projections"
                 raise refuse(attributes, why)
+
+    def _check_secrets(self, attributes: Attributes, pod: Object, kinds: tuple[str, ...]) -> None:
+        """Hold a pod to the Secrets of its ServiceAccount, where that one wants it."""
+        name = pod["spec"].get("serviceAccountName") or DEFAULT
+        account = self._cache.get(resources.SERVICEACCOUNTS, attributes.namespace, name)
+        wanted = ((account or {}).get("metadata") or {}).get("annotations") or {}
+        if account is None or wanted.get(_ENFORCE, "") not in _TRUE:
+            return
+        for problem in _foreign_secrets(account, pod, kinds):
+            raise refuse(attributes, problem)
 
     async def _account(self, namespace: str, name: str) -> Object | None:
         found = self._cache.get(resources.SERVICEACCOUNTS, namespace, name)
@@ -94,6 +122,43 @@ class ServiceAccount(Plugin):
             meta = new["metadata"]
             for event in self._waiting.get((meta.get("namespace", ""), meta["name"]), ()):
                 event.set()
+
+
+_KIND = {
+    "initContainers": "init container",
+    "containers": "container",
+    "ephemeralContainers": "ephemeral container",
+}
+
+
+def _foreign_secrets(account: Object, pod: Object, kinds: tuple[str, ...]) -> Iterator[str]:
+    """What a pod wants of Secrets that its account does not list."""
+    spec, name = pod["spec"], account["metadata"]["name"]
+    listed = {s.get("name") for s in account.get("secrets") or ()}
+    missing = f"is not allowed because service account {name} does not reference that secret"
+    whole = kinds != ("ephemeralContainers",)
+    for volume in spec.get("volumes") or () if whole else ():
+        secret = (volume.get("secret") or {}).get("secretName")
+        if secret and secret not in listed:
+            yield f'volume with secret.secretName="{secret}" {missing}'
+    for kind in kinds:
+        for container in spec.get(kind) or ():
+            told = f"{_KIND[kind]} {container['name']} with"
+            for env in container.get("env") or ():
+                secret = ((env.get("valueFrom") or {}).get("secretKeyRef") or {}).get("name")
+                if secret and secret not in listed:
+                    yield f'{told} envVar {env["name"]} referencing secret.secretName="{secret}" {missing}'
+            for source in container.get("envFrom") or ():
+                secret = (source.get("secretRef") or {}).get("name")
+                if secret and secret not in listed:
+                    yield f'{told} envFrom referencing secret.secretName="{secret}" {missing}'
+    pulling = {s.get("name") for s in account.get("imagePullSecrets") or ()}
+    for i, pull in enumerate(spec.get("imagePullSecrets") or () if whole else ()):
+        if pull.get("name") not in pulling:
+            yield (
+                f'imagePullSecrets[{i}].name="{pull.get("name")}" is not allowed because service account {name} does '
+                "not reference that imagePullSecret"
+            )
 
 
 def _mounts_token(account: Object, spec: Object) -> bool:
