@@ -26,7 +26,9 @@ CACHE_ENTRIES = 4096
 QUEUE_ENTRIES = 1000
 SIMILAR_MOST, SIMILAR_SECONDS = 10, 600.0
 SPAM_BURST, SPAM_SECONDS = 25.0, 300.0
-RETRIES, RETRY_SECONDS = 12, 10.0
+RETRIES, FIRST_PAUSE, MOST_PAUSE = 18, 0.1, 10.0
+"""Upstream pauses 10 s after each of 12 failures; here a node and its API start at the same time, and what the node tells first
+often meets nobody. The pauses double, and last two minutes together as well."""
 MESSAGE_BYTES = 1024
 
 EventType = Literal["Normal", "Warning"]
@@ -154,7 +156,7 @@ class Recorder:
             except ConnectionLost as e:
                 log.debug("event %s: %s", told.reason, e)
             if attempt + 1 < RETRIES:
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(min(FIRST_PAUSE * 2**attempt, MOST_PAUSE))
 
     def _correlate(self, told: _Told) -> tuple[object, ...]:
         """The cache key of an event; changes its message where it is one of many similar ones."""
