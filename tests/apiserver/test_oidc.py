@@ -215,6 +215,15 @@ async def test_keys_are_fetched_once_and_anew_for_an_unknown_one(api: Api, issue
     assert await who(api, old) is None
 
 
+async def test_who_waits_for_keys_of_an_issuer_that_is_given_up_is_refused(api: Api, issuer: Issuer) -> None:
+    issuer.gate.clear()
+    waiting = asyncio.ensure_future(who(api, issuer.token(hd="example.org")))
+    await issuer.called.wait()
+    api.app._authenticator.configure(AuthenticationConfiguration())
+    assert await waiting is None
+    issuer.gate.set()
+
+
 async def test_token_reviews_of_its_tokens(api: Api, issuer: Issuer) -> None:
     async def review(**spec: Any) -> Object:
         return (await api.ok("POST", REVIEW, {"spec": spec}))["status"]  # type: ignore[no-any-return]

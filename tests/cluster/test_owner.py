@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from sampan.cluster import owner
-from sampan.cluster.owner import PartEnded, again_and_again, run_until_told
+from sampan.cluster.owner import PartEnded, run_until_told
 
 
 async def forever() -> None:
@@ -27,31 +26,3 @@ async def test_a_task_that_fails_or_returns_ends_all() -> None:
     with pytest.raises(ExceptionGroup) as ended:
         await run_until_told({"one": forever(), "other": return_()}, asyncio.Event())
     assert isinstance(ended.value.exceptions[0], PartEnded)
-
-
-async def test_a_work_that_fails_is_begun_anew_after_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    sleep = asyncio.sleep
-
-    async def note(seconds: float) -> None:
-        pauses.append(seconds)
-        await sleep(0)
-
-    monkeypatch.setattr(owner.asyncio, "sleep", note)
-    works, begun = 0, asyncio.Event()
-
-    async def work() -> None:
-        nonlocal works
-        works += 1
-        if works == 9:
-            begun.set()
-            await forever()
-        if works % 2:
-            raise ExceptionGroup("group", [ValueError("broken")])
-
-    task = asyncio.create_task(again_and_again("controllers", work))
-    await asyncio.wait_for(begun.wait(), 10)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import importlib
 import logging
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
@@ -41,6 +41,7 @@ from sampan.apiserver.subresources import Actions
 from sampan.apiserver.tokens import discovery as token_discovery
 from sampan.apiserver.types import LOOPBACK, RequestInfo, User
 from sampan.apiserver.watchcache import WatchCache
+from sampan.client.restarting import again_and_again
 from sampan.client.types import Client
 from sampan.store.types import Store
 from sampan.transport.types import Answer, Request, Response
@@ -123,21 +124,25 @@ class App:
         await bootstrap.ensure(self.client(), self.config, await endpoints.addresses())
         self._ready = True
         loop = asyncio.get_running_loop()
-        use = self._authenticator.legacy_use.run(self.client())
-        self._tasks = [
-            loop.create_task(upkeep.run(), name="api-allocation"),
-            loop.create_task(expiry.run(self._store, self.cache), name="api-expiry"),
-            loop.create_task(endpoints.run(), name="api-endpoints"),
-            loop.create_task(use, name="api-legacy-token-use"),
-            loop.create_task(
-                Dangling(self.cache, self.client(manager=_FLOWS)).run(), name="api-flow-schemas"
-            ),
-        ]
+        dangling = Dangling(self.cache, self.client(manager=_FLOWS))
+        use = self._authenticator.legacy_use
+        works: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "allocation": upkeep.run,
+            "legacy-token-use": lambda: use.run(self.client()),
+            "flow-schemas": dangling.run,
+        }
+        if not self._store.self_keeping:
+            works["expiry"] = lambda: expiry.run(self._store, self.cache)
+        if self._store.shared:
+            works["endpoints"] = endpoints.run
         if (file := self.config.authentication_config) is not None:
             from sampan.apiserver.authentication import reloading
 
-            following = reloading.follow(file, self._authenticator.configure)
-            self._tasks.append(loop.create_task(following, name="api-authentication-config"))
+            works["authentication-config"] = lambda: reloading.follow(file, self._authenticator.configure)
+        self._tasks = [
+            loop.create_task(again_and_again(f"api-{name}", work), name=f"api-{name}")
+            for name, work in works.items()
+        ]
 
     def _make_health(self) -> Health:
         def started() -> str:

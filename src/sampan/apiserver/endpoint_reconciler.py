@@ -54,8 +54,8 @@ class EndpointReconciler:
         return sorted({own, *(e.key.removeprefix(LEASES) for e in entries)})
 
     async def run(self) -> None:
-        """Until cancelled; returns where this server is the only one."""
-        while self._store.shared:
+        """Until cancelled; for a store that is shared."""
+        while True:
             await asyncio.sleep(SECONDS)
             try:
                 await bootstrap.ensure_endpoints(self._client, self._config, await self.addresses())

@@ -31,9 +31,7 @@ def ttl(resource: Resource) -> int:
 
 
 async def run(store: Store, cache: WatchCache) -> None:
-    """Forget until cancelled; returns where there is nothing to do."""
-    if store.self_keeping:
-        return
+    """Forget until cancelled, in a store that does not keep itself."""
     before = cache.revision
     while True:
         await asyncio.sleep(INTERVAL_SECONDS)

@@ -19,10 +19,11 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sampan.client.restarting import again_and_again
 from sampan.cluster import storage
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink, revive_command
-from sampan.cluster.owner import again_and_again, run_until_told, stop_event
+from sampan.cluster.owner import run_until_told, stop_event
 from sampan.cluster.publish import Publisher
 from sampan.cluster.service_routes import ServiceRoutes
 

@@ -136,8 +136,14 @@ class _KeySet:
                 self._fetch(), name=f"keys of {self._issuer.url}"
             )
             self._fetching.add_done_callback(self._done)
-        # Shielded: a client that goes away must not take the keys from those who wait with it.
-        await asyncio.shield(self._fetching)
+        fetching = self._fetching
+        try:
+            # Shielded: a client that goes away must not take the keys from those who wait with it.
+            await asyncio.shield(fetching)
+        except asyncio.CancelledError:
+            if not fetching.cancelled():
+                raise
+            raise InvalidToken(f"oidc: the issuer {self._issuer.url} is no longer configured") from None
 
     def close(self) -> None:
         if self._fetching is not None:

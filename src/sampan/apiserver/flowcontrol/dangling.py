@@ -25,11 +25,11 @@ class Dangling:
         self._cache = cache
         self._client = client
         self._changed = asyncio.Event()
-        self._changed.set()
         for resource in (FLOWSCHEMAS, PRIORITYLEVELCONFIGURATIONS):
             cache.on_change(resource, lambda old, new: self._changed.set())
 
     async def run(self) -> None:
+        self._changed.set()
         while True:
             await self._changed.wait()
             self._changed.clear()
