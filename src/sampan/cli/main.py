@@ -90,6 +90,9 @@ def up(
     disable_admission_plugins: Annotated[
         list[str] | None, typer.Option(help="Admission plugins not to run though on by default: NAME,...")
     ] = None,
+    logging_format: Annotated[
+        str | None, typer.Option(help="What the cluster's logs are: text or json.")
+    ] = None,
 ) -> None:
     """Start a cluster or resume it; returns when it is ready."""
     import time
@@ -120,6 +123,7 @@ def up(
         audit_log_path=audit_log_path,
         enable_admission_plugins=enable_admission_plugins,
         disable_admission_plugins=disable_admission_plugins,
+        logging_format=logging_format,
     )
     config = Bringup(wishes, say=lambda text: print(text, flush=True)).run()
     print(f"cluster {config.name} is ready at {config.server} ({time.monotonic() - started:.1f} s)")

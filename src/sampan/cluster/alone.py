@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sampan.cluster import storage
+from sampan.cluster import logs, storage
 from sampan.cluster.control_plane import listening_socket
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.owner import run_until_told, stop_event
@@ -68,9 +67,7 @@ def run(work: Work) -> None:
 
     from sampan.store.types import StoreError
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", stream=sys.stderr
-    )
+    logs.configure()
     try:
         uvloop.run(work())
     except StoreError as e:

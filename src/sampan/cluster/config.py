@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampan.cluster import admission_plugins, apiserver_files, storage
+from sampan.cluster import admission_plugins, apiserver_files, logs, storage
 from sampan.cluster.errors import ClusterError
 
 STATE = Path(os.environ.get("SAMPAN_STATE", "/var/lib/sampan"))
@@ -77,6 +77,8 @@ class ClusterConfig:
     """Admission plugins that run besides those that do by default."""
     disable_admission_plugins: tuple[str, ...] = ()
     """Those that run by default and do not here."""
+    logging_format: str = "text"
+    """What the logs of the cluster's processes are: `text` or `json`."""
     kubeconfigs: tuple[str, ...] = ()
     """The users' kubeconfigs that its context was merged into, to be taken out of them again."""
     created: float = field(default_factory=time.time)
@@ -194,6 +196,7 @@ class Wishes:
     audit_log_path: str | None = None
     enable_admission_plugins: Sequence[str] | None = None
     disable_admission_plugins: Sequence[str] | None = None
+    logging_format: str | None = None
 
 
 def names() -> list[str]:
@@ -344,8 +347,11 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
         changes["apiservers"] = wishes.apiservers
     changes |= apiserver_files.wished(wishes)
     changes |= admission_plugins.wished(wishes)
+    if wishes.logging_format is not None:
+        changes["logging_format"] = wishes.logging_format
     files = storage.problems(dataclasses.replace(wishes, store=present.store))
-    if wrong := [*files, *apiserver_files.problems(wishes), *admission_plugins.problems(wishes)]:
+    wrong = [*files, *apiserver_files.problems(wishes), *admission_plugins.problems(wishes)]
+    if wrong := [*wrong, *logs.problems(wishes.logging_format)]:
         raise ClusterError("; ".join(wrong))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
 
@@ -390,6 +396,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     ]
     problems += apiserver_files.problems(wishes)
     problems += admission_plugins.problems(wishes)
+    problems += logs.problems(wishes.logging_format)
     if problems:
         raise ClusterError("; ".join(problems))
     number = _free_number(wishes, listen, others)
@@ -411,6 +418,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
         listen=listen,
         tls_sans=tuple(wishes.tls_sans),
         publish=tuple(publish),
+        logging_format=wishes.logging_format or logs.FORMATS[0],
         **apiserver_files.wished(wishes),  # type: ignore[arg-type]
         **admission_plugins.wished(wishes),  # type: ignore[arg-type]
     )

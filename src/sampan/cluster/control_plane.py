@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sampan.client.restarting import again_and_again
-from sampan.cluster import storage
+from sampan.cluster import logs, storage
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink, revive_command
 from sampan.cluster.owner import run_until_told, stop_event
@@ -49,9 +49,7 @@ def run(config: ClusterConfig, number: int = 0) -> None:
     """Be the control plane with this place among `parts` until SIGTERM. Blocks; makes its own loop."""
     import uvloop
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True
-    )
+    logs.configure(config.logging_format)
     # The store's writer thread must get the interpreter when it asks: 5 ms, the default, is ten commits.
     sys.setswitchinterval(0.0005)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

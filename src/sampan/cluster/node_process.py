@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from sampan.cluster import processes
+from sampan.cluster import logs, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink
 from sampan.cluster.owner import run_until_told, stop_event
@@ -17,9 +17,7 @@ log = logging.getLogger(__name__)
 def run(config: ClusterConfig, node: str) -> None:
     """Run a node until SIGTERM; its containers go on. Blocks; makes its own loop. The process must have one thread,
     and its namespaces must be there."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True
-    )
+    logs.configure(config.logging_format)
     processes.join(f"{config.node_cgroup(node)}/agent")
     namespaces.enter(config.node_netns(node), config.node_mntns(node))
     # conmon writes a file named `oom` where it is started when a container is killed for want of memory.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sampan.cluster import config as configuration
-from sampan.cluster import control_plane, etcd_process, node_process, processes, storage
+from sampan.cluster import control_plane, etcd_process, logs, node_process, processes, storage
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.supervisor import AlreadyRunning, Part, Supervisor, redirect
 from sampan.linux import inotify
@@ -26,12 +26,10 @@ _HIDDEN_FROM_NODES = ("/sys/fs/cgroup/unified",)
 def supervise(config: ClusterConfig) -> None:
     """Be the supervisor of a cluster until told to stop."""
     processes.join(f"sampan/{config.name}/control")
-    logs = config.directory / "logs"
-    redirect(logs / "supervisor.log")
+    directory = config.directory / "logs"
+    redirect(directory / "supervisor.log")
     Path("/proc/self/comm").write_text("sampan-superv")
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True
-    )
+    logs.configure(config.logging_format)
     _preload()
     parts = []
     if config.store == storage.ETCD:
@@ -48,7 +46,7 @@ def supervise(config: ClusterConfig) -> None:
             )
         )
     with contextlib.suppress(AlreadyRunning):
-        Supervisor(config.run_directory, logs, parts, leads).run()
+        Supervisor(config.run_directory, directory, parts, leads).run()
 
 
 def _preload() -> None:
