@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of 16 writers, again and again, on one file.
+"""SIGKILL in the middle of 16 writers, again and again, on one file, and on one etcd that is killed with them.
 
 The child says `start` of a write before it asks for it and `done` when it was acknowledged, through a pipe that
 outlives it. Afterwards: every acknowledged write is there; no half of one is; revisions never repeat or go back.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +19,21 @@ from pathlib import Path
 
 import pytest
 
-from sampan.store.sqlite import open_store
+from sampan.store import etcd, sqlite
 from sampan.store.types import Entry, Event, Store
+from tests.store.real_etcd import Etcd
 
 _ROUNDS = int(os.environ.get("SAMPAN_SOAK", "0")) or 25
 pytestmark = pytest.mark.timeout(60 + 5 * _ROUNDS)
 
 _CHILD = """
 import asyncio, os, random, sys, zlib
-from sampan.store.sqlite import open_store
+from sampan.store import etcd, sqlite
+
+async def open_store(where):
+    if where.startswith("http"):
+        return await etcd.open_store([where])
+    return await sqlite.open_store(where, keep_history=3000)
 
 def value(key):
     body = random.randbytes(random.choice((10, 500, 3000, 20000)))
@@ -51,7 +58,7 @@ async def writer(store, me, round):
         os.write(1, f"done {verb} {key} {zlib.crc32(entry.value)} {entry.revision}\\n".encode())
 
 async def main():
-    store = await open_store(sys.argv[1], keep_history=3000)
+    store = await open_store(sys.argv[1])
     os.write(1, f"open {store.revision()}\\n".encode())
     await asyncio.gather(*(writer(store, i, sys.argv[2]) for i in range(16)))
 
@@ -59,14 +66,63 @@ asyncio.run(main())
 """
 
 
-async def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
+class SqliteFile:
+    """Dies with its process."""
+
+    rounds = _ROUNDS
+    first = 0
+
+    def __init__(self, directory: Path) -> None:
+        self.where = str(directory / "s.db")
+
+    async def start(self) -> None:
+        pass
+
+    async def kill(self) -> None:
+        pass
+
+    async def open(self) -> Store:
+        return await sqlite.open_store(self.where, keep_history=3000)
+
+
+class EtcdBeside:
+    """Killed with those who write to it, in the middle of what they have asked for."""
+
+    rounds = max(_ROUNDS // 4, 5)
+    first = 1
+
+    def __init__(self, directory: Path) -> None:
+        self._etcd = Etcd(directory / "etcd")
+        self.where = self._etcd.endpoint
+
+    async def start(self) -> None:
+        await self._etcd.start()
+
+    async def kill(self) -> None:
+        await self._etcd.kill()
+
+    async def open(self) -> Store:
+        return await etcd.open_store([self.where])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        SqliteFile,
+        pytest.param(
+            EtcdBeside, marks=pytest.mark.skipif(not shutil.which("etcd"), reason="etcd is not installed")
+        ),
+    ],
+)
+async def test_nothing_acknowledged_is_lost(kind: type[SqliteFile | EtcdBeside], tmp_path: Path) -> None:
+    driver = kind(tmp_path)
     expected: dict[str, tuple[int, int]] = {}  # key: (revision, checksum), of all acknowledged writes
-    last_revision, acknowledged = 0, 0
-    for number in range(_ROUNDS):
+    last_revision, acknowledged = driver.first, 0
+    await driver.start()
+    for number in range(driver.rounds):
         output = tmp_path / "output"
         with output.open("wb") as out:
-            command = [sys.executable, "-c", _CHILD, str(path), str(number)]
+            command = [sys.executable, "-c", _CHILD, driver.where, str(number)]
             child = subprocess.Popen(command, stdout=out)
             try:
                 while not output.stat().st_size:
@@ -75,7 +131,9 @@ async def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
                 time.sleep(random.uniform(0.0, 0.5))
             finally:
                 child.send_signal(signal.SIGKILL)
+                await driver.kill()
                 child.wait()
+        await driver.start()
         pending: dict[str, tuple[str, int]] = {}  # by writer: what it had asked for, (verb key, checksum)
         seen: set[int] = set()
         for line in output.read_text().splitlines():
@@ -98,13 +156,14 @@ async def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
                 del expected[key]
             else:
                 expected[key] = (revision, checksum)
-        store = await open_store(path, keep_history=3000)
+        store = await driver.open()
         assert store.revision() >= max(seen, default=last_revision)
         await _compare(store, expected, pending)
         await _read_history(store, last_revision)
         last_revision = store.revision()
         await store.close()
-    assert acknowledged > 20 * _ROUNDS
+    await driver.kill()
+    assert acknowledged > 20 * driver.rounds
 
 
 async def _compare(
