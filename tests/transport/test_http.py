@@ -573,6 +573,41 @@ async def test_closing_ends_streams_and_answers_what_is_in_progress() -> None:
         writer.close()
 
 
+async def test_who_comes_while_the_server_closes_is_answered_once() -> None:
+    """Most likely a request is on its way; a connection cut then leaves its sender not knowing what became of it."""
+    gate = asyncio.Event()
+
+    async def slow(request: Request) -> Answer:
+        await gate.wait()
+        return echo(request)
+
+    def handler(request: Request) -> Any:
+        if request.path == "/watch":
+            return StreamingResponse(lambda s: None)
+        return slow(request) if request.path == "/slow" else echo(request)
+
+    server = HttpServer(handler)
+    host, port = await server.listen()
+    busy, fresh, watching, silent = [await asyncio.open_connection(host, port) for _ in range(4)]
+    busy[1].write(get("/slow"))
+    while server.connections < 4:
+        await asyncio.sleep(0)
+    closing = asyncio.ensure_future(server.close(5))
+    await asyncio.sleep(0)
+    fresh[1].write(get("/fresh"))
+    status, headers, _ = await read_answer(fresh[0])
+    assert (status, headers["connection"]) == (200, "close")
+    assert await fresh[0].read() == b""
+    watching[1].write(get("/watch"))
+    assert (await watching[0].read()).endswith(b"0\r\n\r\n")
+    assert await silent[0].read() == b""
+    gate.set()
+    assert (await read_answer(busy[0]))[0] == 200
+    await asyncio.wait_for(closing, 5)
+    for _, writer in (busy, fresh, watching, silent):
+        writer.close()
+
+
 async def test_client_certificates_and_renewal(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.issue("server")

@@ -30,6 +30,8 @@ _MAX_QUEUED = 16
 """Requests parsed ahead on one connection before it is no longer read from."""
 _LINGER = 1.0
 """Seconds for which a refused request is still read and thrown away, so that its sender gets to read why."""
+_FRESH = 0.5
+"""Seconds within which a new connection must ask something of a server that closes."""
 _MAX_AHEAD = 1024 * 1024
 """Bytes kept unparsed behind a request that wants to upgrade."""
 
@@ -58,6 +60,7 @@ class Connection(LongAnswers):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._stall_size = 0
         self._linger_timer: asyncio.TimerHandle | None = None
+        self._fresh = True  # Nothing has been asked yet.
 
     @property
     def idle(self) -> bool:
@@ -78,7 +81,7 @@ class Connection(LongAnswers):
         self.idle_since = self.loop.time()
         self._idle_timer = self.loop.call_later(self.server.idle_timeout, self._idle)
         if self.server.closing:
-            transport.close()
+            self.shut_down()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone()
@@ -166,6 +169,7 @@ class Connection(LongAnswers):
 
     def _take(self, request: Request) -> None:
         """Answer a request, or have it wait for its turn."""
+        self._fresh = False
         parser = self._parser
         incoming = Incoming(request, parser.should_keep_alive(), parser.get_http_version() == "1.0")
         incoming.upgrade = parser.should_upgrade()
@@ -276,13 +280,21 @@ class Connection(LongAnswers):
     # Ending.
 
     def shut_down(self) -> None:
-        """The server closes: end what would go on for ever, close if idle, else after the answer."""
+        """The server closes: end what would go on for ever, close if idle, else after the answer. Whoever has just come has
+        most likely a request on its way, and is answered that one."""
         if self._lost or self.hijacked:
+            return
+        if self._fresh and not self._end:
+            self._linger_timer = self.loop.call_later(_FRESH, self._close_if_fresh)
             return
         self._end = True
         if self._stream is not None:
             self._stream.close()
         if self._current is None and not self._queue:
+            self.transport.close()
+
+    def _close_if_fresh(self) -> None:
+        if self._fresh and not self._in_message:
             self.transport.close()
 
     def abort(self) -> None:

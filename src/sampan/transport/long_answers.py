@@ -64,6 +64,8 @@ class LongAnswers(ResponseWriter):
                 _discard(awaitable)
             else:
                 self._task = self.loop.create_task(self._produce(stream, awaitable), name=self.server.name)
+        if self.server.closing:
+            stream.close()
 
     async def _produce(self, stream: ConnectionStream, awaitable: Awaitable[None]) -> None:
         try:
