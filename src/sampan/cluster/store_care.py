@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -145,6 +144,8 @@ async def _opened(config: ClusterConfig, *, started: bool = False) -> AsyncItera
 
 @asynccontextmanager
 async def _etcd(config: ClusterConfig) -> AsyncIterator[None]:
+    import tempfile
+
     if config.store != storage.ETCD or link.answers(config.run_directory):
         yield
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zoneinfo
 
 from sampan.api import cron, selectors
 from sampan.api.errors import (
@@ -410,6 +409,8 @@ def _time_zone(zone: str, path: str) -> Problems:
 
 
 def _known_zone(zone: str) -> bool:
+    import zoneinfo  # A hundred kilobytes that few clusters need.
+
     try:
         zoneinfo.ZoneInfo(zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):

@@ -6,7 +6,6 @@ a plugin, named as upstream names it; what is off unless asked for is loaded whe
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -141,6 +140,8 @@ def enabled(enable: Iterable[str] = (), disable: Iterable[str] = ()) -> list[str
 
 def problems(names: Iterable[str]) -> list[str]:
     """What is wrong with the names of plugins that somebody asks for."""
+    import difflib
+
     found = []
     for name in names:
         if name in NOT_HERE:

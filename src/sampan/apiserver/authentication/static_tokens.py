@@ -5,7 +5,6 @@ Upstream: `k8s.io/apiserver/pkg/authentication/token/tokenfile`.
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,8 @@ class StaticTokens:
 
 def read_token_file(path: Path) -> dict[str, User]:
     """Users by token, from lines `token,user,uid[,"group,group"]`. Raises OSError, TokenFileError."""
+    import csv
+
     users: dict[str, User] = {}
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file, skipinitialspace=False)
