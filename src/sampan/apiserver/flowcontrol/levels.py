@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
-from collections import deque
 from dataclasses import dataclass, field
 
 from sampan.apiserver.flowcontrol.classification import Flow
@@ -70,7 +69,8 @@ class PriorityLevel:
         self.waiting = 0
         self.counts = Counts()
         self._queuing = Queuing()
-        self._queues: list[deque[tuple[asyncio.Future[None], float]]] = []
+        self._queues: list[list[tuple[asyncio.Future[None], float]]] = []
+        """Short ones, hundreds of them and mostly empty: deques would take ten times the memory."""
         self._busy: list[tuple[float, int]] = []
         """A heap of the queues in which somebody waits, each with the work done for it (its virtual start)."""
         self._worked: list[float] = []
@@ -90,7 +90,7 @@ class PriorityLevel:
             return
         self._queuing = queuing
         old = [waiter for q in self._queues for waiter in q]
-        self._queues = [deque() for _ in range(queuing.queues or (1 if old else 0))]
+        self._queues = [[] for _ in range(queuing.queues or (1 if old else 0))]
         self._worked = [self._now] * len(self._queues)
         self._busy.clear()
         self._hands.clear()
@@ -196,7 +196,7 @@ class PriorityLevel:
         while self._busy and most and self._spent < TURN_SECONDS and self._has_seat(spare):
             _, at = heapq.heappop(self._busy)
             queue = self._queues[at]
-            seat, _ = queue.popleft()
+            seat, _ = queue.pop(0)
             self.waiting -= 1
             gone = seat.done()
             if not gone:
