@@ -7,6 +7,7 @@ import datetime
 import ipaddress
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,89 @@ async def test_the_leader_is_killed_under_8_writers(tmp_path: Path) -> None:
             counters.stop.set()
         await counters.check()
         await store.close()
+
+
+@dataclass
+class Operation:
+    """What a client did to a key: it saw, or made, the value of a revision (0: there was none)."""
+
+    began: float
+    ended: float
+    key: str
+    write: bool
+    revision: int
+    value: bytes
+
+
+async def test_every_client_of_every_server_sees_one_order(tmp_path: Path) -> None:
+    """Linearizable: what ended before another thing began is before it in the order of revisions, while leaders die."""
+    history: list[Operation] = []
+    stop = asyncio.Event()
+    now = asyncio.get_running_loop().time
+
+    async def client(store: EtcdStore, number: int) -> None:
+        count = 0
+        while not stop.is_set():
+            count += 1
+            key = f"/r/{(number + count) % 3}"
+            began = now()
+            try:
+                await store.catch_up()
+                present = await store.get(key)
+                seen = (present.revision, present.value) if present else (0, b"")
+                history.append(Operation(began, now(), key, False, *seen))
+                if count % 3:
+                    continue
+                value, began = b"%d/%d" % (number, count), now()
+                if present is None:
+                    made = await store.create(key, value)
+                else:
+                    made = await store.update(key, value, present.revision)
+                history.append(Operation(began, now(), key, True, made.revision, value))
+            except (Conflict, KeyExists) as e:
+                found = (e.present.revision, e.present.value) if e.present else (0, b"")
+                history.append(Operation(began, now(), key, False, *found))
+            except StoreError:
+                await asyncio.sleep(0)
+
+    async with three_members(tmp_path) as members:
+        endpoints = [m.endpoint for m in members]
+        stores = [await open_store(endpoints[i:] + endpoints[:i], timeout=3) for i in range(3)]
+        told: dict[int, tuple[str, bytes]] = {}
+        stores[0].subscribe(
+            lambda events: told.update((e.entry.revision, (e.entry.key, e.entry.value)) for e in events)
+        )
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            for n in range(12):
+                group.create_task(client(stores[n % 3], n))
+            for _ in range(2):
+                enough = len(history) + 400
+                while len(history) < enough:
+                    await asyncio.sleep(0)
+                leader = await leader_of(members)
+                await leader.kill()
+                enough = len(history) + 400
+                while len(history) < enough:
+                    await asyncio.sleep(0)
+                await leader.start()
+            stop.set()
+        await stores[0].catch_up()
+        for store in stores:
+            await store.close()
+    assert sum(o.write for o in history) > 100
+    for key in {o.key for o in history}:
+        here = sorted((o for o in history if o.key == key), key=lambda o: o.began)
+        for o in here:
+            assert o.revision == 0 or told[o.revision] == (key, o.value), "never written, or elsewhere"
+        ended = sorted(here, key=lambda o: o.ended)
+        newest, place = 0, 0
+        for o in here:
+            while ended[place].ended < o.began:
+                newest = max(newest, ended[place].revision)
+                place += 1
+            assert o.revision > newest or (o.revision == newest and not o.write), (
+                "older than what ended before"
+            )
 
 
 async def test_a_frozen_member_is_left(tmp_path: Path) -> None:
