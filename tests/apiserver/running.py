@@ -54,6 +54,7 @@ class Running:
 
 @contextmanager
 def running() -> Iterator[Running]:
+    """A server with nothing in it but what every cluster begins with, and the account that pods need."""
     started: threading.Event = threading.Event()
     loop = asyncio.new_event_loop()
     where: list[int] = []

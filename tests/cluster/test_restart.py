@@ -76,8 +76,9 @@ def test_clients_go_on_through_a_restart(owner: Owner) -> None:  # noqa: F811
     assert set(made) <= {p.removeprefix("configmap/") for p in present}
     # Those who follow through lists and watches never notice.
     owner.kubectl(name, "patch", "configmap", "watched", "--type=merge", "-p", '{"data":{"done":"yes"}}')
-    out, errors = waiting.communicate(timeout=60)
-    assert (waiting.returncode, out, errors) == (0, "configmap/watched condition met\n", "")
+    # (What they may say on stderr is that a watch of less than a second was a short one.)
+    out, _ = waiting.communicate(timeout=60)
+    assert (waiting.returncode, out) == (0, "configmap/watched condition met\n")
 
     log = Path("/var/lib/sampan", name, "logs/control-plane.log").read_text().splitlines()
     assert all({"ts", "logger", "msg"} <= json.loads(line).keys() for line in log)
