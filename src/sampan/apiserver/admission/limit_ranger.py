@@ -12,6 +12,7 @@ from sampan.api.errors import Object
 from sampan.api.quantity import compare, parse
 from sampan.api.quantity import format as show
 from sampan.api.resources import LIMITRANGES, PERSISTENTVOLUMECLAIMS, PODS
+from sampan.apiserver.admission.by_namespace import ByNamespace
 from sampan.apiserver.admission.plugin import WRITES, Plugin, refuse
 from sampan.apiserver.types import Attributes, ReadCache
 
@@ -24,20 +25,24 @@ class LimitRanger(Plugin):
     operations = WRITES
 
     def __init__(self, cache: ReadCache) -> None:
-        self._cache = cache
+        self._limit_ranges = ByNamespace(cache, LIMITRANGES)
 
     async def mutate(self, attributes: Attributes) -> None:
         pod = attributes.obj
+        if attributes.namespace not in self._limit_ranges:
+            return
         if attributes.resource is not PODS or pod is None or not _concerned(attributes):
             return
-        for limit_range in self._cache.list(LIMITRANGES, attributes.namespace):
+        for limit_range in self._limit_ranges.of(attributes.namespace).values():
             _give_defaults(pod, _limits(limit_range))
 
     async def validate(self, attributes: Attributes) -> None:
         obj = attributes.obj
+        if attributes.namespace not in self._limit_ranges:
+            return
         if obj is None or not _concerned(attributes):
             return
-        for limit_range in self._cache.list(LIMITRANGES, attributes.namespace):
+        for limit_range in self._limit_ranges.of(attributes.namespace).values():
             limits = _limits(limit_range)
             found = _of_pod(obj, limits) if attributes.resource is PODS else _of_claim(obj, limits)
             problems = list(dict.fromkeys(found))

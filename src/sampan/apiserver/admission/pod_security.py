@@ -103,8 +103,10 @@ class PodSecurity(Plugin):
             attributes.warnings.append(f'would violate PodSecurity "{policy}": {found}')
 
     def _labels(self, namespace: str) -> dict[str, str]:
+        """A namespace's labels; none if it has no policy."""
         found = self._cache.get(resources.NAMESPACES, "", namespace) or {}
-        return (found.get("metadata") or {}).get("labels") or {}
+        labels = (found.get("metadata") or {}).get("labels") or {}
+        return labels if any(key.startswith(PREFIX) for key in labels) else {}
 
     # ---- namespaces
 

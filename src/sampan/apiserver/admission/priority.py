@@ -17,6 +17,17 @@ class Priority(Plugin):
 
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache
+        self._defaults: dict[str, Object] = {}
+        """The classes that are for pods that name none, by name: one at most, but for a race."""
+        for klass in cache.list(PRIORITYCLASSES):
+            self._changed(None, klass)
+        cache.on_change(PRIORITYCLASSES, self._changed)
+
+    def _changed(self, old: Object | None, new: Object | None) -> None:
+        if old is not None:
+            self._defaults.pop(old["metadata"]["name"], None)
+        if new is not None and new.get("globalDefault"):
+            self._defaults[new["metadata"]["name"]] = new
 
     async def validate(self, attributes: Attributes) -> None:
         klass = attributes.obj
@@ -53,12 +64,15 @@ class Priority(Plugin):
             _set(attributes, spec, 0, _PREEMPTION)
             return
         spec["priorityClassName"] = klass["metadata"]["name"]
-        _set(attributes, spec, klass.get("value") or 0, klass.get("preemptionPolicy") or _PREEMPTION)
+        _set(attributes, spec, _value(klass), klass.get("preemptionPolicy") or _PREEMPTION)
 
     def _default(self) -> Object | None:
-        """Of several, which only a race can make, the lowest."""
-        defaults = (c for c in self._cache.list(PRIORITYCLASSES) if c.get("globalDefault"))
-        return min(defaults, key=lambda c: c.get("value") or 0, default=None)
+        """Of several the lowest."""
+        return min(self._defaults.values(), key=_value, default=None) if self._defaults else None
+
+
+def _value(klass: Object) -> int:
+    return klass.get("value") or 0
 
 
 def _set(attributes: Attributes, spec: Object, priority: int, preemption: str) -> None:

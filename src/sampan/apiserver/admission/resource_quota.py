@@ -22,6 +22,7 @@ from sampan.api.objects import deep_copy
 from sampan.api.pod_resources import Amounts
 from sampan.api.quota.evaluator import Evaluator
 from sampan.api.resources import RESOURCEQUOTAS
+from sampan.apiserver.admission.by_namespace import ByNamespace
 from sampan.apiserver.admission.plugin import WRITES, Plugin, refuse
 from sampan.apiserver.types import Attributes, ReadCache
 from sampan.client.types import Client
@@ -54,31 +55,20 @@ class ResourceQuota(Plugin):
 
     def __init__(self, cache: ReadCache, client: Client) -> None:
         self._client = client
-        self._quotas: dict[str, dict[str, Object]] = {}
-        """The newest state of every quota, by namespace and name."""
+        self._quotas = ByNamespace(cache, RESOURCEQUOTAS)
         self._waiting: dict[str, list[_Waiting]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._news: dict[str, asyncio.Event] = {}
         """Set when a quota of a namespace changes that a charge waits for."""
         self._under_way: Counter[tuple[str, str]] = Counter()
         """By namespace and name of a quota: charges whose objects are not stored yet."""
-        for quota in cache.list(RESOURCEQUOTAS):
-            self._changed(None, quota)
         cache.on_change(RESOURCEQUOTAS, self._changed)
 
     def _changed(self, old: Object | None, new: Object | None) -> None:
         quota = new if new is not None else old
         assert quota is not None
-        namespace, name = quota["metadata"]["namespace"], quota["metadata"]["name"]
-        if (news := self._news.get(namespace)) is not None:
+        if (news := self._news.get(quota["metadata"]["namespace"])) is not None:
             news.set()
-        if new is not None:
-            self._quotas.setdefault(namespace, {})[name] = new
-            return
-        there = self._quotas.get(namespace, {})
-        there.pop(name, None)
-        if not there:
-            self._quotas.pop(namespace, None)
 
     async def validate(self, attributes: Attributes) -> None:
         namespace = attributes.namespace
@@ -98,7 +88,7 @@ class ResourceQuota(Plugin):
         await self._decide(namespace, _Waiting(attributes, evaluator))
 
     def _concerned(self, namespace: str, evaluator: Evaluator, obj: Object) -> bool:
-        quotas = self._quotas[namespace].values()
+        quotas = self._quotas.of(namespace).values()
         return any(evaluator.matches(q, _hard(q), obj) for q in quotas)
 
     def _check_lowering(self, attributes: Attributes) -> None:
@@ -141,7 +131,7 @@ class ResourceQuota(Plugin):
         names: set[str] | None = None
         for _ in range(_ATTEMPTS):
             news = self._news[namespace] = asyncio.Event()
-            quotas = self._quotas.get(namespace, {})
+            quotas = self._quotas.of(namespace)
             tried = {n: q for n, q in quotas.items() if names is None or n in names}
             lost = await self._charge(namespace, tried, [w for w in all_ if not w.decided])
             if not lost:
@@ -246,7 +236,7 @@ class ResourceQuota(Plugin):
 
     async def _take_off(self, namespace: str, name: str, share: Amounts) -> None:
         for _ in range(_ATTEMPTS):
-            quota = self._quotas.get(namespace, {}).get(name)
+            quota = self._quotas.of(namespace).get(name)
             if quota is None:
                 return
             used = {n: quantity.subtract(a, share.get(n, 0)) for n, a in _used(quota).items()}
