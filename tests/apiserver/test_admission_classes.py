@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sampan.api.errors import Object
-from sampan.api.resources import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, Resource
+from sampan.api.resources import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, VOLUMEATTRIBUTESCLASSES, Resource
 from sampan.controllers.manager import Manager
 from tests.controllers.conftest import Cluster, running
 
@@ -228,3 +228,16 @@ async def test_a_bound_volume_stays(api: Api, cluster: Cluster) -> None:
     made["status"] = {"phase": "Released"}
     await api.ok("PUT", f"{VOLUMES}/disk/status", made)
     await gone(cluster, PERSISTENTVOLUMES, "disk")
+
+
+async def test_a_class_that_a_claim_has_stays(api: Api, cluster: Cluster) -> None:
+    classes = "/apis/storage.k8s.io/v1/volumeattributesclasses"
+    body = {"metadata": {"name": "fast"}, "driverName": "example.com", "parameters": {"a": "b"}}
+    made = await api.ok("POST", classes, body)
+    assert made["metadata"]["finalizers"] == ["kubernetes.io/vac-protection"]
+    await api.ok("POST", CLAIMS, claim(storageClassName="x", volumeAttributesClassName="fast"))
+    await cluster.until(PERSISTENTVOLUMECLAIMS, lambda all_: all_)
+    made = await api.ok("DELETE", f"{classes}/fast")
+    assert made["metadata"]["deletionTimestamp"]
+    await api.ok("DELETE", f"{CLAIMS}/data")
+    await gone(cluster, VOLUMEATTRIBUTESCLASSES, "fast")

@@ -31,7 +31,11 @@ from sampan.controllers.root_ca import RootCaController
 from sampan.controllers.service_account_tokens import ServiceAccountTokensController
 from sampan.controllers.service_cidr import ServiceCIDRController
 from sampan.controllers.serviceaccount import ServiceAccountController
-from sampan.controllers.storage_protection import PVCProtectionController, PVProtectionController
+from sampan.controllers.storage_protection import (
+    PVCProtectionController,
+    PVProtectionController,
+    VACProtectionController,
+)
 from sampan.controllers.taint_eviction import TaintEvictionController
 from sampan.controllers.token_cleaner import TokenCleaner
 
@@ -58,6 +62,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     ResourceQuotaController,
     PVCProtectionController,
     PVProtectionController,
+    VACProtectionController,
 )
 
 

@@ -1,7 +1,7 @@
-"""Storage protection: claims and volumes that are to go stay until nobody uses them.
+"""Storage protection: claims, volumes and their attributes' classes that are to go stay until nobody uses them.
 
-A claim is in use while a pod that names it is on a node, a volume while it is bound.
-Upstream: `pkg/controller/volume/pvcprotection` and `pvprotection`.
+A claim is in use while a pod that names it is on a node, a volume while it is bound, a class while a claim or a volume has
+it or wants it. Upstream: `pkg/controller/volume/{pvc,pv,vac}protection`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from collections.abc import Iterator
 
 from sampan.api.errors import Object, StatusError
 from sampan.api.objects import controller_of, deep_copy
-from sampan.api.resources import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS, Resource
+from sampan.api.quota.persistent_volume_claims import attributes_classes
+from sampan.api.resources import (
+    PERSISTENTVOLUMECLAIMS,
+    PERSISTENTVOLUMES,
+    PODS,
+    VOLUMEATTRIBUTESCLASSES,
+    Resource,
+)
 from sampan.client.informer import key_of
 from sampan.controllers.controller import Context, Controller, deleting, split_key
 
@@ -106,6 +113,28 @@ class PVProtectionController(_Protection):
 
     async def _in_use(self, obj: Object) -> bool:
         return (obj.get("status") or {}).get("phase") == "Bound"
+
+
+class VACProtectionController(_Protection):
+    name = "volumeattributesclass-protection"
+    resource = VOLUMEATTRIBUTESCLASSES
+    finalizer = "kubernetes.io/vac-protection"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._users = [context.informers.of(r) for r in (PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES)]
+        for users in self._users:
+            users.add_handler(self._user_changed)
+
+    def _user_changed(self, old: Object | None, new: Object | None) -> None:
+        for name in attributes_classes(old) - attributes_classes(new):
+            klass = self._objects.get("", name)
+            if klass is not None and self._waits(klass):
+                self.queue.add(name)
+
+    async def _in_use(self, obj: Object) -> bool:
+        name = obj["metadata"]["name"]
+        return any(name in attributes_classes(user) for users in self._users for user in users.list())
 
 
 def _named(volume: Object) -> str:

@@ -33,7 +33,9 @@ class PersistentVolumeClaims(Evaluator):
         return [n for n in names if n in self.names or n.endswith((_CLASS + _CLAIMS, _CLASS + _STORAGE))]
 
     def in_scope(self, rule: Mapping[str, Any], obj: Object) -> bool:
-        return rule.get("scopeName") == "VolumeAttributesClass" and scopes.selects(rule, _attributes(obj))
+        return rule.get("scopeName") == "VolumeAttributesClass" and scopes.selects(
+            rule, attributes_classes(obj)
+        )
 
     def usage(self, obj: Object) -> Amounts:
         used: Amounts = {self.count: "1", _CLAIMS: "1"}
@@ -48,7 +50,7 @@ class PersistentVolumeClaims(Evaluator):
         return used
 
     def released(self, old: Object, new: Object) -> bool:
-        return _allocated(old) != _allocated(new) or _attributes(old) != _attributes(new)
+        return _allocated(old) != _allocated(new) or attributes_classes(old) != attributes_classes(new)
 
 
 def storage_class(claim: Object) -> str:
@@ -74,8 +76,10 @@ def _storage(claim: Object) -> str | None:
     return quantity.format(asked) if exact == exact.to_integral_value() else str(quantity.value(asked))
 
 
-def _attributes(claim: Object) -> frozenset[str]:
-    """The VolumeAttributesClasses that a claim wants, has or is getting."""
+def attributes_classes(claim: Object | None) -> frozenset[str]:
+    """The VolumeAttributesClasses that a claim (or a volume) wants, has or is getting."""
+    if claim is None:
+        return frozenset()
     status = claim.get("status") or {}
     names = (
         claim["spec"].get("volumeAttributesClassName"),
