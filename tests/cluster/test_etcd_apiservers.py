@@ -200,6 +200,10 @@ def test_the_active_one_is_killed_under_load(owner: Owner) -> None:  # noqa: F81
     name = owner.name()
     owner.run("up", "--name", name, "--store", "etcd", "--apiservers", "2")
     assert set(SERVERS) < set(pids(owner, name))
+    refused = owner.run("up", "--name", name, "--apiservers", "1", check=False)
+    assert (
+        refused.stderr == f"sampan: cluster {name} runs with 2 API servers: stop it to have another number\n"
+    )
 
     def kill(part: str) -> None:
         os.kill(pids(owner, name)[part], signal.SIGKILL)
@@ -209,6 +213,9 @@ def test_the_active_one_is_killed_under_load(owner: Owner) -> None:  # noqa: F81
     owner.run("stop", "--name", name)
     owner.run("up", "--name", name)
     assert set(SERVERS) < set(pids(owner, name))
+    owner.run("stop", "--name", name)
+    owner.run("up", "--name", name, "--apiservers", "1")
+    assert SERVERS[1] not in pids(owner, name)
 
 
 async def services_made_at_once(name: str) -> None:

@@ -55,6 +55,11 @@ class Bringup:
             self.running = True
         except link.NotRunning:
             self.running = False
+        before = configuration.load(self.config.name)
+        if self.running and before is not None and before.apiservers != self.config.apiservers:
+            raise ClusterError(
+                f"cluster {self.config.name} runs with {before.apiservers} API servers: stop it to have another number"
+            )
         if not self.running:
             problems = configuration.busy_ports(self.config) if not _control_plane_lives(self.config) else []
             if problems:
