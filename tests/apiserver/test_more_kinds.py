@@ -92,6 +92,9 @@ async def test_every_verb(api: Api, path: str, body: Any) -> None:
     assert "status" not in done
     assert (await api("GET", f"{path}/x/status")).status == 404
     await api.ok("DELETE", f"{path}?labelSelector=by%3Dme")
+    if made["metadata"].get("finalizers"):
+        # Some kinds are protected while they are in use; no controller runs here that would find out that they are not.
+        await api.ok("PATCH", f"{path}/x", {"metadata": {"finalizers": None}}, content_type=MERGE)
     assert (await api("GET", f"{path}/x")).status == 404
 
 
