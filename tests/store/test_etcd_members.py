@@ -359,6 +359,7 @@ async def test_keys_with_a_time_share_a_lease_and_go_with_it(tmp_path: Path) -> 
     assert len((await store.list("/e/", revision=kept.revision)).entries) == 6
     again = await open_store([etcd.endpoint])
     assert [e.key for e in (await again.list("/e/")).entries] == ["/e/kept"]
+    await store.create("/e/next", b"", ttl=3600)  # with another lease: the one before is gone
     await raw.close()
     for s in (store, again):
         await s.close()

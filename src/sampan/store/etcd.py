@@ -20,7 +20,7 @@ from sampan.store import messages
 from sampan.store.compaction import Compactor
 from sampan.store.follower import Follower, Pending, entry_of
 from sampan.store.leases import Leases
-from sampan.store.members import Members, OutOfRange, Tls
+from sampan.store.members import LeaseNotFound, Members, OutOfRange, Tls
 from sampan.store.types import (
     Compacted,
     Conflict,
@@ -97,9 +97,7 @@ class EtcdStore:
         self._stopped: asyncio.Future[None] | None = None
 
     async def create(self, key: str, value: bytes, *, ttl: int = 0) -> Entry:
-        raw = key.encode()
-        operation = messages.put(raw, value, await self._leases.lease(ttl) if ttl else 0)
-        written, present = await self._transact(key, raw, "=", 0, operation, value)
+        written, present = await self._put(key, value, 0, ttl)
         if written is None:
             if present is None:
                 raise StoreDamaged(f"etcd refused to create {key}, which it says is not there")
@@ -107,12 +105,10 @@ class EtcdStore:
         return written
 
     async def update(self, key: str, value: bytes, expected: int, *, ttl: int = 0) -> Entry:
-        raw = key.encode()
         if expected <= 0:  # no value has such a revision, but to etcd 0 says that there is no key
             await self.catch_up()
             raise Conflict(key, self._view.entries.get(key))
-        operation = messages.put(raw, value, await self._leases.lease(ttl) if ttl else 0)
-        written, present = await self._transact(key, raw, "=", expected, operation, value)
+        written, present = await self._put(key, value, expected, ttl)
         if written is None:
             raise Conflict(key, present)
         return written
@@ -256,6 +252,20 @@ class EtcdStore:
             except Compacted as e:
                 return e.oldest
         return 0
+
+    async def _put(
+        self, key: str, value: bytes, revision: int, ttl: int
+    ) -> tuple[Entry | None, Entry | None]:
+        """Write a key that has this revision, as `_transact`."""
+        raw = key.encode()
+        lease = await self._leases.lease(ttl) if ttl else 0
+        try:
+            return await self._transact(key, raw, "=", revision, messages.put(raw, value, lease), value)
+        except LeaseNotFound:
+            # Somebody has taken it away. Nothing was written.
+            self._leases.forget(ttl)
+            lease = await self._leases.lease(ttl)
+            return await self._transact(key, raw, "=", revision, messages.put(raw, value, lease), value)
 
     async def _transact(
         self,

@@ -34,6 +34,10 @@ class Leases:
         self._leases: dict[int, _Lease] = {}
         self._granting = asyncio.Lock()
 
+    def forget(self, ttl: int) -> None:
+        """Give out no more what etcd says is not there."""
+        self._leases.pop(ttl, None)
+
     async def lease(self, ttl: int) -> int:
         """The id of a lease that ends `ttl` seconds from now, or a little later. Raises StoreError."""
         async with self._granting:

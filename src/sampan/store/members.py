@@ -30,6 +30,10 @@ class OutOfRange(StoreError):
     """etcd's answer about a revision that it no longer has, or not yet."""
 
 
+class LeaseNotFound(StoreError):
+    """etcd's answer to a write with a lease that has ended. Nothing was written."""
+
+
 class MayHaveHappened(StoreError):
     """A write of which nobody knows whether it took effect, or will."""
 
@@ -193,6 +197,8 @@ def _refusal(endpoint: str, error: RpcError) -> StoreError | None:
         return StoreFull(f"{message} (NOSPACE alarm: compact, defragment, disarm)")
     if "request is too large" in error.message or "larger than max" in error.message:
         return ValueTooLarge(message)
+    if "lease not found" in error.message:
+        return LeaseNotFound(message)
     if error.code == grpc.OUT_OF_RANGE:
         return OutOfRange(message)
     return None if error.code in _NOT_THIS_MEMBER else StoreError(message)
