@@ -114,10 +114,17 @@ async def test_a_refusal_says_why(tmp_path: Path) -> None:
 
 async def test_one_who_does_not_wait_for_the_answer_is_told_of_too(tmp_path: Path) -> None:
     async with audited(tmp_path, {"level": "Metadata", "omitStages": ["RequestReceived"]}) as (api, told):
+        reached = asyncio.Event()
+
+        async def never(*args: object, **kwargs: object) -> object:
+            reached.set()
+            return await asyncio.Event().wait()
+
+        api.store.create = never  # type: ignore[assignment,method-assign]
         answer = api.answer("POST", MAPS, body())
         assert isinstance(answer, Awaitable)
         task = asyncio.ensure_future(answer)
-        await asyncio.sleep(0)
+        await reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from sampan.api.resources import RESOURCES
+from sampan.apiserver import watchcache
 from tests.apiserver.fuzz import JSON_PATCH, MERGE, NAMES, Asked, Fuzz
 from tests.apiserver.https import Answer
 from tests.apiserver.running import Running, running
@@ -40,7 +41,10 @@ def test_every_valid_object_is_valid() -> None:
                 assert answer.status == 201, (path, answer.body)
 
 
-def test_whatever_is_asked(caplog: pytest.LogCaptureFixture) -> None:
+def test_whatever_is_asked(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What watches may start behind is kept by intent, up to 8 MB a resource: here little of it, or it would hide a leak.
+    monkeypatch.setattr(watchcache, "HISTORY_EVENTS", 32)
+    monkeypatch.setattr(watchcache, "HISTORY_LEAST", 8)
     caplog.set_level(logging.ERROR)
     seed = random.SystemRandom().randrange(2**32) if SECONDS else 1
     print("seed", seed)

@@ -150,7 +150,7 @@ class Handlers:
         answer = self._flows.around(user, info, lambda: self._permitted(request, info, user))
         if isinstance(answer, Awaitable):
             if seconds is not None:
-                answer = self._timeouts.within(seconds, info, answer)
+                answer = self._timeouts.within(seconds, request, info, answer)
             return self._counted(request, info, key, began, answer)
         self._requests.answered(key, answer, began)
         return answer

@@ -8,6 +8,7 @@ how it ended.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable
 
@@ -26,7 +27,8 @@ class RequestTimeouts:
 
     def __init__(self, most: float) -> None:
         self._most = most
-        self._writing: set[asyncio.Task[Answer]] = set()
+        self._writing = 0
+        self._none_writing: asyncio.Future[None] | None = None
 
     def allotted(self, request: Request, info: RequestInfo) -> float | None:
         """Seconds that a request may take; None for one that goes on. Raises StatusError 400."""
@@ -40,28 +42,53 @@ class RequestTimeouts:
             raise bad_request(f"invalid timeout specified in the request URL - {problem}") from None
         return asked if 0 < asked < self._most else self._most
 
-    async def within(self, seconds: float, info: RequestInfo, later: Awaitable[Answer]) -> Answer:
-        """The answer, if it comes in time. Raises StatusError 504."""
+    def within(
+        self, seconds: float, request: Request, info: RequestInfo, later: Awaitable[Answer]
+    ) -> Awaitable[Answer]:
+        """The answer. If it does not come in time: a read ends, with StatusError 504 raised; a write is answered so, and goes
+        on."""
+        if info.verb in _WRITES:
+            request.carried_through = True
+            return self._carry_through(seconds, request, later)
+        return self._read(seconds, later)
+
+    @staticmethod
+    async def _read(seconds: float, later: Awaitable[Answer]) -> Answer:
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                if info.verb not in _WRITES:
-                    return await later
-                task = asyncio.ensure_future(later)
-                assert isinstance(task, asyncio.Task)
-                self._writing.add(task)
-                task.add_done_callback(self._writing.discard)
-                return await asyncio.shield(task)
+                return await later
         except TimeoutError:
             if limit.expired():
-                why = "Timeout: request did not complete within the allotted timeout"
-                raise StatusError(504, "Timeout", why) from None
+                raise _too_late() from None
             raise
+
+    async def _carry_through(self, seconds: float, request: Request, later: Awaitable[Answer]) -> Answer:
+        timer = asyncio.get_running_loop().call_later(seconds, _give_up, request)
+        self._writing += 1
+        try:
+            return await later
+        finally:
+            timer.cancel()
+            self._writing -= 1
+            if not self._writing and self._none_writing is not None and not self._none_writing.done():
+                self._none_writing.set_result(None)
 
     async def written(self, grace: float) -> None:
         """Wait up to `grace` seconds for the writes that are under way."""
         if self._writing:
-            await asyncio.wait(self._writing, timeout=grace)
+            self._none_writing = asyncio.get_running_loop().create_future()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._none_writing, grace)
+
+
+def _give_up(request: Request) -> None:
+    if request.give_up is not None:
+        request.give_up(_too_late())
+
+
+def _too_late() -> StatusError:
+    return StatusError(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
 
 
 def duration(text: str) -> float:

@@ -99,7 +99,11 @@ class Connection(LongAnswers):
     def _cancel(self) -> None:
         """Cancel the task that is under way, after its first step at the earliest: one that never began gives nothing back of
         what it was handed (a seat, an open stream)."""
-        if self._task is not None:
+        if self._task is None:
+            return
+        if self._current is not None and self._current.request.carried_through:
+            self.server._carry_through(self._task)
+        else:
             self.loop.call_soon(self._task.cancel)
 
     def _gone(self) -> None:
@@ -229,16 +233,25 @@ class Connection(LongAnswers):
         elif isinstance(answer, Response | StreamingResponse | Upgrade):
             self._begin(answer)
         else:
-            self._task = self.loop.create_task(self._later(answer), name=self.server.name)
+            incoming.request.give_up = self._give_up
+            self._task = self.loop.create_task(self._later(incoming, answer), name=self.server.name)
 
-    async def _later(self, awaitable: Awaitable[Answer]) -> None:
+    def _give_up(self, error: StatusError) -> None:
+        """Answer the request whose task is under way with an error; the task goes on."""
+        task, self._task = self._task, None
+        if task is None or self._lost:
+            return
+        self.server._carry_through(task)
+        self._finish(status_response(error))
+
+    async def _later(self, incoming: Incoming, awaitable: Awaitable[Answer]) -> None:
         """The task of a request that is not answered at once, and of whatever its answer goes on to run."""
         try:
             answer = await awaitable
         except Exception as failure:  # as above
             answer = self._failure(failure)
-        if self._lost:
-            return
+        if self._lost or self._current is not incoming:
+            return  # Nobody waits for it any more.
         self._task = None
         self._begin(answer)
 

@@ -75,6 +75,7 @@ class HttpServer:
         self.closing = False
         self._ssl_context = ssl_context
         self._connections: set[Connection] = set()
+        self._carried_through: set[asyncio.Task[None]] = set()
         self._listeners: list[asyncio.Server] = []
         self._all_gone: asyncio.Future[None] | None = None
 
@@ -119,6 +120,11 @@ class HttpServer:
             if self._connections:
                 await self._all_gone
         self._listeners.clear()
+
+    def _carry_through(self, task: asyncio.Task[None]) -> None:
+        """Have a task go on that no connection waits for any more."""
+        self._carried_through.add(task)
+        task.add_done_callback(self._carried_through.discard)
 
     def _cut_hijacked(self) -> None:
         for connection in [c for c in self._connections if c.hijacked]:

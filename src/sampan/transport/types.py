@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import parse_qs, unquote
 
+from sampan.api.errors import StatusError
+
 
 @dataclass(frozen=True, slots=True)
 class PeerCertificate:
@@ -44,6 +46,11 @@ class Request:
     body_stream: asyncio.StreamReader | None = None
     """The body as it comes, raw, of those requests that the server was told to hand over early (`body` is empty then);
     what a handler leaves unread costs the connection."""
+    carried_through: bool = False
+    """Set by a handler: what it does for this request is not cancelled, even if the peer goes."""
+    give_up: Callable[[StatusError], None] | None = field(default=None, repr=False)
+    """Set by the server for a request that is not answered at once: answers it with an error although the handler is not
+    done, whose own answer is dropped."""
     _params: dict[str, list[str]] | None = field(default=None, repr=False)
 
     @property
