@@ -23,6 +23,8 @@ class Machine:
     cgroups: frozenset[str]
     files: frozenset[str]
     sysctls: str
+    hosts: tuple[str, ...]
+    """What is the host's own, and stays so while a cluster runs: its resolver and its firewall."""
 
 
 def picture(name: str) -> Machine:
@@ -47,6 +49,7 @@ def picture(name: str) -> Machine:
             "net.ipv4.conf.all.rp_filter",
             "net.ipv4.conf.all.send_redirects",
         ),
+        (Path("/etc/resolv.conf").read_text(), Path("/etc/hosts").read_text(), *_foreign_rules()),
     )
 
 
@@ -82,6 +85,12 @@ def _tables(name: str) -> str:
     return "\n".join(
         line for line in _run("nft", "list", "tables").splitlines() if line.endswith(f" sampan-{name}")
     )
+
+
+def _foreign_rules() -> list[str]:
+    """The tables that no cluster made, without their counters."""
+    tables = [line for line in _run("nft", "list", "tables").splitlines() if " sampan-" not in line]
+    return [_run("nft", "--stateless", "list", *table.split()) for table in tables]
 
 
 def _run(*command: str) -> str:

@@ -120,6 +120,7 @@ def test_up_gives_a_cluster_and_delete_takes_every_trace_away(owner: Owner) -> N
     assert len(secrets) >= 5
     assert {stat.S_IMODE(p.stat().st_mode) for p in secrets} == {0o600}
     owner.start_keeper(name)
+    assert picture(name).hosts == before.hosts
     again = owner.run("up", "--name", name).stdout
     assert "is ready" in again
     assert owner.run("status", "--name", name).returncode == 0
