@@ -116,6 +116,9 @@ async def test_a_shared_pid_namespace(place: Place, runtime: OciRuntime) -> None
     other = await started(runtime, sandbox.id, container("sleep", "3000", name="other"))
     seen = (await runtime.exec_sync(other, ["ps", "-o", "args"])).stdout
     assert b"sleep 1000" in seen
+    # A process whose parent is gone is the pause process's to bury: wait until its pid is free.
+    orphan = "pid=$(sh -c 'true & echo $!'); until ! [ -e /proc/$pid ]; do usleep 1000; done; echo gone"
+    assert (await runtime.exec_sync(other, ["sh", "-c", orphan], timeout=10)).stdout == b"gone\n"
     await runtime.stop_container(id, 0)
     seen = (await runtime.exec_sync(other, ["ps", "-o", "args"])).stdout
     assert b"sleep 1000" not in seen, "what the ended container had started went with it"
