@@ -199,23 +199,23 @@ async def under_load(name: str, kill: Callable[[str], None]) -> None:
 def test_the_active_one_is_killed_under_load(owner: Owner) -> None:  # noqa: F811
     name = owner.name()
     owner.run("up", "--name", name, "--store", "etcd", "--apiservers", "2")
-    assert set(SERVERS) < set(pids(owner, name))
+    assert set(SERVERS) < set(pids(name))
     refused = owner.run("up", "--name", name, "--apiservers", "1", check=False)
     assert (
         refused.stderr == f"sampan: cluster {name} runs with 2 API servers: stop it to have another number\n"
     )
 
     def kill(part: str) -> None:
-        os.kill(pids(owner, name)[part], signal.SIGKILL)
+        os.kill(pids(name)[part], signal.SIGKILL)
 
     asyncio.run(under_load(name, kill))
     asyncio.run(services_made_at_once(name))
     owner.run("stop", "--name", name)
     owner.run("up", "--name", name)
-    assert set(SERVERS) < set(pids(owner, name))
+    assert set(SERVERS) < set(pids(name))
     owner.run("stop", "--name", name)
     owner.run("up", "--name", name, "--apiservers", "1")
-    assert SERVERS[1] not in pids(owner, name)
+    assert SERVERS[1] not in pids(name)
 
 
 async def services_made_at_once(name: str) -> None:
