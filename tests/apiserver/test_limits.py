@@ -88,6 +88,13 @@ async def test_slow_peers_are_cut_off_and_others_are_served(api: Api, tmp_path: 
             assert (answer.status, answer.json["reason"]) == (408, "Timeout")
             assert await connection.ended() == b""
         assert await silent.ended() == b""
+        # Not a word of TLS, and half a word.
+        for begun in (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"):
+            reader, writer = await asyncio.open_connection(https.host, https.port)
+            writer.write(begun)
+            async with asyncio.timeout(5):
+                assert b"HTTP" not in await reader.read()
+            writer.close()
         async with asyncio.timeout(5):
             while https.server.connections:
                 await asyncio.sleep(0)

@@ -87,7 +87,8 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         tls: dict[str, Any] = {}
         if self._ssl_context is not None:
-            tls = {"ssl": self._ssl_context, "ssl_handshake_timeout": 10.0, "ssl_shutdown_timeout": 5.0}
+            handshake = min(10.0, self.head_timeout)
+            tls = {"ssl": self._ssl_context, "ssl_handshake_timeout": handshake, "ssl_shutdown_timeout": 5.0}
         where: dict[str, Any] = {"sock": sock} if sock is not None else {"host": host, "port": port}
         listener = await loop.create_server(lambda: Connection(self, loop), backlog=1024, **where, **tls)
         self._listeners.append(listener)
