@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from dataclasses import replace
 
 from sampan.api.resources import CONFIGMAPS, PODS, SECRETS
 from sampan.node.images.types import Credentials
@@ -199,6 +200,18 @@ async def test_image_never_pulled(node: Node) -> None:
     node.add(containers=[{"name": "c", "image": "nowhere", "imagePullPolicy": "Never"}])
     waiting = await node.until_waiting("ErrImageNeverPull")
     assert waiting["message"] == 'Container image "nowhere" is not present with pull policy of Never'
+
+
+async def test_an_image_loaded_by_hand_is_not_pulled_again(node: Node) -> None:
+    node.images.images["loaded"] = replace(fake_image("loaded"), pinned=True)
+    node.add(containers=[{"name": "c", "image": "loaded", "imagePullPolicy": "Always"}])
+    await node.until_ready()
+    assert node.images.pulls == []
+    message = (
+        'Container image "loaded" already present on machine and can be accessed by the pod; '
+        "it was loaded by hand and is not pulled again"
+    )
+    assert ("Normal", "Pulled", message) in await node.events()
 
 
 async def test_invalid_image_name(node: Node) -> None:

@@ -46,6 +46,26 @@ async def test_a_loaded_archive_is_pinned_and_keeps_its_configuration(
     assert await images.image_status("one:2") is None
 
 
+async def test_an_oci_archive(images: LocalImages, tmp_path: Path) -> None:
+    source = docker_archive(tmp_path / "a.tar", [layer([("a", "hello")])], ["one:1"], {"Cmd": ["b"]})
+    for target, tag in (("one:1", "docker.io/library/one:1"), ("example.com/b/two:2", "example.com/b/two:2")):
+        archive = tmp_path / f"{tag.rpartition(':')[2]}.tar"
+        done = await asyncio.create_subprocess_exec(
+            "skopeo",
+            "copy",
+            "--quiet",
+            "--insecure-policy",
+            f"docker-archive:{source}",
+            f"oci-archive:{archive}:{target}",
+        )
+        assert await done.wait() == 0
+        (image,) = await images.load(archive)
+        assert image.pinned
+        assert tag in image.tags
+        assert image.config.cmd == ("b",)
+        assert Path(image.layers[0], "a").read_text() == "hello"
+
+
 async def test_a_tag_moves_to_the_newest_image(images: LocalImages, tmp_path: Path) -> None:
     for text in ("first", "second"):
         await images.load(docker_archive(tmp_path / f"{text}.tar", [layer([("a", text)])], ["x:1"]))
