@@ -35,7 +35,7 @@ async def test_a_loaded_archive_is_pinned_and_keeps_its_configuration(
     images: LocalImages, tmp_path: Path
 ) -> None:
     config = {"Entrypoint": ["/a"], "Cmd": ["b"], "Env": ["X=1=2"], "User": "7:8", "WorkingDir": "/w"}
-    path = docker_archive(tmp_path / "a.tar", [layer([("a", "hello")])], ["one:1", "two:2"], config)
+    path = docker_archive(tmp_path / "a:1.tar", [layer([("a", "hello")])], ["one:1", "two:2"], config)
     (image,) = await images.load(path)
     assert image.pinned
     assert image.tags == ("docker.io/library/one:1", "docker.io/library/two:2")

@@ -52,7 +52,7 @@ class LocalImages:
         the only one there is). Raises ImageError."""
         sources = await asyncio.to_thread(_sources, archive)
         loaded = []
-        for source, tags in sources:
+        for kind, image, tags in sources:
             given = [str(parse(n)) for n in (names if names and len(sources) == 1 else tags)]
             if not given:
                 raise ImageError(f"{archive} does not name its image: give a name")
@@ -60,7 +60,9 @@ class LocalImages:
             try:
                 settings = self._settings(work, ())
                 (work / "image").mkdir()
-                fetched = await skopeo.copy(source, work / "image", settings)
+                # The file by a name without a colon, after which skopeo reads a reference.
+                (work / "archive").symlink_to(archive.absolute())
+                fetched = await skopeo.copy(f"{kind}:{work}/archive{image}", work / "image", settings)
                 loaded.append(await self._keep(fetched, tags=given, pinned=True))
             finally:
                 await asyncio.to_thread(shutil.rmtree, work, True)
@@ -111,11 +113,11 @@ class LocalImages:
         return skopeo.write_settings(work, skopeo.Registries.load(self._registries), credentials)
 
 
-def _sources(archive: Path) -> list[tuple[str, list[str]]]:
-    """The images in an archive as skopeo names them, each with its tags. Raises ImageError."""
-    path = archive.absolute()
+def _sources(archive: Path) -> list[tuple[str, str, list[str]]]:
+    """The images in an archive, each with the kind of archive and its place in it as skopeo names them, and its tags.
+    Raises ImageError."""
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(archive) as tar:
             names = {m.name.removeprefix("./"): m for m in tar}
             if "index.json" in names and "oci-layout" in names:
                 index = json.loads(_member(tar, names["index.json"]))
@@ -124,12 +126,12 @@ def _sources(archive: Path) -> list[tuple[str, list[str]]]:
                     notes = manifest.get("annotations") or {}
                     ref = notes.get("org.opencontainers.image.ref.name", "")
                     tag = notes.get("io.containerd.image.name") or (ref if "/" in ref or ":" in ref else "")
-                    found.append((f"oci-archive:{path}" + (f":{ref}" if ref else ""), [tag] if tag else []))
+                    found.append(("oci-archive", f":{ref}" if ref else "", [tag] if tag else []))
                 return found
             if "manifest.json" in names:
                 entries = json.loads(_member(tar, names["manifest.json"]))
                 return [
-                    (f"docker-archive:{path}:@{i}", list(entry.get("RepoTags") or []))
+                    ("docker-archive", f":@{i}", list(entry.get("RepoTags") or []))
                     for i, entry in enumerate(entries)
                 ]
     except FileNotFoundError as e:
