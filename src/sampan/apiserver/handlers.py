@@ -36,7 +36,7 @@ from sampan.apiserver.records import Record
 from sampan.apiserver.registry import Registry, translated
 from sampan.apiserver.rendering import Rendering
 from sampan.apiserver.request_timeout import RequestTimeouts
-from sampan.apiserver.subresources import CONNECT, Actions, view_of
+from sampan.apiserver.subresources import CONNECT, SCALES, Actions, view_of
 from sampan.apiserver.types import Authenticator, Authorizer, Connector, RequestInfo, User
 from sampan.apiserver.watchcache import WatchCache
 from sampan.transport.types import Answer, Request, Response
@@ -280,7 +280,8 @@ class Handlers:
             if view.kind == resource.kind:
                 rendering = negotiation.negotiate(resource, request)
                 return Response(200, rendering.one(record), rendering.content_type)
-            return _plain(request, view.read(record.obj), 200)
+            rendering = negotiation.negotiate(SCALES, request)
+            return Response(200, rendering.view(view.read(record.obj)), rendering.content_type)
         return self._writers[info.verb](request, info, resource, user)
 
     async def _act(self, request: Request, info: RequestInfo, resource: Resource, user: User) -> Answer:

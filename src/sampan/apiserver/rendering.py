@@ -95,6 +95,16 @@ class Rendering:
             return table
         return self._item(record)
 
+    def view(self, seen: Object) -> bytes:
+        """What is seen of an object in another kind's shape, `resource` being that kind, as the whole answer."""
+        if self.form == "object":
+            return write(seen, self.syntax)
+        if self.form == "metadata":
+            return write(_metadata_alone(seen), self.syntax)
+        table = self._table_of([seen])
+        table["metadata"] = {"resourceVersion": seen["metadata"]["resourceVersion"]}
+        return write(table, self.syntax)
+
     def item(self, record: Record) -> bytes:
         """An object as the JSON of a watch event's `object`."""
         return record.data if self.plain else to_json(self.value(record))
@@ -190,17 +200,23 @@ class Rendering:
     def _item(self, record: Record) -> Object:
         obj = conversion.shown(self.resource, record.glimpse())
         if self.form == "metadata":
-            return {"kind": "PartialObjectMetadata", "apiVersion": _META_V1, "metadata": obj["metadata"]}
+            return _metadata_alone(obj)
         return obj
 
     def _table(self, records: Sequence[Record]) -> Object:
+        return self._table_of([conversion.shown(self.resource, r.glimpse()) for r in records])
+
+    def _table_of(self, shown: Sequence[Object]) -> Object:
         from sampan.api import tables
 
-        shown = [conversion.shown(self.resource, r.glimpse()) for r in records]
         table = tables.render(self.resource, shown, now=time.time(), include=self.include)
         if not self.headers:
             table["columnDefinitions"] = None
         return table
+
+
+def _metadata_alone(obj: Object) -> Object:
+    return {"kind": "PartialObjectMetadata", "apiVersion": _META_V1, "metadata": obj["metadata"]}
 
 
 def write(value: Any, syntax: Syntax) -> bytes:

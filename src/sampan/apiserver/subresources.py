@@ -27,13 +27,17 @@ _BINDING = "io.k8s.api.core.v1.Binding"
 _TOKEN_REQUEST = "io.k8s.api.authentication.v1.TokenRequest"
 
 
+SCALES = Resource("autoscaling", "v1", "scales", "Scale", "io.k8s.api.autoscaling.v1.Scale", verbs=())
+"""Only ever seen below what is scaled."""
+
+
 class ScaleView:
     """autoscaling/v1 Scale of whatever has `spec.replicas`. A ReplicationController's selector is a plain map."""
 
     name = "scale"
-    definition = "io.k8s.api.autoscaling.v1.Scale"
-    api_version = "autoscaling/v1"
-    kind = "Scale"
+    definition = SCALES.definition
+    api_version = SCALES.api_version
+    kind = SCALES.kind
 
     def read(self, obj: Object) -> Object:
         metadata = obj["metadata"]

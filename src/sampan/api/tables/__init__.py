@@ -51,6 +51,7 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Row]] = {
     "jobs.batch": (batch.JOB_COLUMNS, batch.job_row),
     "cronjobs.batch": (batch.CRONJOB_COLUMNS, batch.cronjob_row),
     "horizontalpodautoscalers.autoscaling": (autoscaling.COLUMNS, autoscaling.row),
+    "scales.autoscaling": (autoscaling.SCALE_COLUMNS, autoscaling.scale_row),
     "poddisruptionbudgets.policy": (policy.COLUMNS, policy.row),
     "endpointslices.discovery.k8s.io": (network.ENDPOINTSLICE_COLUMNS, network.endpointslice_row),
     "leases.coordination.k8s.io": (core.LEASE_COLUMNS, core.lease_row),

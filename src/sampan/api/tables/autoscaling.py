@@ -1,4 +1,4 @@
-"""The table of HorizontalPodAutoscalers. Rows are made of the stored form, autoscaling/v2."""
+"""The tables of HorizontalPodAutoscalers and Scales. Rows of autoscalers are made of the stored form, autoscaling/v2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from sampan.api.conversion.autoscaling import to_v2
 from sampan.api.errors import Object
-from sampan.api.tables.cells import AGE, NAME, NONE, UNKNOWN, Column, age, name, section
+from sampan.api.tables.cells import AGE, NAME, NONE, UNKNOWN, Column, age, integer, name, section
 
 COLUMNS = (
     NAME,
@@ -15,6 +15,12 @@ COLUMNS = (
     Column("MinPods", description="The fewest pods that it scales to."),
     Column("MaxPods", description="The most pods that it scales to."),
     Column("Replicas", description="How many pods there are."),
+    AGE,
+)
+SCALE_COLUMNS = (
+    NAME,
+    integer("Desired", "How many pods there are to be."),
+    integer("Available", "How many pods there are."),
     AGE,
 )
 _MOST = 2
@@ -71,3 +77,8 @@ def _metric(spec: Object, status: Object) -> str:
 def _percent(value: Object, absent: str) -> str:
     share = value.get("averageUtilization")
     return absent if share is None else f"{share}%"
+
+
+def scale_row(scale: Object, now: float) -> list[Any]:
+    replicas = section(scale, "spec").get("replicas", 0), section(scale, "status").get("replicas", 0)
+    return [name(scale), *replicas, age(scale, now)]
