@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sampan.api.errors import Object
+from sampan.api.errors import Object, StatusError
+from sampan.api.resources import Resource
 from sampan.client.events import Recorder
 from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client
@@ -86,6 +87,22 @@ class OwnWrites:
 
     def forget(self, key: str) -> None:
         self._newest.pop(key, None)
+
+
+async def delete_as_seen(client: Client, resource: Resource, obj: Object) -> None:
+    """Delete an object if it is as `obj` shows it; where it has changed, the change brings it to its controller again."""
+    meta = obj["metadata"]
+    try:
+        await client.delete(
+            resource,
+            meta.get("namespace", ""),
+            meta["name"],
+            uid=meta["uid"],
+            resource_version=meta["resourceVersion"],
+        )
+    except StatusError as e:
+        if e.code not in (404, 409):
+            raise
 
 
 def split_key(key: str) -> tuple[str, str]:

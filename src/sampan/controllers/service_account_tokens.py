@@ -12,7 +12,7 @@ from sampan.api.errors import Object, StatusError
 from sampan.api.objects import deep_copy
 from sampan.api.resources import SECRETS, SERVICEACCOUNTS
 from sampan.client.informer import key_of
-from sampan.controllers.controller import Context, Controller, deleting, split_key
+from sampan.controllers.controller import Context, Controller, delete_as_seen, deleting, split_key
 
 SECRET_TYPE = "kubernetes.io/service-account-token"
 _NAME = "kubernetes.io/service-account.name"
@@ -58,7 +58,7 @@ class ServiceAccountTokensController(Controller):
             return
         account = await self._account(secret)
         if account is None:
-            await self._remove(secret)
+            await delete_as_seen(self._client, SECRETS, secret)
         elif self._sign is not None:
             await self._fill(secret, account)
 
@@ -76,21 +76,6 @@ class ServiceAccountTokensController(Controller):
                     raise
                 return None
         return account if not uid or uid == account["metadata"]["uid"] else None
-
-    async def _remove(self, secret: Object) -> None:
-        meta = secret["metadata"]
-        try:
-            await self._client.delete(
-                SECRETS,
-                meta["namespace"],
-                meta["name"],
-                uid=meta["uid"],
-                resource_version=meta["resourceVersion"],
-            )
-        except StatusError as e:
-            # A change of the Secret brings it here again.
-            if e.code not in (404, 409):
-                raise
 
     async def _fill(self, secret: Object, account: Object) -> None:
         assert self._sign is not None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import time
 
-from sampan.api.errors import Object, StatusError
+from sampan.api.errors import Object
 from sampan.api.objects import parse_time
 from sampan.api.resources import SECRETS
-from sampan.controllers.controller import Context, Controller, split_key
+from sampan.controllers.controller import Context, Controller, delete_as_seen, split_key
 
 NAMESPACE = "kube-system"
 SECRET_TYPE = "bootstrap.kubernetes.io/token"
@@ -37,19 +37,7 @@ class TokenCleaner(Controller):
         if left > 0:
             self.queue.add_after(key, left)
             return
-        meta = secret["metadata"]
-        try:
-            await self._client.delete(
-                SECRETS,
-                meta["namespace"],
-                meta["name"],
-                uid=meta["uid"],
-                resource_version=meta["resourceVersion"],
-            )
-        except StatusError as e:
-            # A change of the Secret brings it here again.
-            if e.code not in (404, 409):
-                raise
+        await delete_as_seen(self._client, SECRETS, secret)
 
 
 def _is_token(secret: Object) -> bool:

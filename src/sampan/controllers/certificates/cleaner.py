@@ -8,10 +8,10 @@ from __future__ import annotations
 import base64
 import time
 
-from sampan.api.errors import Object, StatusError
+from sampan.api.errors import Object
 from sampan.api.objects import parse_time
 from sampan.api.resources import CERTIFICATESIGNINGREQUESTS
-from sampan.controllers.controller import Context, Controller, deleting
+from sampan.controllers.controller import Context, Controller, delete_as_seen, deleting
 
 DECIDED_SECONDS = 3600.0
 PENDING_SECONDS = 24 * 3600.0
@@ -40,19 +40,7 @@ class CSRCleanerController(Controller):
             if left != _NEVER:
                 self.queue.add_after(key, left)
             return
-        meta = csr["metadata"]
-        try:
-            await self._client.delete(
-                CERTIFICATESIGNINGREQUESTS,
-                "",
-                meta["name"],
-                uid=meta["uid"],
-                resource_version=meta["resourceVersion"],
-            )
-        except StatusError as e:
-            # A change of the request brings it here again.
-            if e.code not in (404, 409):
-                raise
+        await delete_as_seen(self._client, CERTIFICATESIGNINGREQUESTS, csr)
 
 
 def ends(csr: Object) -> float:
