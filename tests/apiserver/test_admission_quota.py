@@ -369,6 +369,37 @@ async def test_a_resize_is_charged_its_difference(controlled: Api) -> None:
     await until_used(controlled, **{"requests.cpu": "100m"})
 
 
+async def test_while_it_is_resized_a_pod_counts_with_what_it_still_has(controlled: Api) -> None:
+    await account(controlled)
+    await limit(controlled, {"requests.cpu": "1"})
+    made = await controlled.ok("POST", PODS, pod("a", {"cpu": "600m"}, {"cpu": "2"}))
+
+    async def has(cpu: str) -> Object:
+        running = await controlled.ok("GET", f"{PODS}/a")
+        state = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+        container = {
+            "name": "c",
+            "ready": True,
+            "restartCount": 0,
+            "image": "nginx",
+            "imageID": "",
+            "state": state,
+        }
+        running["status"]["containerStatuses"] = [{**container, "allocatedResources": {"cpu": cpu}}]
+        patched: Object = await controlled.ok("PUT", f"{PODS}/a/status", running)
+        return patched
+
+    made = await has("600m")
+    made["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "200m"
+    await controlled.ok("PUT", f"{PODS}/a/resize", made)
+    assert why(await controlled("POST", PODS, pod("b", {"cpu": "500m"}))) == (
+        "exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, limited: requests.cpu=1"
+    )
+    await has("200m")
+    await until_used(controlled, **{"requests.cpu": "200m"})
+    await controlled.ok("POST", PODS, pod("b", {"cpu": "500m"}))
+
+
 # ---- Services and claims
 
 

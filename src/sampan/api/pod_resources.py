@@ -36,18 +36,19 @@ def of(holder: Object, part: Part) -> Mapping[str, str]:
     return (holder.get("resources") or {}).get(part) or {}
 
 
-def pod_requests(spec: Object, *, overhead: bool = True) -> Amounts:
-    """What a pod needs at its greediest moment; amounts that are set for the pod as a whole count instead."""
-    total = _greediest(spec, "requests")
+def pod_requests(spec: Object, status: Object | None = None, *, overhead: bool = True) -> Amounts:
+    """What a pod needs at its greediest moment; amounts that are set for the pod as a whole count instead. With its
+    `status`, a container that is being resized needs the larger of what it is to have and what it has."""
+    total = _greediest(spec, "requests", _actual(status, "requests"))
     total |= {name: quantity.format(amount) for name, amount in _of_whole(spec, "requests")}
     if overhead:
         add(total, spec.get("overhead") or {})
     return total
 
 
-def pod_limits(spec: Object, *, overhead: bool = True) -> Amounts:
+def pod_limits(spec: Object, status: Object | None = None, *, overhead: bool = True) -> Amounts:
     """What a pod may use at most. Its overhead comes on top of limits that there are."""
-    total = _greediest(spec, "limits")
+    total = _greediest(spec, "limits", _actual(status, "limits"))
     total |= {name: quantity.format(amount) for name, amount in _of_whole(spec, "limits")}
     if overhead:
         add(total, {name: a for name, a in (spec.get("overhead") or {}).items() if name in total})
@@ -60,15 +61,37 @@ def _of_whole(spec: Object, part: Part) -> Iterator[tuple[str, str]]:
             yield name, amount
 
 
-def _greediest(spec: Object, part: Part) -> Amounts:
+def _asked(container: Object, part: Part, actual: Mapping[str, Amounts]) -> Amounts:
+    asked = dict(of(container, part))
+    if container["name"] in actual:
+        _at_least(asked, actual[container["name"]])
+    return asked
+
+
+def _actual(status: Object | None, part: Part) -> Mapping[str, Amounts]:
+    """What running containers have, by name."""
+    if status is None:
+        return {}
+    found: dict[str, Amounts] = {}
+    for kind in ("containerStatuses", "initContainerStatuses"):
+        for container in status.get(kind) or ():
+            has = dict(of(container, part))
+            if part == "requests":
+                _at_least(has, container.get("allocatedResources") or {})
+            if has:
+                found[container["name"]] = has
+    return found
+
+
+def _greediest(spec: Object, part: Part, actual: Mapping[str, Amounts]) -> Amounts:
     """All containers with the sidecars, or one init container with the sidecars that were started before it."""
     total: Amounts = {}
     for container in spec.get("containers") or ():
-        add(total, of(container, part))
+        add(total, _asked(container, part, actual))
     sidecars: Amounts = {}
     greediest: Amounts = {}
     for container in spec.get("initContainers") or ():
-        asked = dict(of(container, part))
+        asked = _asked(container, part, actual)
         if container.get("restartPolicy") == "Always":
             add(total, asked)
             add(sidecars, asked)

@@ -78,22 +78,20 @@ class Pods(Evaluator):
         if not alive(obj):
             return used
         used["pods"] = "1"
-        spec = obj["spec"]
-        for name, amount in pod_resources.pod_requests(spec).items():
+        spec, status = obj["spec"], obj.get("status")
+        for name, amount in pod_resources.pod_requests(spec, status).items():
             if name in _ASKED or name.startswith(_HUGE):
                 used[name] = used[f"requests.{name}"] = amount
             elif not _native(name):
                 used[f"requests.{name}"] = amount
-        for name, amount in pod_resources.pod_limits(spec).items():
+        for name, amount in pod_resources.pod_limits(spec, status).items():
             if name in _ASKED:
                 used[f"limits.{name}"] = amount
         return used
 
     def released(self, old: Object, new: Object) -> bool:
-        if alive(old) and not alive(new):
-            return True
-        before, after = old.get("spec"), new.get("spec")
-        return before is not after and before != after
+        # A changed spec may also bring a pod out of a quota's scope.
+        return old.get("spec") != new.get("spec") or self.usage(old) != self.usage(new)
 
 
 def alive(pod: Object) -> bool:
