@@ -169,6 +169,8 @@ class Fuzz:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.resources = [r for r in RESOURCES if r.verbs != ("get", "list")]
+        self.wild = True
+        """Whether the present request may be wrong in its form, or only in what it says."""
 
     def valid(self, resource: Resource, name: str) -> Any:
         """An object that is accepted where there is none of its name yet."""
@@ -188,7 +190,7 @@ class Fuzz:
     def value(self, node: Node, depth: int = 2) -> Any:
         """Some value of a place's type, most often a sensible one."""
         random = self.random
-        if random.random() < 0.08:
+        if self.wild and random.random() < 0.12:
             return copy.deepcopy(random.choice(ODD))
         match node.type:
             case "object":
@@ -233,7 +235,7 @@ class Fuzz:
                 value[name] = self._change(value[name], below)
             elif turn < 0.7:
                 del value[name]
-            elif turn < 0.75:
+            elif turn < 0.75 and self.wild:
                 value[random.choice([name.upper(), name + "x", "", "a/b"])] = value[name]
             elif node and node.fields:
                 new = random.choice(list(node.fields))
@@ -256,7 +258,7 @@ class Fuzz:
                 value.reverse()
             return value
         turn = random.random()
-        if turn < 0.75 and node is not None:
+        if (turn < 0.7 or not self.wild) and node is not None:
             return self.value(node, 3)
         if turn < 0.78:
             return [value]
@@ -279,16 +281,16 @@ class Fuzz:
         body = body.replace(f'"{_DEEP}"'.encode(), b'{"a":' * deep + b"1" + b"}" * deep)
         body = body.replace(_DEEP.encode(), b"[" * deep + b"]" * deep)
         turn = random.random()
-        if turn > 0.12 or not body:
+        if turn > 0.2 or not body or not self.wild:
             return body
         at = random.randrange(len(body))
-        if turn < 0.02:
+        if turn < 0.04:
             return body[:at]
-        if turn < 0.05:
+        if turn < 0.09:
             return body[:at] + random.randbytes(random.choice((1, 1, 4))) + body[at + 1 :]
-        if turn < 0.07:
+        if turn < 0.12:
             return body[:at] + body[at:] * 2
-        if turn < 0.1 and body.startswith(b"{") and b'": ' in body:
+        if turn < 0.17 and body.startswith(b"{") and b'": ' in body:
             inside = body[1:-1]
             return b"{" + inside + b", " + inside + b"}"  # every key twice
         return body.replace(b"1", b"1" * 30, 1)
@@ -296,6 +298,7 @@ class Fuzz:
     # Requests.
 
     def ask(self) -> Asked:
+        self.wild = self.random.random() < 0.4
         resource = self.random.choice(self.resources)
         name = self.random.choice(NAMES)
         turn = self.random.random()

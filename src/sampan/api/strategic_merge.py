@@ -145,7 +145,7 @@ def _merge_list(
     if node is None or "merge" not in node.patch_strategy:
         return original if change is None else list(_plain(change))
     changes = change or []
-    maps = _element_kind([*original, *changes]) is dict
+    maps = _element_kind([*original, *changes], name) is dict
     if not maps:
         gone = {_scalar(v) for v in deleted or () if not isinstance(v, dict | list)}
         kept = [v for v in original if _scalar(v) not in gone]
@@ -170,11 +170,13 @@ def _key_of(item: Any, key: str) -> Any:
     return item.get(key) if isinstance(item, dict) else item
 
 
-def _element_kind(items: list[Any]) -> type | None:
-    """What the items of a list are, which must be the same for all. Raises StatusError."""
+def _element_kind(items: list[Any], name: str) -> type | None:
+    """What the items of the list `name` are, which must be the same for all. Raises StatusError."""
     kinds = {dict if isinstance(i, dict) else type(i) for i in items}
     if list in kinds:
-        raise StatusError(422, "Invalid", "lists of lists are not supported", {})
+        why = "lists of lists are not supported"
+        cause = {"reason": "FieldValueInvalid", "message": why, "field": name}
+        raise StatusError(422, "Invalid", why, {"causes": [cause]})
     if dict in kinds and len(kinds) > 1:
         raise bad_request("list element types are not identical")
     return next(iter(kinds), None)
