@@ -75,11 +75,6 @@ def generate_name(base: str) -> str:
     return base[:58] + random_suffix()
 
 
-def namespaced_name(obj: Object) -> tuple[str, str]:
-    meta = obj["metadata"]
-    return meta.get("namespace", ""), meta["name"]
-
-
 def controller_of(obj: Object) -> Object | None:
     """The owner reference that has `controller: true`, or None."""
     for ref in obj["metadata"].get("ownerReferences") or ():

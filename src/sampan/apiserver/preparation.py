@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sampan.api import conversion, decoding, defaults, managed_fields, schema, strategy, support, validation
-from sampan.api.errors import FieldError, Object, StatusError, bad_request, invalid, show
+from sampan.api.errors import FieldError, Object, bad_request, invalid, show
 from sampan.api.objects import new_uid, now
 from sampan.api.resources import CERTIFICATESIGNINGREQUESTS, Resource, hub
 from sampan.apiserver.types import User
@@ -215,9 +215,3 @@ def _comparable(obj: Object) -> Object:
     if managed:
         metadata["managedFields"] = [{k: v for k, v in m.items() if k != "time"} for m in managed]
     return {**obj, "metadata": metadata}
-
-
-def not_served(resource: Resource, verb: str) -> StatusError:
-    from sampan.api.errors import method_not_supported
-
-    return method_not_supported(resource.plural, verb, resource.group)

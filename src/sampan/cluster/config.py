@@ -105,10 +105,6 @@ class ClusterConfig:
         return str(ipaddress.ip_network(self.service_cidr)[1])
 
     @property
-    def dns_address(self) -> str:
-        return str(ipaddress.ip_network(self.service_cidr)[10])
-
-    @property
     def server(self) -> str:
         host = "127.0.0.1" if self.listen in ("127.0.0.1", "0.0.0.0") else self.listen
         return f"https://{host}:{self.api_port}"

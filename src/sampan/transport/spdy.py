@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from sampan.transport.bytestream import CHUNK, ByteStream
 
 VERSION = 3
-MAX_FRAME = 16 * 1024 * 1024 - 1
 _MAX_HEADERS = 256 * 1024
 
 _DICTIONARY_NAMES = (

@@ -76,13 +76,3 @@ def apply(resource: Resource, obj: Object) -> None:
     make = _DEFAULTS.get((resource.group, resource.kind))
     if make is not None and not resource.storage:
         make(obj)
-
-
-def apply_kind(group: str, kind: str, obj: Object) -> None:
-    """The same for a kind that is no resource of its own (`authentication.k8s.io` TokenRequest)."""
-    if (group, kind) == ("authentication.k8s.io", "TokenRequest"):
-        obj.setdefault("spec", {}).setdefault("expirationSeconds", 3600)
-        return
-    make = _DEFAULTS.get((group, kind))
-    if make is not None:
-        make(obj)

@@ -11,7 +11,6 @@ from sampan.api.validation import formats
 from sampan.api.validation.values import Problems, formatted
 
 _SUBSCRIPT = re.compile(r"(.+)\['(.*)'\]")
-_LABELS = "metadata.annotations", "metadata.labels"
 _KNOWN = {
     "metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid",
     "spec.nodeName", "spec.restartPolicy", "spec.serviceAccountName", "spec.schedulerName",

@@ -14,7 +14,6 @@ _INTEGER = {
     "configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets", "services",
     "services.loadbalancers", "services.nodeports",
 }  # fmt: skip
-NATIVE_PREFIX = "kubernetes.io/"
 
 
 def native(name: str) -> bool:

@@ -13,7 +13,6 @@ from sampan.apiserver.admission.service_account import MIRROR
 from sampan.apiserver.authorization.node import LEASE_NAMESPACE, node_name, references
 from sampan.apiserver.types import Attributes, ReadCache
 
-RESTRICTED_PREFIX = "node-restriction.kubernetes.io/"
 _OWN_LABELS = frozenset(
     (
         "kubernetes.io/hostname",

@@ -143,15 +143,6 @@ class ImageStore:
             await asyncio.to_thread(remove_tree, work)
         return chain
 
-    def adopt_layer(self, below: Sequence[str], tree: Path, diff_id: str) -> str:
-        """Take over a tree that is a layer's already (an overlay's upper directory on this file system)."""
-        chain = chain_id(below, diff_id)
-        final = self._layers / _hex(chain)
-        final.mkdir(mode=0o700, exist_ok=True)
-        with contextlib.suppress(OSError):
-            tree.rename(final / "fs")
-        return chain
-
     def layer_path(self, chain: str) -> Path:
         return self._layers / _hex(chain) / "fs"
 
