@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from sampan.api.errors import Object
-from sampan.api.resources import CONFIGMAPS
-from sampan.apiserver import admission
+from sampan.api.resources import CONFIGMAPS, LEASES, Resource
+from sampan.apiserver import admission, authorization
 from sampan.apiserver.admission.plugin import Plugin
 from sampan.apiserver.app import App
 from sampan.apiserver.types import LOOPBACK, Attributes
@@ -126,22 +126,25 @@ async def test_plugins_are_asked_only_about_what_they_care_for() -> None:
     assert asked == ["all"]
 
 
-async def test_little_is_asked_about_a_config_map() -> None:
-    app = App(MemoryStore(), config())
-    await app.start()
-    try:
-        chain = app._registry.admission
-        assert isinstance(chain, admission.Chain)
-        body = {"metadata": {"name": "c", "namespace": "default"}}
-        attributes = Attributes(LOOPBACK, "CREATE", CONFIGMAPS, "default", "c", "", body, None)
-        asked = [
-            type(p).__name__
-            for known, step in ((chain._mutating, "mutate"), (chain._validating, "validate"))
-            for p in chain._find(known, attributes, step)
-        ]
-        assert asked == ["NamespaceLifecycle", "ResourceQuota"]
-    finally:
-        await app.close()
+@pytest.mark.parametrize(
+    ("operation", "resource", "asked"),
+    [
+        ("CREATE", CONFIGMAPS, ["NamespaceLifecycle", "ResourceQuota"]),
+        ("UPDATE", CONFIGMAPS, ["NamespaceLifecycle"]),
+        ("DELETE", CONFIGMAPS, ["NamespaceLifecycle"]),
+        ("UPDATE", LEASES, ["NamespaceLifecycle", "NodeRestriction"]),
+    ],
+)
+def test_little_is_asked_about_most_writes(operation: Any, resource: Resource, asked: list[str]) -> None:
+    made = config()
+    chain = admission.build(made, FakeCache(), None, authorization.build(made, FakeCache()))  # type: ignore[arg-type]
+    attributes = Attributes(LOOPBACK, operation, resource, "default", "c", "", {}, None)
+    found = [
+        type(p).__name__
+        for known, step in ((chain._mutating, "mutate"), (chain._validating, "validate"))
+        for p in chain._find(known, attributes, step)
+    ]
+    assert found == asked
 
 
 @pytest.fixture
@@ -362,8 +365,6 @@ async def test_a_pod_gets_the_zone_of_its_node(api: Api) -> None:
 
 
 def test_the_fake_cache_is_enough_for_every_plugin() -> None:
-    from sampan.apiserver import authorization
-
     cache = FakeCache()
     made = config(enable_admission_plugins=tuple(admission.PLUGINS))
     chain = admission.build(made, cache, None, authorization.build(made, cache))  # type: ignore[arg-type]

@@ -61,9 +61,7 @@ class Chain:
         found = [
             p
             for p in self.plugins
-            if operation in p.operations
-            and (p.resources is None or resource.key_stem in p.resources)
-            and getattr(type(p), step) is not getattr(Plugin, step)
+            if p.cares(operation, resource.key_stem) and getattr(type(p), step) is not getattr(Plugin, step)
         ]
         known[operation][id(resource)] = found
         return found

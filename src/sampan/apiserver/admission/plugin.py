@@ -21,7 +21,13 @@ class Plugin:
     resources: ClassVar[frozenset[str] | None] = None
     """Key stems (`pods`, `leases.coordination.k8s.io`) of the resources it cares about; None for all."""
     operations: ClassVar[frozenset[Operation]] = frozenset(OPERATIONS)
-    """The operations it cares about. It is asked about nothing else, so that it costs nothing elsewhere."""
+    """The operations it cares about."""
+
+    @classmethod
+    def cares(cls, operation: Operation, stem: str) -> bool:
+        """Whether it cares about an operation on a resource. It is asked about nothing else, so that it costs nothing
+        elsewhere."""
+        return operation in cls.operations and (cls.resources is None or stem in cls.resources)
 
     async def mutate(self, attributes: Attributes) -> None:
         """Complete `attributes.obj` in place."""

@@ -21,9 +21,9 @@ from sampan.api.errors import Object, StatusError
 from sampan.api.objects import deep_copy
 from sampan.api.pod_resources import Amounts
 from sampan.api.quota.evaluator import Evaluator
-from sampan.api.resources import RESOURCEQUOTAS
+from sampan.api.resources import PERSISTENTVOLUMECLAIMS, PODS, RESOURCEQUOTAS, SERVICES
 from sampan.apiserver.admission.by_namespace import ByNamespace
-from sampan.apiserver.admission.plugin import WRITES, Plugin, refuse
+from sampan.apiserver.admission.plugin import WRITES, Operation, Plugin, refuse
 from sampan.apiserver.types import Attributes, ReadCache
 from sampan.client.types import Client
 
@@ -31,6 +31,8 @@ _ATTEMPTS = 10
 """How often a charge is tried where others, mostly other servers, were quicker."""
 _PATIENCE = 1.0
 """Seconds to wait for what another server has written."""
+_CHANGING = frozenset(r.key_stem for r in (PODS, SERVICES, PERSISTENTVOLUMECLAIMS, RESOURCEQUOTAS))
+"""Resources of which an update may use more (or is an update of what is used)."""
 _charging: ContextVar[bool] = ContextVar("charging", default=False)
 """Whether the quota's status is being written by this plugin itself."""
 
@@ -52,6 +54,10 @@ class _Waiting:
 class ResourceQuota(Plugin):
     resources = frozenset(counting.EVALUATORS)
     operations = WRITES
+
+    @classmethod
+    def cares(cls, operation: Operation, stem: str) -> bool:
+        return super().cares(operation, stem) and (operation == "CREATE" or stem in _CHANGING)
 
     def __init__(self, cache: ReadCache, client: Client) -> None:
         self._client = client
