@@ -20,11 +20,12 @@ from typing import IO, Any
 
 from sampan.cluster import config as configuration
 from sampan.cluster.config import ClusterConfig
+from tests.programs import kubectl_problem
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPAN = os.environ.get("SAMPAN_COMMAND") or str(Path(sys.executable).with_name("sampan"))
 RECIPES = ("busybox", "debian", "nginx", "nginx-alpine", "webapp")
-_PROGRAMS = ("kubectl", "curl", "conmon", "catatonit", "nft", "skopeo", "mmdebstrap")
+_PROGRAMS = ("curl", "conmon", "catatonit", "nft", "skopeo", "mmdebstrap")
 _PREFIX = "pytest-"
 
 
@@ -35,7 +36,7 @@ def missing() -> str:
     absent = [p for p in _PROGRAMS if not which(p)]
     if not (which("crun") or which("runc")):
         absent.append("crun")
-    return f"programs are missing: {', '.join(absent)}" if absent else ""
+    return f"programs are missing: {', '.join(absent)}" if absent else kubectl_problem()
 
 
 @dataclass(frozen=True)

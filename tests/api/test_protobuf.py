@@ -4,7 +4,6 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from sampan.api import protobuf, resources, schema
 from sampan.api.errors import StatusError
+from tests.programs import kubectl_problem
 
 
 def varint(value: int) -> bytes:
@@ -371,7 +371,7 @@ KUBECTL = [
 ]  # fmt: skip
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.skipif(bool(kubectl_problem()), reason=kubectl_problem())
 @pytest.mark.parametrize(("command", "expected"), KUBECTL, ids=[c.split()[0] for c, _ in KUBECTL])
 def test_kubectl(command: str, expected: Any, tmp_path: Path) -> None:
     with api() as (url, posted):

@@ -21,6 +21,7 @@ from sampan.store.sqlite import SqliteStore, open_store
 from sampan.transport.http import HttpServer
 from sampan.transport.tls import server_context
 from sampan.transport.types import Answer, Request, Response, StreamingResponse
+from tests.programs import kubectl_problem
 from tests.transport.authority import Authority
 
 KEY = ec.generate_private_key(ec.SECP256R1()).private_bytes(
@@ -193,6 +194,8 @@ class Kubectl:
 
 @pytest.fixture
 async def kubectl(api: Api, tmp_path: Path) -> AsyncIterator[Kubectl]:
+    if problem := kubectl_problem():
+        pytest.skip(problem)
     authority = Authority(tmp_path)
     certificate, key = authority.issue("api")
     client_certificate, client_key = authority.issue("admin", ["system:masters"])

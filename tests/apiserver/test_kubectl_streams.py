@@ -12,8 +12,9 @@ import pytest
 import uvloop
 
 from tests.apiserver.node_fakes import Rig, pod, rig
+from tests.programs import kubectl_problem
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+pytestmark = pytest.mark.skipif(bool(kubectl_problem()), reason=kubectl_problem())
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import real_cluster
+
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 
@@ -59,6 +61,7 @@ def run(command: str, *arguments: str, home: Path, **more: str) -> subprocess.Co
 
 
 @pytest.mark.root
+@pytest.mark.skipif(bool(real_cluster.missing()), reason=real_cluster.missing())
 def test_it_prints_url_and_answer_with_kubectl_and_without(name: str, tmp_path: Path) -> None:
     first = run("demo", name, home=tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
