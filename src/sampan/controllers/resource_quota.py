@@ -108,7 +108,12 @@ class ResourceQuotaController(Controller):
             return
         changed = deep_copy(present)
         changed["status"] = {"hard": hard, "used": used}
-        written = await self._client.update(RESOURCEQUOTAS, changed, subresource="status")
+        try:
+            written = await self._client.update(RESOURCEQUOTAS, changed, subresource="status")
+        except StatusError as e:
+            if e.code == 404:
+                return
+            raise  # 409: somebody was charged meanwhile, it is counted again
         self._written[key] = written["metadata"]["resourceVersion"]
         if status.get("hard") != hard:
             # What was admitted before these limits were there may be stored only now.
