@@ -107,7 +107,9 @@ class Client:
     async def _until_answered(self, session: aiohttp.ClientSession, stop: asyncio.Event) -> None:
         while not stop.is_set():
             # A server may answer while its store does not: a write that changes nothing tells.
-            status, _ = await self._ask(session, "POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+            status, _ = await self._ask(
+                session, "POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}}
+            )
             if status == 409:
                 return
             await asyncio.sleep(0.02)

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import perf_counter
+from typing import ClassVar
 from weakref import WeakSet
 
 from sampan.client.metrics import Histogram
@@ -28,7 +29,7 @@ class WorkQueue:
     """Keys (text) waiting for work. All methods belong to the loop's thread. `adds`, `retries`, `waits` (seconds in the
     queue) and `works` (seconds at work) are counted for metrics."""
 
-    everyone: WeakSet[WorkQueue] = WeakSet()
+    everyone: ClassVar[WeakSet[WorkQueue]] = WeakSet()
     """All queues of this process."""
 
     def __init__(self, name: str) -> None:
