@@ -143,3 +143,94 @@ def test_bad_field_is_named(kubectl: Kubectl, tmp_path: Path) -> None:
     assert 'unknown field "dato"' in refused(kubectl, "apply", "-f", file)
     assert 'unknown field "dato"' in refused(kubectl, "create", "-f", file)
     assert said(kubectl, "create", "-f", file, "--validate=false") == "configmap/c created\n"
+
+
+def pair(*names: str) -> str:
+    """ConfigMaps with a label in common."""
+    items = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": n, "labels": {"of": "a-pair"}}}
+        for n in names
+    ]
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+
+
+def test_prune(kubectl: Kubectl) -> None:
+    apply = ("apply", "-f", "-")
+    said(kubectl, *apply, stdin=pair("a", "b"))
+    said(kubectl, "create", "configmap", "other")
+    said(kubectl, "label", "configmap", "other", "of=a-pair")
+    prune = (*apply, "--prune", "-l", "of=a-pair", "--prune-allowlist=core/v1/ConfigMap")
+    dry = said(kubectl, *prune, "--dry-run=server", stdin=pair("a"))
+    assert "configmap/b pruned (server dry run)" in dry.splitlines()
+    out = said(kubectl, *prune, stdin=pair("a"))
+    assert [line for line in out.splitlines() if line.endswith("pruned")] == ["configmap/b pruned"]
+    left = said(kubectl, "get", "configmaps", "-l", "of=a-pair", "-o", "name")
+    assert left.split() == ["configmap/a", "configmap/other"], "what was not applied is nobody's to prune"
+
+
+def test_last_applied(kubectl: Kubectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = manifest(tmp_path, "one")
+    said(kubectl, "create", "-f", file)
+    told = kubectl.run("apply", "-f", file)
+    assert "is missing the kubectl.kubernetes.io/last-applied-configuration annotation" in told.err
+    monkeypatch.setenv("KUBE_EDITOR", "sed -i 's/a: one/a: two/'")
+    assert said(kubectl, "apply", "edit-last-applied", "configmap", "c") == "configmap/c edited\n"
+    assert "a: two" in said(kubectl, "apply", "view-last-applied", "configmap", "c")
+    assert kubectl.value("configmap/c", ".data.a") == "one"
+    assert said(kubectl, "apply", "set-last-applied", "-f", file) == "configmap/c configured\n"
+    assert "a: one" in said(kubectl, "apply", "view-last-applied", "configmap", "c")
+    said(kubectl, "apply", "set-last-applied", "-f", file, "-o", "name", "--dry-run=server")
+
+
+def test_from_client_side_to_server_side(kubectl: Kubectl, tmp_path: Path) -> None:
+    """What was applied by the client is the server-side manager's from its first apply on: a field left out goes."""
+    file = tmp_path / "c.yaml"
+    head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"
+    file.write_text(head + "data: {a: one, b: two}\n")
+    said(kubectl, "apply", "-f", file)
+    assert said(kubectl, "apply", "--server-side", "-f", file) == "configmap/c serverside-applied\n"
+    assert said(kubectl, "diff", "--server-side", "-f", file) == ""
+    object = json.loads(said(kubectl, "get", "configmap", "c", "-o", "json", "--show-managed-fields"))
+    owners = {(m["manager"], m["operation"]) for m in object["metadata"]["managedFields"]}
+    assert owners == {("kubectl", "Apply"), ("kubectl-last-applied", "Apply")}
+    file.write_text(head + "data: {a: one}\n")
+    changed = kubectl.run("diff", "--server-side", "-f", file)
+    assert changed.code == 1
+    assert "-  b: two" in changed.out.splitlines()
+    said(kubectl, "apply", "--server-side", "-f", file)
+    assert kubectl.value("configmap/c", ".data") == '{"a":"one"}'
+    other = said(kubectl, "apply", "--server-side", "--field-manager=second", "-f", file)
+    assert other == "configmap/c serverside-applied\n", "who wants the same is no conflict"
+    shown = said(kubectl, "get", "configmap", "c", "-o", "yaml", "--show-managed-fields")
+    assert "    manager: second\n    operation: Apply\n" in shown
+    assert "managedFields" not in said(kubectl, "get", "configmap", "c", "-o", "yaml")
+
+
+def test_replace_leaves_what_was_allocated(kubectl: Kubectl) -> None:
+    """A Service's manifest does not say its address; no more is wanted by replacing it."""
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+               "spec": {"type": "NodePort", "ports": [{"port": 80}]}}  # fmt: skip
+    said(kubectl, "create", "-f", "-", stdin=json.dumps(service))
+    before = kubectl.value("service/s", ".spec['clusterIP','ipFamilies','ports']")
+    assert said(kubectl, "replace", "-f", "-", stdin=json.dumps(service)) == "service/s replaced\n"
+    assert kubectl.value("service/s", ".spec['clusterIP','ipFamilies','ports']") == before
+
+
+def test_optimistic_locking(kubectl: Kubectl) -> None:
+    said(kubectl, "create", "configmap", "c")
+    version = kubectl.value("configmap/c", ".metadata.resourceVersion")
+    for verb, done in (("label", "labeled"), ("annotate", "annotated")):
+        conflict = refused(kubectl, verb, "configmap", "c", "a=b", "--resource-version=1")
+        assert conflict.startswith(
+            'Error from server (Conflict): Operation cannot be fulfilled on configmaps "c"'
+        )
+        now = kubectl.value("configmap/c", ".metadata.resourceVersion")
+        assert (
+            said(kubectl, verb, "configmap", "c", "a=b", f"--resource-version={now}")
+            == f"configmap/c {done}\n"
+        )
+        assert said(kubectl, verb, "configmap", "c", "--list") == "a=b\n"
+        said(kubectl, verb, "configmap", "c", "a=c", "--overwrite", "--dry-run=server")
+        assert said(kubectl, verb, "configmap", "c", "--list") == "a=b\n"
+    stale = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "resourceVersion": version}}
+    assert "(Conflict)" in refused(kubectl, "replace", "-f", "-", stdin=json.dumps(stale))

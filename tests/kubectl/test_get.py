@@ -1,4 +1,4 @@
-"""get in all its forms, describe, explain, events and what the cluster says of itself."""
+"""get in all its forms, describe, events and what the cluster says of itself."""
 
 from __future__ import annotations
 
@@ -133,33 +133,6 @@ def test_events(kubectl: Kubectl, two: str) -> None:
     assert len(found.split()) == 1
 
 
-def test_explain(kubectl: Kubectl) -> None:
-    assert said(kubectl, "explain", "pod.spec.containers").startswith("KIND:       Pod\nVERSION:    v1\n")
-    assert "FIELD: nodePort <integer>" in said(kubectl, "explain", "service.spec.ports.nodePort")
-    assert "progressDeadlineSeconds" in said(kubectl, "explain", "deployments", "--recursive")
-    assert "KIND:     Pod\n" in said(kubectl, "explain", "pods", "--output=plaintext-openapiv2")
-    assert 'field "color" does not exist' in refused(kubectl, "explain", "pod.spec.color")
-
-
-def test_resources_and_versions(kubectl: Kubectl) -> None:
-    served = {row[0] for row in rows(said(kubectl, "api-resources"))}
-    assert {
-        "pods",
-        "services",
-        "deployments",
-        "replicasets",
-        "endpointslices",
-        "ingresses",
-        "roles",
-    } <= served
-    names = said(kubectl, "api-resources", "--api-group=apps", "--namespaced=true", "-o", "name").split()
-    assert {"deployments.apps", "replicasets.apps"} <= set(names)
-    watchable = said(kubectl, "api-resources", "--verbs=watch", "-o", "name").split()
-    assert "pods" in watchable
-    assert "bindings" not in watchable
-    assert {"v1", "apps/v1", "rbac.authorization.k8s.io/v1"} <= set(said(kubectl, "api-versions").split())
-
-
 def test_cluster_info(kubectl: Kubectl) -> None:
     assert "Kubernetes control plane" in said(kubectl, "cluster-info")
 
@@ -211,3 +184,64 @@ spec: {podSelector: {}}
     assert (
         kubectl.run("get", "networkpolicies").err == f"No resources found in {kubectl.namespace} namespace.\n"
     )
+
+
+def test_more_formats(kubectl: Kubectl, tmp_path: Path) -> None:
+    for name, label in (("b", "x"), ("a", "y"), ("c", "z")):
+        said(kubectl, "create", "configmap", name, f"--from-literal={label}=1")
+    mine = ("get", "configmaps", "-l=!none", "--field-selector=metadata.name!=kube-root-ca.crt")
+    template = tmp_path / "t"
+    template.write_text("{{range .items}}{{.metadata.name}};{{end}}")
+    assert said(kubectl, *mine, f"--output=go-template-file={template}") == "a;b;c;"
+    assert said(kubectl, *mine, "-o", "go-template={{len .items}}") == "3"
+    template.write_text("{.items[*].data}")
+    assert said(kubectl, *mine, f"--output=jsonpath-file={template}") == '{"y":"1"} {"x":"1"} {"z":"1"}'
+    assert (
+        said(kubectl, *mine, "-o", "jsonpath-as-json={.items[0].data}")
+        == '[\n    {\n        "y": "1"\n    }\n]\n'
+    )
+    template.write_text("NAME           DATA\nmetadata.name  data\n")
+    chosen = said(kubectl, *mine, f"--output=custom-columns-file={template}", "--sort-by=.metadata.name")
+    assert [line.split()[0] for line in chosen.splitlines()] == ["NAME", "a", "b", "c"]
+    assert said(kubectl, *mine, "--no-headers", "-o", "custom-columns=N:.metadata.name,M:.nothing").split()[:2] == ["a", "<none>"]  # fmt: skip
+    names = said(kubectl, *mine, "--sort-by={.metadata.creationTimestamp}", "-o", "name").split()
+    assert {n.removeprefix("configmap/") for n in names} == {"a", "b", "c"}
+    assert rows(said(kubectl, *mine, "--show-kind"))[0][0] == "configmap/a"
+    assert said(kubectl, *mine, "--show-labels").splitlines()[0].split() == ["NAME", "DATA", "AGE", "LABELS"]
+    assert said(kubectl, *mine, "-L=app,tier").splitlines()[0].split() == [
+        "NAME",
+        "DATA",
+        "AGE",
+        "APP",
+        "TIER",
+    ]
+    assert (
+        said(kubectl, "get", "configmap/a", "service/kubernetes", "-o=name", "--ignore-not-found")
+        == "configmap/a\n"
+    )
+    everywhere = said(kubectl, "get", "all,configmaps", "-A")
+    assert "service/kubernetes" in everywhere
+    assert f"{kubectl.namespace}" in everywhere
+    plain = said(kubectl, "get", "configmaps", "--server-print=false").splitlines()
+    assert plain[0].split() == ["NAME", "AGE"]
+
+
+def test_watch_events(kubectl: Kubectl, two: str) -> None:
+    """kubectl events is one list and one watch, with selectors of the object and the type."""
+    normal = said(
+        kubectl, "events", "--for", "pod/two", "--types=Normal", "-o", "jsonpath={.items[*].reason}"
+    )
+    assert "Started" in normal.split()
+    none = f"No events found in {kubectl.namespace} namespace.\n"
+    assert said(kubectl, "events", "--types=Warning", err=none) == ""
+    with kubectl.start("events", "--watch", "--for=pod/two", "--no-headers") as lines:
+        assert "Scheduled" in next(lines)
+        said(kubectl, "delete", "pod", two, "--wait=false")
+        assert any("Killing" in line for line in lines)
+    assert f"{kubectl.namespace} " in said(kubectl, "events", "-A")
+
+
+def test_what_has_no_server_here(kubectl: Kubectl) -> None:
+    """Metrics come from a server of their own, here as elsewhere."""
+    for what in ("node", "pod"):
+        assert refused(kubectl, "top", what) == "error: Metrics API not available\n"

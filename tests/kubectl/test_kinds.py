@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.kubectl.commands import refused, rows
+from tests.kubectl.commands import answers, refused, rows
 from tests.real_cluster import Cluster, Kubectl
 
 MANIFEST = """
@@ -92,13 +92,6 @@ def manifest(kubectl: Kubectl) -> Iterator[str]:
     text = MANIFEST.replace("NAME", kubectl.namespace)
     yield text
     kubectl.run("delete", "--ignore-not-found", "-f", "-", stdin=text)
-
-
-def answers(kubectl: Kubectl, *arguments: str, stdin: str | None = None) -> str:
-    """What a command prints that must succeed; what it warns of is another test's concern."""
-    done = kubectl.run(*arguments, stdin=stdin)
-    assert done.code == 0, done
-    return done.out
 
 
 def test_tables(kubectl: Kubectl, manifest: str) -> None:

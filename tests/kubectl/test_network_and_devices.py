@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kubectl.commands import refused, rows
+from tests.kubectl.commands import answers, refused, rows
 from tests.real_cluster import Kubectl
 
 MANIFEST = """
@@ -47,12 +47,6 @@ def devices(kubectl: Kubectl) -> Iterator[str]:
     text = MANIFEST.replace("NAME", kubectl.namespace)
     yield text
     kubectl.run("delete", "--ignore-not-found", "-f", "-", stdin=text)
-
-
-def answers(kubectl: Kubectl, *arguments: str, stdin: str | None = None) -> str:
-    done = kubectl.run(*arguments, stdin=stdin)
-    assert done.code == 0, done
-    return done.out
 
 
 def test_devices(kubectl: Kubectl, devices: str) -> None:

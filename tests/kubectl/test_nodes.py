@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kubectl.commands import IMAGE, refused, said
+from tests.kubectl.commands import IMAGE, answers, refused, said
 from tests.kubectl.test_workloads import deployment, rolled_out
 from tests.real_cluster import Kubectl
 
@@ -88,3 +88,17 @@ def test_drain(kubectl: Kubectl) -> None:
     kubectl.wait("pod", "jsonpath={.status.phase}=Pending", "-l", "app=web")
     said(kubectl, "uncordon", NODE)
     rolled_out(kubectl)
+
+
+def test_drain_waits_for_a_disruption_budget(kubectl: Kubectl) -> None:
+    """Nobody counts its pods here yet, so it lets none go: drain says which and tries again until its time is up."""
+    deployment(kubectl)
+    answers(kubectl, "create", "pdb", "p", "--selector=app=web", "--min-available=0")
+    pod = said(kubectl, "get", "pods", "-l", "app=web", "-o", "name").strip().removeprefix("pod/")
+    mine = ("drain", NODE, "--pod-selector=app=web", "--timeout=1s")
+    told = refused(kubectl, *mine)
+    assert f'error when evicting pods/"{pod}" -n "{kubectl.namespace}" (will retry after 5s): ' in told
+    assert "Cannot evict pod as it would violate the pod's disruption budget." in told
+    assert kubectl.value(f"pod/{pod}", ".metadata.deletionTimestamp") == ""
+    out = said(kubectl, *mine[:-1], "--disable-eviction", "--timeout=30s")
+    assert out.endswith(f"pod/{pod} deleted\nnode/node-1 drained\n"), "to delete asks no budget"

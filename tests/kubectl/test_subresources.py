@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from tests.kubectl.commands import IMAGE, refused, rows, said
+from tests.kubectl.commands import IMAGE, answers, refused, rows, said
 from tests.real_cluster import Kubectl
-
-ADVICE = "Warning: HorizontalPodAutoscaler is stored, but nothing is scaled by it here yet\n"
 
 
 def test_scale(kubectl: Kubectl) -> None:
@@ -40,8 +38,7 @@ def test_scale(kubectl: Kubectl) -> None:
 
 def test_status(kubectl: Kubectl) -> None:
     """A PodDisruptionBudget is nobody's but ours here: no controller writes its status."""
-    own = "Warning: PodDisruptionBudget is stored, but its controller does not run here yet: no running pod that it selects can be evicted\n"  # fmt: skip
-    said(kubectl, "create", "pdb", "p", "--selector=a=b", "--min-available=1", err=own)
+    answers(kubectl, "create", "pdb", "p", "--selector=a=b", "--min-available=1")
     for kind, body, patched in (
         ("merge", '{"spec": {"minAvailable": 2}, "status": {"expectedPods": 4}}', "poddisruptionbudget.policy/p patched\n"),
         ("strategic", '{"status": {"disruptionsAllowed": 3}}', "poddisruptionbudget.policy/p patched\n"),
@@ -60,9 +57,9 @@ def test_status(kubectl: Kubectl) -> None:
 def test_autoscale(kubectl: Kubectl) -> None:
     said(kubectl, "create", "deployment", "d", f"--image={IMAGE}", "--replicas=0")
     autoscale = ("autoscale", "deployment", "d", "--min=1", "--max=3", "--cpu-percent=50")
-    dry = said(kubectl, *autoscale, "--dry-run=server", err=ADVICE)
+    dry = answers(kubectl, *autoscale, "--dry-run=server")
     assert dry == "horizontalpodautoscaler.autoscaling/d autoscaled (server dry run)\n"
-    assert said(kubectl, *autoscale, err=ADVICE) == "horizontalpodautoscaler.autoscaling/d autoscaled\n"
+    assert answers(kubectl, *autoscale) == "horizontalpodautoscaler.autoscaling/d autoscaled\n"
     [row] = rows(said(kubectl, "get", "hpa"))
     assert row[:-1] == ["d", "Deployment/d", "cpu:", "<unknown>/50%", "1", "3", "0"]
     one = said(
