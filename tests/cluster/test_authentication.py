@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import real_cluster
 from tests.apiserver.test_oidc import Issuer, issuer, settings  # noqa: F401
 from tests.cluster.test_lifecycle import Owner, owner  # noqa: F401
 
@@ -18,10 +17,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.cluster,
     pytest.mark.timeout(120),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not shutil.which("kubectl") or not shutil.which("conmon"),
-        reason="needs root, kubectl and the system packages",
-    ),
+    pytest.mark.skipif(bool(real_cluster.missing()), reason=real_cluster.missing()),
 ]
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from sampan.cluster import link
 from sampan.store.members import Tls
+from tests import real_cluster
 from tests.cluster.machine import picture
 from tests.cluster.test_lifecycle import Owner, owner  # noqa: F401
 from tests.store.real_etcd import leader_of, three_members
@@ -27,10 +28,8 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.cluster,
     pytest.mark.timeout(180),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not all(map(shutil.which, ("kubectl", "conmon", "etcd"))),
-        reason="needs root, kubectl, etcd and the system packages",
-    ),
+    pytest.mark.skipif(bool(real_cluster.missing()), reason=real_cluster.missing()),
+    pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed"),
 ]
 
 

@@ -20,6 +20,7 @@ from sampan.client.https import HttpsClient
 from sampan.client.informer import Informer
 from sampan.client.leaderelection import LEASE_SECONDS
 from sampan.client.types import ConnectionLost
+from tests import real_cluster
 from tests.cluster.test_etcd import pids
 from tests.cluster.test_lifecycle import Owner, owner  # noqa: F401
 
@@ -27,10 +28,8 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.cluster,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not all(map(shutil.which, ("kubectl", "conmon", "etcd"))),
-        reason="needs root, kubectl, etcd and the system packages",
-    ),
+    pytest.mark.skipif(bool(real_cluster.missing()), reason=real_cluster.missing()),
+    pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed"),
 ]
 T = TypeVar("T")
 SERVERS = ("control-plane", "control-plane-2")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from tests import real_cluster
 from tests.cluster.test_lifecycle import Owner, owner  # noqa: F401
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.cluster,
     pytest.mark.timeout(180),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not all(map(shutil.which, ("kubectl", "conmon", "etcd"))),
-        reason="needs root, kubectl, etcd and the system packages",
-    ),
+    pytest.mark.skipif(bool(real_cluster.missing()), reason=real_cluster.missing()),
+    pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed"),
 ]
 
 

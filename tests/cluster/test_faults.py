@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import shutil
 import socket
 import ssl
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sampan.cluster import preflight
+from tests import real_cluster
 from tests.cluster.machine import picture
 from tests.cluster.test_lifecycle import SAMPAN, Owner, owner  # noqa: F401
 
@@ -22,10 +22,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.cluster,
     pytest.mark.timeout(120),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not shutil.which("kubectl") or not shutil.which("conmon"),
-        reason="needs root, kubectl and the system packages",
-    ),
+    pytest.mark.skipif(bool(real_cluster.missing()), reason=real_cluster.missing()),
 ]
 
 

@@ -17,16 +17,14 @@ from pathlib import Path
 import pytest
 
 from sampan.cluster.supervision import await_change
+from tests import real_cluster
 from tests.cluster.machine import picture
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.cluster,
     pytest.mark.timeout(180),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not shutil.which("kubectl") or not shutil.which("conmon"),
-        reason="needs root, kubectl and the system packages",
-    ),
+    pytest.mark.skipif(bool(real_cluster.missing()), reason=real_cluster.missing()),
 ]
 SAMPAN = os.environ.get("SAMPAN_COMMAND") or str(Path(sys.executable).with_name("sampan"))
 ROOT = Path(__file__).resolve().parents[2]
