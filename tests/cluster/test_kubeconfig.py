@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import yaml
 from sampan.cluster import config as configuration
 from sampan.cluster import kubeconfig, pki, teardown
 from sampan.cluster.config import ClusterConfig
+from sampan.cluster.control_plane import renew_certificates
 from sampan.cluster.errors import ClusterError
 
 OTHERS = {
@@ -110,3 +113,31 @@ def test_delete_looks_where_up_merged_and_warns_of_what_it_cannot_change(
         f"warning: context sampan-t-kc is not removed from {tmp_path}/directory: Is a directory",
     ]
     assert not config.directory.exists()
+
+
+def test_certificates_that_end_soon_are_renewed_in_every_kubeconfig(
+    config: ClusterConfig, tmp_path: Path
+) -> None:
+    path, left = tmp_path / "config", tmp_path / "left"
+    path.write_text(yaml.safe_dump(OTHERS))
+    for file in (path, left):
+        kubeconfig.merge(config, file)
+    kubeconfig.unmerge(config.context, left)
+    assert not left.exists()
+    merged = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**merged, "current-context": "work"}))
+    config = replace(config, kubeconfigs=(str(path), str(left)))
+    config.save()
+    renew_certificates(config)
+    assert yaml.safe_load(path.read_text())["users"] == merged["users"], "nothing ends soon"
+    for stamp in (config.directory / "pki").rglob("*.stamp"):
+        soon = (datetime.now(UTC) + timedelta(days=100)).isoformat()
+        stamp.write_text(f"{soon}\n{stamp.read_text().partition(chr(10))[2]}")
+    renew_certificates(config)
+    now = yaml.safe_load(path.read_text())
+    assert now["current-context"] == "work"
+    assert [u["name"] for u in now["users"]] == ["me", config.context]
+    assert now["users"][0] == merged["users"][0]
+    assert now["users"][1] != merged["users"][1]
+    assert now["users"] == [OTHERS["users"][0], yaml.safe_load(kubeconfig.text(config))["users"][0]]  # type: ignore[index]
+    assert not left.exists()

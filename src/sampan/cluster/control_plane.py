@@ -8,7 +8,6 @@ works. What concerns the host is the first one's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.client.restarting import again_and_again
 from sampan.cluster import logs, storage
 from sampan.cluster.config import ClusterConfig
+from sampan.cluster.errors import ClusterError
 from sampan.cluster.link import PartLink, revive_command
 from sampan.cluster.owner import run_until_told, stop_event
 from sampan.cluster.publish import Publisher
@@ -214,12 +214,24 @@ async def _tell_readiness(config: ClusterConfig, app: App, link: PartLink) -> No
 
 async def _renew(config: ClusterConfig) -> None:
     """Renew certificates that end soon, every day; servers take up the new files by themselves."""
-    from sampan.cluster import kubeconfig, pki
-
     while True:
         await asyncio.sleep(_DAY)
-        made = await asyncio.to_thread(pki.ensure, config)
-        if made:
-            log.info("renewed certificates: %s", ", ".join(made))
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(kubeconfig.write, config)
+        await asyncio.to_thread(renew_certificates, config)
+
+
+def renew_certificates(config: ClusterConfig) -> None:
+    """Renew what ends soon, also in the users' kubeconfigs that the cluster is in."""
+    from sampan.cluster import config as configuration
+    from sampan.cluster import kubeconfig, pki
+
+    made = pki.ensure(config)
+    if not made:
+        return
+    log.info("renewed certificates: %s", ", ".join(made))
+    try:
+        kubeconfig.write(config)
+        # An `up` since may have added to them.
+        for file in (configuration.load(config.name) or config).kubeconfigs:
+            kubeconfig.renew(config, Path(file))
+    except (OSError, ClusterError) as e:
+        log.warning("a kubeconfig keeps its old certificate: %s", e)

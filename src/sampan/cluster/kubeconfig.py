@@ -76,6 +76,21 @@ def merge(config: ClusterConfig, path: Path) -> None:
         _save(path, present)
 
 
+def renew(config: ClusterConfig, path: Path) -> None:
+    """Give the cluster's entries in a user's kubeconfig their new certificates, where they still are in it; which context
+    is the current one stays. Raises as `merge` does."""
+    if not path.exists():
+        return
+    with _locked(path):
+        present = _load(path)
+        ours = {part: entries[0] for part, entries in render(config).items() if part in _PARTS}
+        if not any(e.get("name") == config.context for e in present.get("users") or []):
+            return
+        for part, own in ours.items():
+            present[part] = [own if e.get("name") == config.context else e for e in present.get(part) or []]
+        _save(path, present)
+
+
 def unmerge(context: str, path: Path) -> None:
     """Take a cluster's entries out of a user's kubeconfig again; a file that then has none goes. Raises ClusterError,
     with the file untouched, if it is no kubeconfig, and OSError."""
