@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sampan.cluster import logs, storage
-from sampan.cluster.control_plane import listening_socket
+from sampan.cluster.control_plane import GRACE, listening_socket, serve_until_told
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.owner import run_until_told, stop_event
 
@@ -94,9 +94,9 @@ async def serve_api(wanted: ApiServer) -> None:
         await app.start()
         await server.listen(sock=listening_socket(wanted.bind_address, wanted.port, shared=wanted.share_port))
         logging.getLogger(__name__).info("serving the API at %s:%d", wanted.bind_address, wanted.port)
-        await run_until_told({"api": app.run(), "store": store.failed()}, stop)
+        await serve_until_told(app, {"api": app.run(), "store": store.failed()}, stop)
     finally:
-        await server.close(1.0)
+        await server.close(GRACE)
         await app.close()
         await store.close()
 

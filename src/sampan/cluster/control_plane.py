@@ -14,7 +14,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ PART = "control-plane"
 _DAY = 24 * 3600.0
 _SHUTDOWN_DELAY = 0.2
 """Seconds between the order to end and the end of listening."""
-_GRACE = 5.0
+GRACE = 5.0
 """Seconds for which requests in progress may yet be answered."""
 
 
@@ -120,14 +120,21 @@ async def _serve(config: ClusterConfig, number: int) -> None:
             tasks["certificates"] = _renew(config)
         if config.store == storage.SQLITE:
             tasks["backups"] = BackupSocket(config, store).run()
-        app.shutting_down = lambda: "process is shutting down" if stop.is_set() else ""
-        await run_until_told(tasks, stop)
-        # Whoever asks /readyz hears of it first; what is on its way here is still answered.
-        await asyncio.sleep(_SHUTDOWN_DELAY)
+        await serve_until_told(app, tasks, stop)
     finally:
-        await server.close(_GRACE)
+        await server.close(GRACE)
         await app.close()
         await store.close()
+
+
+async def serve_until_told(
+    app: App, tasks: Mapping[str, Coroutine[Any, Any, None]], stop: asyncio.Event
+) -> None:
+    """`run_until_told` for a process that serves the API: whoever asks /readyz hears of the end first, and what is on its way
+    here is still answered."""
+    app.shutting_down = lambda: "process is shutting down" if stop.is_set() else ""
+    await run_until_told(tasks, stop)
+    await asyncio.sleep(_SHUTDOWN_DELAY)
 
 
 def _api_config(config: ClusterConfig, number: int) -> Config:
