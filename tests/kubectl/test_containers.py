@@ -221,6 +221,14 @@ def test_debug(kubectl: Kubectl, two: str, on_terminal: Callable[..., Terminal])
         "joining the processes of one container is not implemented"
         in kubectl.run(*debug, "-c", "aim", "--target=web", "--", "true").err
     )
+    # A copy with its image changed and the container to be looked at left alone but for its command.
+    said(kubectl, *debug[:2], "--profile=general", "--copy-to=other", "--container=web", "--set-image=*=busybox:latest",
+         "--", "sleep", "1000")  # fmt: skip
+    kubectl.wait_ready("other")
+    assert (
+        kubectl.value("pod/other", ".spec.containers[1]['image','command']")
+        == 'busybox:latest ["sleep","1000"]'
+    )
     said(kubectl, *debug, "--copy-to=copy", "--share-processes", "-c", "beside", "--", "sleep", "1000")
     kubectl.wait_ready("copy")
     seen = said(kubectl, "exec", "copy", "-c", "beside", "--", "ps")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.kubectl.commands import IMAGE, answers, refused, said
+from tests.kubectl.terminal import Terminal
 from tests.kubectl.test_workloads import deployment, rolled_out
 from tests.real_cluster import Kubectl
 
@@ -90,15 +91,19 @@ def test_drain(kubectl: Kubectl) -> None:
     rolled_out(kubectl)
 
 
-def test_drain_waits_for_a_disruption_budget(kubectl: Kubectl) -> None:
-    """Nobody counts its pods here yet, so it lets none go: drain says which and tries again until its time is up."""
+def test_drain_waits_for_a_disruption_budget(kubectl: Kubectl, on_terminal: Callable[..., Terminal]) -> None:
+    """Who counts the budget's pods is the test: its controller does not run here yet."""
     deployment(kubectl)
-    answers(kubectl, "create", "pdb", "p", "--selector=app=web", "--min-available=0")
+    answers(kubectl, "create", "pdb", "p", "--selector=app=web", "--min-available=1")
+    status = (
+        '{"status": {"observedGeneration": 1, "expectedPods": 1, "currentHealthy": 1, "desiredHealthy": 1}}'
+    )
+    answers(kubectl, "patch", "pdb", "p", "--subresource=status", "--type=merge", "-p", status)
     pod = said(kubectl, "get", "pods", "-l", "app=web", "-o", "name").strip().removeprefix("pod/")
-    mine = ("drain", NODE, "--pod-selector=app=web", "--timeout=1s")
-    told = refused(kubectl, *mine)
-    assert f'error when evicting pods/"{pod}" -n "{kubectl.namespace}" (will retry after 5s): ' in told
-    assert "Cannot evict pod as it would violate the pod's disruption budget." in told
+    drain = ("drain", NODE, "--pod-selector=app=web")
+    with on_terminal(*drain, columns=300) as terminal:
+        terminal.expect(f'error when evicting pods/"{pod}" -n "{kubectl.namespace}" (will retry after 5s): ')
+        terminal.expect("Cannot evict pod as it would violate the pod's disruption budget.")
     assert kubectl.value(f"pod/{pod}", ".metadata.deletionTimestamp") == ""
-    out = said(kubectl, *mine[:-1], "--disable-eviction", "--timeout=30s")
+    out = said(kubectl, *drain, "--disable-eviction", "--timeout=30s")
     assert out.endswith(f"pod/{pod} deleted\nnode/node-1 drained\n"), "to delete asks no budget"

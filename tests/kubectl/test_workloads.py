@@ -135,9 +135,19 @@ def test_rollout(kubectl: Kubectl) -> None:
     assert said(kubectl, "rollout", "resume", DEPLOYMENT) == "deployment.apps/web resumed\n"
     rolled_out(kubectl)
     assert newest_hash(kubectl) != before
-    assert said(kubectl, "rollout", "restart", DEPLOYMENT) == "deployment.apps/web restarted\n"
+    assert (
+        said(kubectl, "rollout", "restart", "deployment", "-l", "app=web")
+        == "deployment.apps/web restarted\n"
+    )
     rolled_out(kubectl)
     assert len(revisions(kubectl)) == 4
+    last = revisions(kubectl)[-1]
+    assert said(kubectl, "rollout", "status", DEPLOYMENT, f"--revision={last}", "--watch=false").endswith(
+        "rolled out\n"
+    )
+    assert "desired revision (2) is different from the running revision" in refused(
+        kubectl, "rollout", "status", DEPLOYMENT, "--revision=2"
+    )
 
 
 def test_rollout_that_fails_says_so(kubectl: Kubectl) -> None:
@@ -156,6 +166,10 @@ def test_wait(kubectl: Kubectl, two: str) -> None:
         said(kubectl, "wait", "--for=jsonpath={.status.phase}=Running", "pod", "-l", "app=two")
         == "pod/two condition met\n"
     )
+    assert said(kubectl, "wait", "--for=jsonpath={.status.podIP}", "pod/two") == "pod/two condition met\n"
+    assert said(kubectl, "wait", "--for=condition=Initialized", "pod/two", "-o", "name") == "pod/two\n"
+    never = refused(kubectl, "wait", "--for=create", "configmap/none", "--timeout=100ms")
+    assert never == "error: timed out waiting for the condition\n"
     late = refused(kubectl, "wait", "--for=condition=Ready=False", "pod/two", "--timeout=100ms")
     assert late == "error: timed out waiting for the condition on pods/two\n"
     assert '"none" not found' in refused(kubectl, "wait", "--for=condition=Ready", "pod/none")
@@ -195,3 +209,7 @@ def test_delete_with_and_without_dependents(kubectl: Kubectl) -> None:
     pod = said(kubectl, "get", "pods", "-o", "name").strip()
     assert said(kubectl, "delete", replicaset, "--cascade=foreground").endswith("deleted\n")
     assert said(kubectl, "get", pod, "--ignore-not-found") == ""
+    deployment(kubectl)
+    pod = said(kubectl, "get", "pods", "-o", "name").strip()
+    assert said(kubectl, "delete", DEPLOYMENT, "--cascade=background") == 'deployment.apps "web" deleted\n'
+    kubectl.wait(pod, "delete")
