@@ -10,7 +10,7 @@ import pytest
 from sampan.store.memory import MemoryStore
 from sampan.store.sqlite import open_store
 from sampan.store.transformed import TransformedStore
-from sampan.store.types import Store
+from sampan.store.types import Compacted, Store, StoreDamaged
 from tests.store.contract import StoreContract
 
 
@@ -25,6 +25,8 @@ class Reversed:
 
     def open(self, key: str, stored: bytes) -> tuple[bytes, bool]:
         mark, _, rest = stored.partition(b":")
+        if mark == b"lost":
+            raise StoreDamaged(key)
         return rest[::-1], mark == b"old"
 
 
@@ -71,3 +73,19 @@ async def test_sqlite_holds_no_plain_value(tmp_path: Path) -> None:
     await store.create("/a", b"plain text that nobody may read")
     await store.close()
     assert not any(b"plain text" in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+
+
+async def test_a_past_that_no_key_opens_any_more_is_forgotten_and_a_present_is_damaged() -> None:
+    below = MemoryStore()
+    first = await below.create("/a", b"lost:x")
+    store = TransformedStore(below, Reversed())
+    with pytest.raises(StoreDamaged):
+        await store.list("/")
+    with pytest.raises(StoreDamaged):
+        await store.list("/", revision=first.revision)
+    second = await below.update("/a", b"new:y", first.revision)
+    with pytest.raises(Compacted) as gone:
+        await store.list("/", revision=first.revision)
+    assert gone.value.oldest == second.revision
+    assert [e.value for e in (await store.list("/")).entries] == [b"y"]
+    await store.close()

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from sampan.store.types import Conflict, Entry, Event, KeyExists, Page, Store, Watch
+from sampan.store.types import (
+    Compacted,
+    Conflict,
+    Entry,
+    Event,
+    KeyExists,
+    Page,
+    Store,
+    StoreDamaged,
+    Watch,
+)
 
 
 class Transformer(Protocol):
@@ -90,7 +100,14 @@ class TransformedStore:
 
     async def list(self, prefix: str, *, revision: int = 0, after: str = "", limit: int = 0) -> Page:
         page = await self._below.list(prefix, revision=revision, after=after, limit=limit)
-        entries = [self._entry(e) for e in page.entries]
+        try:
+            entries = [self._entry(e) for e in page.entries]
+        except StoreDamaged:
+            present = self._below.revision()
+            if not 0 < revision < present:
+                raise
+            # The past may have been sealed by a key that is no longer given; what is there now must open.
+            raise Compacted(present) from None
         if not revision:
             for before, entry in zip(page.entries, entries, strict=True):
                 self._note(entry.key, before.value)
