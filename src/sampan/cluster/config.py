@@ -205,6 +205,10 @@ def load(name: str) -> ClusterConfig | None:
     path = STATE / name / "cluster.json"
     try:
         raw = json.loads(path.read_text())
+        if unknown := sorted(raw.keys() - {f.name for f in dataclasses.fields(ClusterConfig)}):
+            raise ClusterError(
+                f"{path} is of another version of Sampan: this one does not know {', '.join(unknown)}; use that version"
+            )
         raw["nodes"] = tuple(raw["nodes"])
         raw["tls_sans"] = tuple(raw.get("tls_sans", ()))
         for field_name in admission_plugins.FIELDS:
@@ -214,7 +218,7 @@ def load(name: str) -> ClusterConfig | None:
         return ClusterConfig(**raw)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise ClusterError(
             f"{path} is damaged ({e}); restore it from a copy, or remove the cluster with `sampan delete --name {name}`"
         ) from e

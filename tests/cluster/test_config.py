@@ -1,0 +1,35 @@
+"""What is remembered of a cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sampan.cluster import config as configuration
+from sampan.cluster.config import ClusterConfig
+from sampan.cluster.errors import ClusterError
+
+
+def test_a_cluster_of_a_newer_version_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For whoever believes that deletes it."""
+    monkeypatch.setattr(configuration, "STATE", tmp_path)
+    made = ClusterConfig(
+        name="t-new", number=-1, api_port=6443, service_cidr="10.96.0.0/16", pod_cidr="10.244.0.0/16",
+        node_subnet="172.29.0.0/24", nodes=("node-1",),
+    )  # fmt: skip
+    made.save()
+    assert configuration.load("t-new") == made
+    file = tmp_path / "t-new" / "cluster.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "teleports": 3}))
+    with pytest.raises(
+        ClusterError, match="another version of Sampan: this one does not know teleports"
+    ) as e:
+        configuration.load("t-new")
+    assert "delete" not in str(e.value)
+    file.write_text("[]")
+    with pytest.raises(ClusterError, match="is damaged"):
+        configuration.load("t-new")
