@@ -77,7 +77,9 @@ class Writer:
             try:
                 await self.client.update(CONFIGMAPS, present)
             except (ConnectionLost, StatusError) as e:
-                if isinstance(e, StatusError) and e.code not in (500, 503, 504):
+                # 409: aiohttp sends a PUT once more by itself where the connection that it had kept breaks; then the
+                # second is answered, and the first may have taken effect. The next read tells.
+                if isinstance(e, StatusError) and e.code not in (409, 500, 503, 504):
                     raise
                 # With the same resourceVersion it can take effect once at most.
                 self.unsure += 1
