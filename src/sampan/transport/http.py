@@ -73,6 +73,8 @@ class HttpServer:
         self.stream_body = stream_body
         self.name = name
         self.closing = False
+        self.slices = asyncio.Lock()
+        """Held by the one large answer that is being written."""
         self._ssl_context = ssl_context
         self._connections: set[Connection] = set()
         self._carried_through: set[asyncio.Task[None]] = set()

@@ -85,13 +85,16 @@ class ResponseWriter(RequestReader):
             return
         try:
             self.transport.write(start)
-            until = perf_counter() + _SLICE_SECONDS
-            for i in range(0, len(parts), step):
+            at = 0
+            while at < len(parts):
                 await self.drained()
-                if perf_counter() >= until:
-                    await asyncio.sleep(0)
+                # One large answer at a time, so that one round of the loop is not as long as there are many of them.
+                async with self.server.slices:
                     until = perf_counter() + _SLICE_SECONDS
-                self.transport.write(b"".join(parts[i : i + step]))
+                    while at < len(parts) and not self._paused_writing and perf_counter() < until:
+                        self.transport.write(b"".join(parts[at : at + step]))
+                        at += step
+                    await asyncio.sleep(0)
         except ConnectionError:
             return
         self._task = None
