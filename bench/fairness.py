@@ -46,13 +46,13 @@ class Fairness:
     unfair: Latency
 
 
-async def measure(target: Target, *, connections: int = 256, seconds: int = 4) -> Fairness:
+async def measure(target: Target, *, connections: int = 256, seconds: int = 4, query: str = "") -> Fairness:
     """Needs wrk. Leaves nothing behind."""
     async with connect(target) as admin, _setting(admin) as (loud, quiet):
         alone = await _quiet(Target(target.server, quiet), seconds)
-        async with _flood(Target(target.server, loud), connections, seconds + 2):
+        async with _flood(Target(target.server, loud), connections, seconds + 2, query):
             fair = await _quiet(Target(target.server, quiet), seconds)
-        async with _exempt(admin), _flood(Target(target.server, loud), connections, seconds + 2):
+        async with _exempt(admin), _flood(Target(target.server, loud), connections, seconds + 2, query):
             unfair = await _quiet(Target(target.server, quiet), seconds)
     return Fairness(alone, fair, unfair)
 
@@ -106,10 +106,10 @@ async def _exempt(admin: Api) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _flood(target: Target, connections: int, seconds: int) -> AsyncIterator[None]:
+async def _flood(target: Target, connections: int, seconds: int, query: str) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(
         "wrk", "-t1", f"-c{connections}", f"-d{seconds}", "-H", f"Authorization: Bearer {target.token}",
-        f"{target.server}{_CORE}/configmaps",
+        f"{target.server}{_CORE}/configmaps{query}",
         stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -150,14 +150,25 @@ def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--connections", type=int, default=256)
     parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--query", default="", help="of the flood's lists, such as ?limit=50")
     for action in parser._actions:
         action.required = False
     o = parser.parse_args()
     if o.server:
-        _print(asyncio.run(measure(Target(o.server, o.token), connections=o.connections, seconds=o.seconds)))
+        _print(
+            asyncio.run(
+                measure(
+                    Target(o.server, o.token), connections=o.connections, seconds=o.seconds, query=o.query
+                )
+            )
+        )
         return
     with cluster.empty() as config:
-        _print(asyncio.run(measure(cluster.target(config), connections=o.connections, seconds=o.seconds)))
+        _print(
+            asyncio.run(
+                measure(cluster.target(config), connections=o.connections, seconds=o.seconds, query=o.query)
+            )
+        )
 
 
 def _print(found: Fairness) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +20,8 @@ _SCHEMA_HEADER = "X-Kubernetes-PF-FlowSchema-UID"
 _LEVEL_HEADER = "X-Kubernetes-PF-PriorityLevel-UID"
 _PATIENCE = 15.0
 """Seconds that a request waits for a seat: a quarter of upstream's request timeout."""
+_REFUSAL = 0.25
+"""Seconds after which a refusal is told. It asks to come back after one."""
 _FALLBACK = 1
 """Seats of a level that is named and not there yet (the first moments of a cluster)."""
 
@@ -101,6 +104,9 @@ class FlowControl:
         except Rejected as e:
             key = flow.schema, e.reason
             level.counts.rejected[key] = level.counts.rejected.get(key, 0) + 1
+            # Whoever is refused at once asks again at once: a thousand such connections would keep the loop busy with
+            # refusals alone.
+            await asyncio.sleep(_REFUSAL)
             return self._marked(flow, level, too_many())
         level.counts.dispatched[flow.schema] = level.counts.dispatched.get(flow.schema, 0) + 1
         began = perf_counter()
@@ -141,7 +147,9 @@ class FlowControl:
 def _size(answer: Answer) -> int:
     if not isinstance(answer, Response):
         return 0
-    return answer.size or (len(answer.body) if isinstance(answer.body, bytes) else 0)
+    if isinstance(answer.body, bytes):
+        return len(answer.body)
+    return answer.size or sum(map(len, answer.body))
 
 
 def too_many() -> Response:
