@@ -13,11 +13,13 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sampan.cluster import admission_plugins, apiserver_files, logs, storage
 from sampan.cluster.errors import ClusterError
@@ -195,6 +197,9 @@ class Wishes:
     logging_format: str | None = None
 
 
+_KNOWN = frozenset(f.name for f in dataclasses.fields(ClusterConfig))
+
+
 def names() -> list[str]:
     """Every cluster that has a state directory on this machine."""
     return sorted(p.parent.name for p in STATE.glob("*/cluster.json"))
@@ -205,23 +210,46 @@ def load(name: str) -> ClusterConfig | None:
     path = STATE / name / "cluster.json"
     try:
         raw = json.loads(path.read_text())
-        if unknown := sorted(raw.keys() - {f.name for f in dataclasses.fields(ClusterConfig)}):
+        if unknown := sorted(raw.keys() - _KNOWN):
             raise ClusterError(
                 f"{path} is of another version of Sampan: this one does not know {', '.join(unknown)}; use that version"
             )
-        raw["nodes"] = tuple(raw["nodes"])
-        raw["tls_sans"] = tuple(raw.get("tls_sans", ()))
-        for field_name in admission_plugins.FIELDS:
-            raw[field_name] = tuple(raw.get(field_name, ()))
-        raw["kubeconfigs"] = tuple(raw.get("kubeconfigs", ()))
-        raw["publish"] = tuple(Publication(**p) for p in raw.get("publish", ()))
-        return ClusterConfig(**raw)
+        return _read(raw)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise ClusterError(
             f"{path} is damaged ({e}); restore it from a copy, or remove the cluster with `sampan delete --name {name}`"
         ) from e
+
+
+def _read(raw: dict[str, Any]) -> ClusterConfig:
+    """The configuration in a file's content. Raises TypeError, KeyError, AttributeError."""
+    raw["nodes"] = tuple(raw["nodes"])
+    raw["tls_sans"] = tuple(raw.get("tls_sans", ()))
+    for field_name in admission_plugins.FIELDS:
+        raw[field_name] = tuple(raw.get(field_name, ()))
+    raw["kubeconfigs"] = tuple(raw.get("kubeconfigs", ()))
+    raw["publish"] = tuple(Publication(**p) for p in raw.get("publish", ()))
+    return ClusterConfig(**raw)
+
+
+def _others(name: str) -> list[ClusterConfig]:
+    """The other clusters of this machine, to keep out of their ways. One of another version is understood as far as it
+    goes; one whose file is damaged keeps nobody else from starting (a clash with it is found out by the host)."""
+    found = []
+    for other in names():
+        if other == name:
+            continue
+        try:
+            raw = json.loads((STATE / other / "cluster.json").read_text())
+            found.append(_read({k: v for k, v in raw.items() if k in _KNOWN}))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+            print(
+                f"sampan: the cluster {other} is passed over, its cluster.json cannot be read: {e}",
+                file=sys.stderr,
+            )
+    return found
 
 
 def existing(name: str) -> ClusterConfig:
@@ -375,7 +403,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     if not 1 <= count <= 20:
         problems.append(f"--nodes {count}: allowed are 1 to 20")
     problems += storage.problems(wishes)
-    others = [c for c in (load(n) for n in names()) if c is not None]
+    others = _others(wishes.name)
     given = {
         "--service-cidr": wishes.service_cidr,
         "--pod-cidr": wishes.pod_cidr,
@@ -468,7 +496,7 @@ def with_store(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     if problems := storage.problems(wishes):
         raise ClusterError("; ".join(problems))
     store = storage.parse(wishes.store or "")
-    others = [c for c in (load(n) for n in names() if n != present.name) if c is not None]
+    others = _others(present.name)
     return dataclasses.replace(
         present,
         store=store,
