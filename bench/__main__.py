@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import apibench, cluster, idle, memory, podstart, storewrites, svcprog, up
+from bench import apibench, cluster, idle, memory, null_server, podstart, storewrites, svcprog, up
 from bench.figures import Figure, quantile, table
 from bench.processes import control_plane
 from sampan.cluster import config as configuration
@@ -20,13 +20,14 @@ _OTHERS = 1000
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--store", default="sqlite", help="sqlite or etcd")
     parser.add_argument("--quick", action="store_true", help="fewer runs, shorter loads")
     o = parser.parse_args()
     figures = _start(3 if o.quick else 9)
     with cluster.empty() as config:
         figures += _idle(config, 10.0 if o.quick else idle.SECONDS)
         figures += asyncio.run(_cluster(config, 100 if o.quick else _OTHERS))
-    with cluster.empty() as config:
+    with cluster.empty(cluster.NAME, "--store", o.store) as config:
         figures += asyncio.run(_api(config, 1 if o.quick else 3))
     figures += _store()
     print(table(figures))
@@ -74,11 +75,15 @@ async def _cluster(config: ClusterConfig, others: int) -> list[Figure]:
 
 
 async def _api(config: ClusterConfig, seconds: int) -> list[Figure]:
-    _say("loading the API")
+    _say("loading a server that does nothing, then the API")
+    with null_server.running() as null:
+        nothing = await asyncio.to_thread(apibench.wrk, null.target, [null.pid], "/", 16, seconds, "")
     api = await apibench.measure(cluster.target(config), [control_plane(config)], seconds=seconds)
     create, get, flood, paced = api.create[16], api.get[16], api.watch, api.paced_watch
     fan_out = f"{flood.watchers} watchers x {flood.events} events"
     return [
+        Figure("null server, 16 connections: the same transport, no API", nothing.rate, "/s"),
+        Figure("- CPU each", nothing.cpu, "ms"),
         Figure(
             "create ConfigMap, 16 connections", create.rate, "/s", 3000, "670-1590 /s", more_is_better=True
         ),

@@ -52,10 +52,15 @@ async def test_requests_are_counted_by_what_they_were_about(api: Api) -> None:
     )
     assert found[open_watches] == 1
     assert found["apiserver_registered_watchers", frozenset({"group": "", "kind": "ConfigMap"}.items())] >= 1
+    await api("PATCH", f"{MAPS}/c", {"data": {"a": "b"}}, content_type="application/merge-patch+json")
+    await watching.next()
     watching.close()
     again = await scraped(api)
     assert again[open_watches] == 0
     assert again[stored] == before + 1
+    place = frozenset({"group": "", "resource": "configmaps"}.items())
+    assert again["apiserver_watch_cache_events_received_total", place] >= 2
+    assert again["apiserver_watch_events_total", place] >= 1
 
 
 async def test_what_is_not_served_makes_no_labels(api: Api) -> None:

@@ -66,6 +66,8 @@ class Shelf:
         self.decoded_groups = 0
         """How many of the groups want decoded objects."""
         self.callbacks: list[ChangeCallback] = []
+        self.received = self.sent = 0
+        """Changes that were taken up, and events that watchers were told, for metrics."""
 
     def make(self, key: str, value: bytes, revision: int, obj: Object | None = None) -> Record:
         """The record of a stored value. `obj`, if given, is its decoded form, and is taken over."""
@@ -107,6 +109,7 @@ class Shelf:
     def apply(self, event: Event, obj: Object | None) -> Change:
         entry = event.entry
         key = entry.key
+        self.received += 1
         previous = self.records.get(key)
         if event.deleted:
             if previous is not None:
@@ -251,7 +254,9 @@ class WatchCache:
                 )
         for shelf, changes in touched.items():
             for group in list(shelf.groups.values()):
-                self._outbox.extend(group.deliveries(changes, before))
+                for delivery in group.deliveries(changes, before):
+                    shelf.sent += len(delivery.changes) * len(group.watchers)
+                    self._outbox.append(delivery)
             for change in changes:
                 change.forget()
         if not self._posting:

@@ -110,13 +110,22 @@ def _of_cache(cache: WatchCache) -> Iterator[Metric]:
     watchers = GaugeMetricFamily(
         "apiserver_registered_watchers", "Watches by kind.", labels=("group", "kind")
     )
+    place = ("group", "resource")
+    received = CounterMetricFamily(
+        "apiserver_watch_cache_events_received", "Changes that the watch cache took up.", labels=place
+    )
+    sent = CounterMetricFamily("apiserver_watch_events", "Events that watchers were told.", labels=place)
     for shelf in cache.shelves():
         resource = shelf.resource
+        if shelf.received:
+            received.add_metric((resource.group, resource.plural), shelf.received)
+        if shelf.sent:
+            sent.add_metric((resource.group, resource.plural), shelf.sent)
         stored.add_metric((resource.key_stem,), len(shelf.rows))
         same.add_metric((resource.group, resource.plural), len(shelf.rows))
         if count := sum(len(group.watchers) for group in shelf.groups.values()):
             watchers.add_metric((resource.group, resource.kind), count)
-    yield from (stored, same, watchers)
+    yield from (stored, same, watchers, received, sent)
     lag = HistogramMetricFamily(
         "sampan_event_loop_lag_seconds", "How long work that was ready had to wait for the event loop."
     )
