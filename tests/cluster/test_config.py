@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sampan.cluster import apiserver_files
 from sampan.cluster import config as configuration
-from sampan.cluster.config import ClusterConfig
+from sampan.cluster.config import ClusterConfig, Wishes
 from sampan.cluster.errors import ClusterError
 
 
@@ -51,3 +52,16 @@ def test_another_cluster_that_cannot_be_read_keeps_nobody_from_starting(
     (tmp_path / "t-torn" / "cluster.json").write_text('{"name": "t-to')
     assert configuration._others("t-mine") == [made]
     assert capsys.readouterr().err.startswith("sampan: the cluster t-torn is passed over, its cluster.json")
+
+
+def test_a_log_without_a_policy_is_refused(tmp_path: Path) -> None:
+    """It would stay empty."""
+    log = Wishes(name="t", audit_log_path=str(tmp_path / "audit.log"))
+    assert apiserver_files.problems(log) == [
+        "--audit-log-path: nothing is audited without --audit-policy-file"
+    ]
+    present = ClusterConfig(
+        name="t", number=-1, api_port=6443, service_cidr="10.96.0.0/16", pod_cidr="10.244.0.0/16",
+        node_subnet="172.29.0.0/24", nodes=("node-1",), audit_policy_file="/etc/policy.yaml",
+    )  # fmt: skip
+    assert apiserver_files.problems(log, present) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sampan.cluster.config import Wishes
+    from sampan.cluster.config import ClusterConfig, Wishes
 
 
 def _authentication(path: Path) -> None:
@@ -54,9 +54,14 @@ FILES: Mapping[str, Callable[[Path], None]] = {
 """Each field of `Wishes` and of the cluster's configuration, and what reads it; that raises OSError, ValueError."""
 
 
-def problems(wishes: Wishes) -> list[str]:
-    """What is wrong with the files that are wished for."""
+def problems(wishes: Wishes, present: ClusterConfig | None = None) -> list[str]:
+    """What is wrong with the files that are wished for, for a new cluster or one that is `present`."""
     found = []
+    policy = wishes.audit_policy_file
+    if policy is None and present is not None:
+        policy = present.audit_policy_file
+    if wishes.audit_log_path and not policy:
+        found.append("--audit-log-path: nothing is audited without --audit-policy-file")
     for name, check in FILES.items():
         if file := getattr(wishes, name):
             try:

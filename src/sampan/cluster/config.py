@@ -378,7 +378,7 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     if wishes.logging_format is not None:
         changes["logging_format"] = wishes.logging_format
     files = storage.problems(dataclasses.replace(wishes, store=present.store))
-    wrong = [*files, *apiserver_files.problems(wishes), *admission_plugins.problems(wishes)]
+    wrong = [*files, *apiserver_files.problems(wishes, present), *admission_plugins.problems(wishes)]
     if wrong := [*wrong, *logs.problems(wishes.logging_format)]:
         raise ClusterError("; ".join(wrong))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
