@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +22,7 @@ from sampan.api.resources import RESOURCEQUOTAS, SECRETS
 from sampan.apiserver.app import App
 from sampan.controllers.manager import Manager
 from sampan.store.sqlite import open_store
+from tests.apiserver.killing import run_and_kill
 from tests.apiserver.conftest import config
 
 async def write(client, n):
@@ -67,16 +63,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("after", [0.0, 0.01])
 async def test_killed_in_the_middle(tmp_path: Path, after: float) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WRITER, str(tmp_path / "db"), stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"enough\n"
-    time.sleep(after)  # another moment each time
-    process.send_signal(signal.SIGKILL)
-    await process.wait()
+    await run_and_kill(WRITER, tmp_path, after)
 
     store = await open_store(tmp_path / "db")
     app = App(store, config())
