@@ -11,6 +11,7 @@ from sampan.apiserver.app import App
 from sampan.store.sqlite import open_store
 
 from .conftest import Api, config
+from .killing import run_and_kill
 from .test_admission_quota import controllers, until_used
 
 HARD = 40
@@ -22,7 +23,6 @@ from sampan.api.resources import RESOURCEQUOTAS, SECRETS
 from sampan.apiserver.app import App
 from sampan.controllers.manager import Manager
 from sampan.store.sqlite import open_store
-from tests.apiserver.killing import run_and_kill
 from tests.apiserver.conftest import config
 
 async def write(client, n):

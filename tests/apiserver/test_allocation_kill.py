@@ -14,6 +14,7 @@ from sampan.client.events import Recorder
 from sampan.store.sqlite import open_store
 
 from .conftest import config
+from .killing import run_and_kill
 
 WRITER = """
 import asyncio, sys
@@ -22,7 +23,6 @@ from sampan.api.errors import StatusError
 from sampan.api.resources import SERVICES
 from sampan.apiserver.app import App
 from sampan.store.sqlite import open_store
-from tests.apiserver.killing import run_and_kill
 from tests.apiserver.conftest import config
 
 async def write(client, n):
