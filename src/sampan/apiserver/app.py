@@ -166,8 +166,7 @@ class App:
         from sampan.apiserver.audit import auditor, policy
         from sampan.apiserver.audit.log import AuditLog
 
-        c = self.config
-        log = AuditLog(self.config.audit_log_path, c.audit_log_maxsize, c.audit_log_maxbackup)
+        log = AuditLog(self.config.audit_log_path)
         return auditor.Auditor(policy.load(self.config.audit_policy_file), log, self._authorizer)
 
     async def run(self) -> None:

@@ -42,10 +42,6 @@ class Config:
     """A Policy of audit.k8s.io; nothing is audited without one."""
     audit_log_path: Path | None = None
     """Where audit events go, one a line; needs a policy."""
-    audit_log_maxsize: int = 100
-    """Megabytes after which the audit log is set aside and begun anew."""
-    audit_log_maxbackup: int = 0
-    """How many set aside are kept; 0: all."""
     encryption_config: Path | None = None
     """An EncryptionConfiguration: what is stored sealed, and how."""
     node_client_certificate: Path | None = None

@@ -20,7 +20,7 @@ class AuditLog:
     """Appends to `path` (mode 0600). When the file would pass `most_megabytes` it is set aside under a name that tells
     the time, and of those the newest `most_backups` are kept (0: all)."""
 
-    def __init__(self, path: Path, most_megabytes: int = 100, most_backups: int = 0) -> None:
+    def __init__(self, path: Path, most_megabytes: int = 100, most_backups: int = 10) -> None:
         self._path = path
         self._most = most_megabytes * _MEGABYTE
         self._most_backups = most_backups
