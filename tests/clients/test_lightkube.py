@@ -63,3 +63,10 @@ def test_list_in_pages_and_watch(api: Client) -> None:
 def test_log(api: Client, web: str) -> None:
     assert list(api.log(web)) == ["serving\n"]
     assert api.get(Pod, web).status.phase == "Running"
+
+
+def test_exec(api: Client, web: str) -> None:
+    done = api.exec(
+        web, command=["sh", "-c", "cat; echo no >&2; exit 3"], stdin="in", stdout=True, stderr=True
+    )
+    assert (done.stdout, done.stderr, done.exit_code) == ("in", "no\n", 3)
