@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -606,6 +607,46 @@ async def test_who_comes_while_the_server_closes_is_answered_once() -> None:
     await asyncio.wait_for(closing, 5)
     for _, writer in (busy, fresh, watching, silent):
         writer.close()
+
+
+async def test_who_was_just_answered_may_ask_once_more_of_a_server_that_closes() -> None:
+    """kubectl looks something up and then writes over the same connection: the write must not meet a closed one."""
+    server = HttpServer(echo)
+    host, port = await server.listen()
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(get("/look"))
+    assert (await read_answer(reader))[1].get("connection") != "close"
+    closing = asyncio.ensure_future(server.close(5))
+    await asyncio.sleep(0)
+    writer.write(get("/write"))
+    status, headers, _ = await read_answer(reader)
+    assert (status, headers["connection"]) == (200, "close")
+    assert await reader.read() == b""
+    await asyncio.wait_for(closing, 5)
+    writer.close()
+
+
+async def test_a_handshake_under_way_is_waited_for(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server = HttpServer(echo, ssl_context=server_context(*authority.issue("server")))
+    host, port = await server.listen()
+    loop = asyncio.get_running_loop()
+    raw = socket.create_connection((host, port))
+    raw.setblocking(False)
+    while not server._shaking_hands:
+        await asyncio.sleep(0)
+    closing = asyncio.ensure_future(server.close(5))
+    await asyncio.sleep(0)
+    reader, writer = await asyncio.open_connection(
+        sock=raw, ssl=client_context(authority.certificate), server_hostname="127.0.0.1"
+    )
+    writer.write(get("/first"))
+    status, headers, _ = await read_answer(reader)
+    assert (status, headers["connection"]) == (200, "close")
+    writer.close()
+    started = loop.time()
+    await asyncio.wait_for(closing, 5)
+    assert loop.time() - started < 4
 
 
 async def test_client_certificates_and_renewal(tmp_path: Path) -> None:

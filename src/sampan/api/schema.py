@@ -4,7 +4,8 @@
 validation, patches, server-side apply, `kubectl explain` and the OpenAPI documents all read.
 
 The definitions come with the package `kubernetes-validate`, which marks what may be left out as nullable and adds
-enumerations of `apiVersion` and `kind`; otherwise they are the release's own. Reading them all takes about 5 ms, so
+enumerations of `apiVersion` and `kind`; otherwise they are the release's own. Kinds that are served and that the release
+does not have are described beside them in `definitions/`, in the same form. Reading them all takes about 5 ms, so
 there is no cache on disk; what only people read (descriptions) is left out of the compiled form.
 """
 
@@ -99,8 +100,11 @@ _nodes: dict[str, Node] = {}
 _decode_schema = msgspec.json.Decoder(_Schema).decode
 
 
+_OWN = Path(__file__).parent / "definitions"
+
+
 def _read() -> bytes:
-    """The document of the definitions. Found without importing the package, which pulls in a JSON schema validator."""
+    """The document of the release's definitions. Found without importing the package, which pulls in a JSON schema validator."""
     spec = importlib.util.find_spec("kubernetes_validate")
     if spec is None or spec.origin is None:  # pragma: no cover - it is a dependency of ours
         raise RuntimeError(
@@ -116,7 +120,10 @@ def definitions() -> dict[str, Any]:
 
     Read anew by every call (5 ms, some megabytes): keep what you make of it, not the whole.
     """
-    return dict(msgspec.json.decode(_read())["$defs"])
+    found = dict(msgspec.json.decode(_read())["$defs"])
+    for path in sorted(_OWN.glob("*.json")):
+        found |= msgspec.json.decode(path.read_bytes())["$defs"]
+    return found
 
 
 def node(definition: str) -> Node:
@@ -124,7 +131,11 @@ def node(definition: str) -> Node:
     found = _nodes.get(definition)
     if found is None:
         # The document is not kept: all that is served is compiled at once, so that it is rarely read again.
-        compiler = _Compiler(msgspec.json.decode(_read(), type=_Document).definitions)
+        decode = msgspec.json.Decoder(_Document).decode
+        document = decode(_read()).definitions
+        for path in sorted(_OWN.glob("*.json")):
+            document |= decode(path.read_bytes()).definitions
+        compiler = _Compiler(document)
         found = compiler.definition(definition)
         for resource in RESOURCES:
             compiler.definition(resource.definition)

@@ -52,6 +52,10 @@ class ClusterConfig:
     pod_cidr: str
     node_subnet: str
     nodes: tuple[str, ...]
+    service_cidr6: str = ""
+    pod_cidr6: str = ""
+    node_subnet6: str = ""
+    """The IPv6 ranges of a dual-stack cluster, "" in one of IPv4 alone."""
     store: str = "sqlite"
     """Where its objects are: see `storage`."""
     etcd_port: int = 0
@@ -92,6 +96,29 @@ class ClusterConfig:
     @property
     def bridge_address(self) -> str:
         return str(ipaddress.ip_network(self.node_subnet)[1])
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """As in `ipFamilies`, the primary one first."""
+        return ("IPv4", "IPv6") if self.service_cidr6 else ("IPv4",)
+
+    @property
+    def service_cidrs(self) -> tuple[str, ...]:
+        """One a family, as all the plurals below."""
+        return tuple(filter(None, (self.service_cidr, self.service_cidr6)))
+
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.pod_cidr, self.pod_cidr6)))
+
+    @property
+    def node_subnets(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.node_subnet, self.node_subnet6)))
+
+    @property
+    def dns_addresses(self) -> tuple[str, ...]:
+        """Where the cluster's DNS answers: the tenth address of each Service range."""
+        return tuple(str(ipaddress.ip_network(cidr)[10]) for cidr in self.service_cidrs)
 
     @property
     def masquerade_table(self) -> str:
@@ -135,6 +162,20 @@ class ClusterConfig:
 
     def node_address(self, node: str) -> str:
         return str(ipaddress.ip_network(self.node_subnet)[2 + self.node_number(node)])
+
+    def node_addresses(self, node: str) -> tuple[str, ...]:
+        number = self.node_number(node)
+        return tuple(str(ipaddress.ip_network(subnet)[2 + number]) for subnet in self.node_subnets)
+
+    def node_pod_cidrs(self, node: str) -> tuple[str, ...]:
+        """A /24 and a /64 of the cluster's pod ranges."""
+        first = self.node_pod_cidr(node)
+        if not self.pod_cidr6:
+            return (first,)
+        pods = ipaddress.ip_network(self.pod_cidr6)
+        bits = max(64, pods.prefixlen)
+        start = int(pods.network_address) + self.node_number(node) * 2 ** (128 - bits)
+        return first, f"{ipaddress.ip_address(start)}/{bits}"
 
     def node_pod_cidr(self, node: str) -> str:
         pods = ipaddress.ip_network(self.pod_cidr)

@@ -54,12 +54,20 @@ class Backend:
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is behind a frontend. `affinity` is the seconds a client keeps its backend, 0 for none; `keep_source` is
-    whether the client's address must reach the backend (policy Local); `name` is for people (`ns/service:port`)."""
+    whether the client's address must reach the backend (policy Local); `name` is for people (`ns/service:port`).
+
+    `inside` are the backends for who asks from a pod or a node of the cluster, where these are others than for everybody
+    else (policy Local does not hold for them); None: the same. `sources` are the networks that may connect, () for all.
+    Without backends a connection is rejected, or dropped where `drop` says that other nodes have some.
+    """
 
     name: str
     backends: tuple[Backend, ...]
     affinity: int = 0
     keep_source: bool = False
+    inside: tuple[Backend, ...] | None = None
+    sources: tuple[str, ...] = ()
+    drop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ _MAX_QUEUED = 16
 """Requests parsed ahead on one connection before it is no longer read from."""
 _LINGER = 1.0
 """Seconds for which a refused request is still read and thrown away, so that its sender gets to read why."""
-_FRESH = 0.5
-"""Seconds within which a new connection must ask something of a server that closes."""
+FRESH = 1.0
+"""Seconds within which a connection that is new, or was in use until then, must ask something of a server that closes."""
 _MAX_AHEAD = 1024 * 1024
 """Bytes kept unparsed behind a request that wants to upgrade."""
 
@@ -60,7 +60,6 @@ class Connection(LongAnswers):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._stall_size = 0
         self._linger_timer: asyncio.TimerHandle | None = None
-        self._fresh = True  # Nothing has been asked yet.
 
     @property
     def idle(self) -> bool:
@@ -173,7 +172,6 @@ class Connection(LongAnswers):
 
     def _take(self, request: Request) -> None:
         """Answer a request, or have it wait for its turn."""
-        self._fresh = False
         parser = self._parser
         incoming = Incoming(request, parser.should_keep_alive(), parser.get_http_version() == "1.0")
         incoming.upgrade = parser.should_upgrade()
@@ -293,12 +291,12 @@ class Connection(LongAnswers):
     # Ending.
 
     def shut_down(self) -> None:
-        """The server closes: end what would go on for ever, close if idle, else after the answer. Whoever has just come has
-        most likely a request on its way, and is answered that one."""
+        """The server closes: end what would go on for ever, close if idle, else after the answer. Whoever has just come, or
+        just been answered, may well have a request on its way, which is the last one to be answered."""
         if self._lost or self.hijacked:
             return
-        if self._fresh and not self._end:
-            self._linger_timer = self.loop.call_later(_FRESH, self._close_if_fresh)
+        if not self._end and self.idle and self.loop.time() - self.idle_since < FRESH:
+            self._linger_timer = self.loop.call_later(FRESH, self._close_if_idle)
             return
         self._end = True
         if self._stream is not None:
@@ -306,8 +304,8 @@ class Connection(LongAnswers):
         if self._current is None and not self._queue:
             self.transport.close()
 
-    def _close_if_fresh(self) -> None:
-        if self._fresh and not self._in_message:
+    def _close_if_idle(self) -> None:
+        if self.idle:
             self.transport.close()
 
     def abort(self) -> None:

@@ -13,11 +13,12 @@ import logging
 import resource
 import socket
 import ssl
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sampan.transport.connection import Connection
+from sampan.transport.connection import FRESH, Connection
 from sampan.transport.types import Handler
 
 MAX_BODY = 3 * 1024 * 1024
@@ -77,6 +78,9 @@ class HttpServer:
         """Held by the one large answer that is being written."""
         self._ssl_context = ssl_context
         self._connections: set[Connection] = set()
+        self._shaking_hands: weakref.WeakSet[Connection] = weakref.WeakSet()
+        """Accepted, and not yet open. (One that never will be is let go of without a word.)"""
+        self._hands_shaken: asyncio.Future[None] | None = None
         self._carried_through: set[asyncio.Task[None]] = set()
         self._listeners: list[asyncio.Server] = []
         self._all_gone: asyncio.Future[None] | None = None
@@ -92,7 +96,7 @@ class HttpServer:
             handshake = min(10.0, self.head_timeout)
             tls = {"ssl": self._ssl_context, "ssl_handshake_timeout": handshake, "ssl_shutdown_timeout": 5.0}
         where: dict[str, Any] = {"sock": sock} if sock is not None else {"host": host, "port": port}
-        listener = await loop.create_server(lambda: Connection(self, loop), backlog=1024, **where, **tls)
+        listener = await loop.create_server(lambda: self._accepted(loop), backlog=1024, **where, **tls)
         self._listeners.append(listener)
         for accepting in listener.sockets:
             if accepting.family in (socket.AF_INET, socket.AF_INET6):
@@ -109,6 +113,10 @@ class HttpServer:
         self.closing = True
         for listener in self._listeners:
             listener.close()
+        if self._shaking_hands:
+            self._hands_shaken = asyncio.get_running_loop().create_future()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hands_shaken, min(grace, FRESH))
         for connection in list(self._connections):
             connection.shut_down()
         if self._connections:
@@ -138,8 +146,16 @@ class HttpServer:
         """How many connections are open."""
         return len(self._connections)
 
+    def _accepted(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        connection = Connection(self, loop)
+        self._shaking_hands.add(connection)
+        return connection
+
     def _opened(self, connection: Connection) -> None:
         self._connections.add(connection)
+        self._shaking_hands.discard(connection)
+        if not self._shaking_hands and self._hands_shaken is not None and not self._hands_shaken.done():
+            self._hands_shaken.set_result(None)
         if len(self._connections) > self.max_connections:
             self._make_room(connection)
 
