@@ -9,8 +9,9 @@ import pytest
 
 from sampan.cluster import apiserver_files
 from sampan.cluster import config as configuration
-from sampan.cluster.config import ClusterConfig, Wishes
+from sampan.cluster.config import ClusterConfig
 from sampan.cluster.errors import ClusterError
+from sampan.cluster.wishes import Wishes
 
 
 def test_a_cluster_of_a_newer_version_is_not_called_damaged(
@@ -50,7 +51,7 @@ def test_another_cluster_that_cannot_be_read_keeps_nobody_from_starting(
     file.write_text(json.dumps({**json.loads(file.read_text()), "teleports": 3}))
     (tmp_path / "t-torn").mkdir()
     (tmp_path / "t-torn" / "cluster.json").write_text('{"name": "t-to')
-    assert configuration._others("t-mine") == [made]
+    assert configuration.others("t-mine") == [made]
     assert capsys.readouterr().err.startswith("sampan: the cluster t-torn is passed over, its cluster.json")
 
 

@@ -98,7 +98,7 @@ def up(
     import time
 
     from sampan.cluster.bringup import Bringup
-    from sampan.cluster.config import Wishes
+    from sampan.cluster.wishes import Wishes
 
     started = time.monotonic()
     wishes = Wishes(

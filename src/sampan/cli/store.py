@@ -55,7 +55,7 @@ def migrate(
     """Move all objects of a stopped cluster to another, empty store."""
     from sampan.cluster import config as configuration
     from sampan.cluster import store_care
-    from sampan.cluster.config import Wishes
+    from sampan.cluster.wishes import Wishes
 
     wishes = Wishes(
         name=cluster,

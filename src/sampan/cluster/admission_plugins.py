@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sampan.cluster.config import Wishes
+    from sampan.cluster.wishes import Wishes
 
 FIELDS = ("enable_admission_plugins", "disable_admission_plugins")
 """Fields of `Wishes` and of the cluster's configuration."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sampan.cluster.config import ClusterConfig, Wishes
+    from sampan.cluster.config import ClusterConfig
+    from sampan.cluster.wishes import Wishes
 
 
 def _authentication(path: Path) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from sampan.cluster import config as configuration
-from sampan.cluster import kubeconfig, link, pki, preflight, supervision, teardown
-from sampan.cluster.config import ClusterConfig, Wishes
+from sampan.cluster import kubeconfig, link, pki, ports, preflight, supervision, teardown
+from sampan.cluster.config import ClusterConfig
 from sampan.cluster.errors import ClusterError
+from sampan.cluster.wishes import Wishes, resolve
 
 log = logging.getLogger(__name__)
 READY_TIMEOUT = 120.0
@@ -49,7 +50,7 @@ class Bringup:
 
     def choose_cluster(self) -> None:
         """Name, number, ports and ranges: chosen once, then kept."""
-        self.config, self.new = configuration.resolve(self.wishes)
+        self.config, self.new = resolve(self.wishes)
         try:
             link.ask(self.config.run_directory, "status")
             self.running = True
@@ -61,7 +62,7 @@ class Bringup:
                 f"cluster {self.config.name} runs with {before.apiservers} API servers: stop it to have another number"
             )
         if not self.running:
-            problems = configuration.busy_ports(self.config) if not _control_plane_lives(self.config) else []
+            problems = ports.busy(self.config) if not _control_plane_lives(self.config) else []
             if problems:
                 raise ClusterError("; ".join(problems))
         try:

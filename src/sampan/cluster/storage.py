@@ -15,7 +15,8 @@ from sampan.cluster import preflight
 from sampan.cluster.errors import ClusterError
 
 if TYPE_CHECKING:
-    from sampan.cluster.config import ClusterConfig, Wishes
+    from sampan.cluster.config import ClusterConfig
+    from sampan.cluster.wishes import Wishes
     from sampan.store.members import Tls
     from sampan.store.types import Store
 

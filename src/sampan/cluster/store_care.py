@@ -18,10 +18,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sampan.cluster import config as configuration
 from sampan.cluster import etcd_process, link, pki, storage
-from sampan.cluster.config import ClusterConfig, Wishes
+from sampan.cluster.config import ClusterConfig
 from sampan.cluster.errors import ClusterError
+from sampan.cluster.wishes import Wishes, with_store
 
 if TYPE_CHECKING:
     from sampan.store.backup import Backup
@@ -77,7 +77,7 @@ def migrate(config: ClusterConfig, wishes: Wishes, say: Say) -> ClusterConfig:
     from sampan.store import backup as backups
 
     _must_be_stopped(config)
-    target = configuration.with_store(config, wishes)
+    target = with_store(config, wishes)
     if target.store == config.store:
         raise ClusterError(f"cluster {config.name} is on {config.store} already")
     if target.apiservers > 1 and target.store == storage.SQLITE:
