@@ -70,7 +70,7 @@ class Server:
         self.allocator = ServiceAllocator(self.registry, self.settings)
         self.repair = Repair(self.store, self.cache, self.allocator, self.told, self.told, clock=lambda: self.now)  # type: ignore[arg-type]  # fmt: skip
         if self.cache.get(SERVICECIDRS, "", "kubernetes") is None:
-            await self.add_range("kubernetes", self.settings.service_cidr)
+            await self.add_range("kubernetes", self.settings.service_cidrs[0])
         return self
 
     async def add_range(self, name: str, *cidrs: str, **status: object) -> None:
@@ -302,7 +302,7 @@ async def test_a_write_of_unknown_outcome_keeps_what_it_took() -> None:
 
 
 async def test_a_small_range_runs_out_and_a_further_one_is_used() -> None:
-    s = await server(service_cidr="10.0.0.0/29", node_port_range=(30000, 30001))
+    s = await server(service_cidrs=("10.0.0.0/29",), node_port_range=(30000, 30001))
     seen = [(await s.take(service(f"s{i}")))["spec"]["clusterIP"] for i in range(6)]
     assert sorted(seen) == [f"10.0.0.{n}" for n in range(1, 7)]
     error = await s.refusal(service())
@@ -325,8 +325,8 @@ async def test_a_small_range_runs_out_and_a_further_one_is_used() -> None:
 
 
 async def test_two_servers_never_give_the_same() -> None:
-    one = await server(service_cidr="10.0.0.0/27", node_port_range=(30000, 30019))
-    two = await Server(one.store, service_cidr="10.0.0.0/27", node_port_range=(30000, 30019)).start()
+    one = await server(service_cidrs=("10.0.0.0/27",), node_port_range=(30000, 30019))
+    two = await Server(one.store, service_cidrs=("10.0.0.0/27",), node_port_range=(30000, 30019)).start()
     made = [await s.take(service(f"s{i}", "NodePort")) for i, s in enumerate([one, two] * 10)]
     assert len({m["spec"]["clusterIP"] for m in made}) == 20
     assert {m["spec"]["ports"][0]["nodePort"] for m in made} == set(range(30000, 30020))
@@ -471,7 +471,7 @@ def test_what_is_held_is_what_the_services_have(steps: list[tuple[int, str]]) ->
 
 
 async def _walk(steps: list[tuple[int, str]]) -> None:
-    s = await server(service_cidr="10.0.0.0/27", node_port_range=(30000, 30019))
+    s = await server(service_cidrs=("10.0.0.0/27",), node_port_range=(30000, 30019))
     stored: dict[int, Object] = {}
     for which, action in steps:
         old = stored.get(which)

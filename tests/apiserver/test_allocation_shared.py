@@ -79,7 +79,7 @@ async def test_each_gets_its_own_and_gives_it_back_to_either(servers: list[Api])
 
 
 @pytest.mark.parametrize(
-    "servers", [{"service_cidr": SMALL, "node_port_range": (30000, 30019)}], indirect=True
+    "servers", [{"service_cidrs": (SMALL,), "node_port_range": (30000, 30019)}], indirect=True
 )
 async def test_the_last_ones_are_given_once(servers: list[Api]) -> None:
     replies = await asyncio.gather(*(servers[i % 2]("POST", PATH, service(f"s{i}")) for i in range(40)))

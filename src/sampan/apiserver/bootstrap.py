@@ -286,7 +286,7 @@ def _metadata(labels: Iterable[tuple[str, str]]) -> Object:
 
 
 def _service(config: Config) -> Object:
-    first = str(next(ipaddress.ip_network(config.service_cidr).hosts()))
+    first = str(next(ipaddress.ip_network(config.service_cidrs[0]).hosts()))
     return {
         "apiVersion": "v1",
         "kind": "Service",

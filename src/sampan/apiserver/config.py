@@ -13,7 +13,8 @@ from sampan.apiserver.types import User
 class Config:
     """Settings of one API server. Keys and certificates are PEM."""
 
-    service_cidr: str = "10.96.0.0/16"
+    service_cidrs: tuple[str, ...] = ("10.96.0.0/16",)
+    """Where Services get their addresses from: one range a family, the primary one first."""
     node_port_range: tuple[int, int] = (30000, 32767)
     """First and last port, both included."""
     issuer: str = "https://kubernetes.default.svc.cluster.local"

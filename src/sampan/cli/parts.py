@@ -39,7 +39,7 @@ def apiserver(
         bool, typer.Option(help="Let other servers of this user listen there too.")
     ] = False,
     service_cluster_ip_range: Annotated[
-        str, typer.Option(help="Range of Service addresses.")
+        str, typer.Option(help="Range of Service addresses; two with a comma for dual stack.")
     ] = "10.96.0.0/16",
     kubelet_client_certificate: Annotated[
         Path | None, typer.Option(help="What to show to nodes (logs, exec, ...).")
@@ -61,7 +61,7 @@ def apiserver(
 
     alone.check_address("--advertise-address", advertise_address)
     config = Config(
-        service_cidr=service_cluster_ip_range,
+        service_cidrs=tuple(service_cluster_ip_range.split(",")),
         service_account_key=alone.read(
             "--service-account-signing-key-file", service_account_signing_key_file
         ),

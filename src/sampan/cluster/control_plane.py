@@ -145,7 +145,7 @@ def _api_config(config: ClusterConfig, number: int) -> Config:
         audit_log = audit_log.with_stem(f"{audit_log.stem}-{number + 1}")  # a writer a file
     pki = config.directory / "pki"
     return Config(
-        service_cidr=config.service_cidr,
+        service_cidrs=config.service_cidrs,
         service_account_key=(pki / "sa.key").read_bytes(),
         cluster_ca=(pki / "ca.crt").read_bytes(),
         advertise_address=config.bridge_address,

@@ -71,7 +71,7 @@ class ServiceAllocator:
     """The addresses and node ports of one cluster, as one of its API servers takes them."""
 
     def __init__(self, registry: Registry, config: Config) -> None:
-        self._family = f"IPv{ipaddress.ip_network(config.service_cidr).version}"
+        self._family = f"IPv{ipaddress.ip_network(config.service_cidrs[0]).version}"
         self.addresses = ClusterAddresses(registry)
         self.node_ports = NodePorts(registry.store, *config.node_port_range)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from sampan.api.errors import Object, StatusError
 from sampan.api.objects import condition, now
@@ -24,11 +25,11 @@ CONTROLLER = "kubernetes-service-cidr-controller"
 class DefaultServiceCIDR:
     """`recorder` must be run by the owner."""
 
-    def __init__(self, client: Client, cache: WatchCache, recorder: Recorder, cidr: str) -> None:
+    def __init__(self, client: Client, cache: WatchCache, recorder: Recorder, cidrs: Sequence[str]) -> None:
         self._client = client
         self._cache = cache
         self._recorder = recorder
-        self._cidr = cidr
+        self._own = list(cidrs)
         self._gone = asyncio.Event()
         cache.on_change(SERVICECIDRS, self._changed)
 
@@ -54,7 +55,7 @@ class DefaultServiceCIDR:
                 "apiVersion": SERVICECIDRS.api_version,
                 "kind": SERVICECIDRS.kind,
                 "metadata": {"name": NAME},
-                "spec": {"cidrs": [self._cidr]},
+                "spec": {"cidrs": self._own},
             }
             try:
                 present = await self._client.create(SERVICECIDRS, wanted)
@@ -65,9 +66,9 @@ class DefaultServiceCIDR:
         if present["metadata"].get("deletionTimestamp"):
             return
         cidrs = present["spec"].get("cidrs") or []
-        if cidrs != [self._cidr]:
+        if cidrs != self._own:
             # Upstream prints lists in Go's way.
-            found, own = (f"[{' '.join(c)}]" for c in (cidrs, [self._cidr]))
+            found, own = (f"[{' '.join(c)}]" for c in (cidrs, self._own))
             message = (
                 f"The default ServiceCIDR {found} does not match the controller flag configurations {own}"
             )

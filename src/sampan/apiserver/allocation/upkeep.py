@@ -23,7 +23,7 @@ class Upkeep:
         names = (CONTROLLER, "ipallocator-repair-controller", "portallocator-repair-controller")
         self._recorders = [Recorder(client, name) for name in names]
         told_cidr, told_addresses, told_ports = self._recorders
-        self._default = DefaultServiceCIDR(client, cache, told_cidr, config.service_cidr)
+        self._default = DefaultServiceCIDR(client, cache, told_cidr, config.service_cidrs)
         self._repair = Repair(store, cache, allocator, told_addresses, told_ports)
 
     async def start(self) -> None:
