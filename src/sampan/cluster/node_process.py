@@ -1,14 +1,15 @@
-"""A node's process: the agent, its server and the proxy, inside the node's network and mount namespaces."""
+"""The process of a node of `sampan up`, inside the node's network and mount namespaces; what runs in it: `node_parts`."""
 
 from __future__ import annotations
 
 import logging
 import os
 
-from sampan.cluster import logs, processes
+from sampan.cluster import logs, node_parts, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink
-from sampan.cluster.owner import run_until_told, stop_event
+from sampan.cluster.node_parts import NodePlace
+from sampan.cluster.owner import stop_event
 from sampan.network import namespaces
 
 log = logging.getLogger(__name__)
@@ -32,20 +33,10 @@ def run(config: ClusterConfig, node: str) -> None:
 async def _serve(config: ClusterConfig, node: str) -> None:
     from sampan.client.access import Access
     from sampan.client.https import HttpsClient
-    from sampan.network.pods import RoutedPodNetwork
-    from sampan.network.routes import NodeRoutes
-    from sampan.node.agent import NodeAgent
-    from sampan.node.config import NodeConfig
-    from sampan.node.images.service import LocalImages
-    from sampan.node.images.store import ImageStore
-    from sampan.node.runtime.oci import OciRuntime
-    from sampan.node.server import NodeServer
-    from sampan.proxy.proxy import Proxy
 
     stop = stop_event()
     pki = config.directory / "pki"
     own = pki / "nodes" / node
-    root = config.node_directory(node)
     client = HttpsClient(
         Access(
             f"https://{config.bridge_address}:{config.api_port}",
@@ -55,52 +46,24 @@ async def _serve(config: ClusterConfig, node: str) -> None:
         ),
         user_agent=f"sampan-node/{node}",
     )
-    address = config.node_address(node)
-    network = RoutedPodNetwork(config.node_pod_cidr(node), address, root / "leases")
-    images = LocalImages(ImageStore(config.images_directory), config.registries_file)
-    runtime = OciRuntime(
-        state=str(root / "runtime"),
-        run=str(config.run_directory / "nodes" / node),
-        images=images.image_status,
-        network=network,
-        cgroup_parent=config.node_cgroup(node),
-    )
-    agent = NodeAgent(
-        client,
-        runtime,
-        images,
-        NodeConfig(
-            name=node,
-            ip=address,
-            root=root,
-            pod_cidr=config.node_pod_cidr(node),
-            cgroup_root=config.node_cgroup(node),
-        ),
-    )
-    server = NodeServer(
-        agent.streams, certificate=own / "server.crt", key=own / "server.key", client_ca=pki / "ca.crt"
+    place = NodePlace(
+        name=node,
+        addresses=config.node_addresses(node),
+        pod_cidrs=config.node_pod_cidrs(node),
+        cluster_pod_cidrs=config.pod_cidrs,
+        service_cidrs=config.service_cidrs,
+        root=config.node_directory(node),
+        run=config.run_directory / "nodes" / node,
+        cgroup=config.node_cgroup(node),
+        images=config.images_directory,
+        registries=config.registries_file,
+        certificate=own / "server.crt",
+        key=own / "server.key",
+        client_ca=pki / "ca.crt",
     )
     link = PartLink(config.run_directory, node)
-    proxy = Proxy(
-        client,
-        node_name=node,
-        node_address=address,
-        pod_cidr=config.pod_cidr,
-        service_cidr=config.service_cidr,
-    )
+    link.ready(True)
     try:
-        await server.start(address)
-        link.ready(True)
-        await run_until_told(
-            {
-                "link": link.run(),
-                "agent": agent.run(),
-                "proxy": proxy.run(),
-                "routes": NodeRoutes(client, node).run(),
-            },
-            stop,
-        )
+        await node_parts.run(place, client, stop, {"link": link.run()})
     finally:
-        await server.close()
         await client.close()
-        network.close()

@@ -1,0 +1,134 @@
+"""What a node consists of while it runs, whichever machine it is on: agent, server, proxy, routes.
+
+The list `parts` in `run` is the whole of it; `node_process` runs it for the nodes of `sampan up`, `join_process` for a machine that
+joined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sampan.cluster.owner import run_until_told
+
+if TYPE_CHECKING:
+    from sampan.api.errors import Object
+    from sampan.client.types import Client
+    from sampan.node.agent import NodeAgent
+
+Tasks = dict[str, Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlace:
+    """Where a node is and what belongs to it: its addresses and ranges, and its files on this machine. The process that
+    runs it is inside its namespaces already. Of each plural there is one a family, the primary one first."""
+
+    name: str
+    addresses: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+    """The node's own."""
+    cluster_pod_cidrs: tuple[str, ...]
+    service_cidrs: tuple[str, ...]
+    uplink: str = "eth0"
+    """The link that its address is on."""
+    root: Path
+    """What is kept."""
+    run: Path
+    """Sockets and what else goes with a boot."""
+    cgroup: str
+    images: Path
+    registries: Path
+    certificate: Path
+    """What its server shows; `key` belongs to it. May be there only later, see `certified`."""
+    key: Path
+    client_ca: Path
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Object, ...] = ()
+
+    @property
+    def address(self) -> str:
+        return self.addresses[0]
+
+    @property
+    def pod_cidr(self) -> str:
+        return self.pod_cidrs[0]
+
+
+async def run(
+    place: NodePlace,
+    client: Client,
+    stop: asyncio.Event,
+    more: Tasks | None = None,
+    certified: asyncio.Event | None = None,
+) -> None:
+    """Run a node until `stop` is set; its containers go on. `more` runs beside it; `certified` is set once the server has its
+    certificate (None: it has it)."""
+    from sampan.network.pods import RoutedPodNetwork
+    from sampan.network.routes import NodeRoutes
+    from sampan.node.agent import NodeAgent
+    from sampan.node.config import NodeConfig
+    from sampan.node.images.service import LocalImages
+    from sampan.node.images.store import ImageStore
+    from sampan.node.runtime.oci import OciRuntime
+    from sampan.proxy.proxy import Proxy
+
+    network = RoutedPodNetwork(place.pod_cidr, place.address, place.root / "leases")
+    images = LocalImages(ImageStore(place.images), place.registries)
+    runtime = OciRuntime(
+        state=str(place.root / "runtime"),
+        run=str(place.run),
+        images=images.image_status,
+        network=network,
+        cgroup_parent=place.cgroup,
+    )
+    agent = NodeAgent(
+        client,
+        runtime,
+        images,
+        NodeConfig(
+            name=place.name,
+            ip=place.address,
+            root=place.root,
+            pod_cidr=place.pod_cidr,
+            cgroup_root=place.cgroup,
+            labels=place.labels,
+            taints=place.taints,
+        ),
+    )
+    proxy = Proxy(
+        client,
+        node_name=place.name,
+        node_address=place.address,
+        pod_cidr=place.cluster_pod_cidrs[0],
+        service_cidr=place.service_cidrs[0],
+    )
+    parts: Tasks = {
+        "server": _serve(agent, place, certified),
+        "agent": agent.run(),
+        "proxy": proxy.run(),
+        "routes": NodeRoutes(client, place.name).run(),
+    }
+    try:
+        await run_until_told({**parts, **(more or {})}, stop)
+    finally:
+        network.close()
+
+
+async def _serve(agent: NodeAgent, place: NodePlace, certified: asyncio.Event | None) -> None:
+    """The node's own server, until cancelled."""
+    from sampan.node.server import NodeServer
+
+    if certified is not None:
+        await certified.wait()
+    server = NodeServer(
+        agent.streams, certificate=place.certificate, key=place.key, client_ca=place.client_ca
+    )
+    try:
+        await server.start(place.address)
+        await asyncio.Event().wait()
+    finally:
+        await server.close()
