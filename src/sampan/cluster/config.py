@@ -77,6 +77,8 @@ class ClusterConfig:
     """Admission plugins that run besides those that do by default."""
     disable_admission_plugins: tuple[str, ...] = ()
     """Those that run by default and do not here."""
+    disabled_versions: tuple[str, ...] = ()
+    """API versions that are not served: see `runtime_config`."""
     logging_format: str = "text"
     """What the logs of the cluster's processes are: `text` or `json`."""
     kubeconfigs: tuple[str, ...] = ()
@@ -152,7 +154,8 @@ class ClusterConfig:
         return own if own.exists() else Path("/etc/sampan/registries.yaml")
 
     def node_number(self, node: str) -> int:
-        return self.nodes.index(node)
+        """What its addresses, ranges and links follow from: part of its name, so that it stays when other nodes go."""
+        return int(node.removeprefix("node-")) - 1
 
     def node_address(self, node: str) -> str:
         return str(ipaddress.ip_network(self.node_subnet)[2 + self.node_number(node)])
@@ -236,6 +239,7 @@ def _read(raw: dict[str, Any]) -> ClusterConfig:
     raw["tls_sans"] = tuple(raw.get("tls_sans", ()))
     for field_name in admission_plugins.FIELDS:
         raw[field_name] = tuple(raw.get(field_name, ()))
+    raw["disabled_versions"] = tuple(raw.get("disabled_versions", ()))
     raw["kubeconfigs"] = tuple(raw.get("kubeconfigs", ()))
     raw["publish"] = tuple(Publication(**p) for p in raw.get("publish", ()))
     return ClusterConfig(**raw)
