@@ -239,6 +239,9 @@ def test_autoscalers() -> None:
     assert (got["minReplicas"], got["maxReplicas"], got["targetCPUUtilizationPercentage"]) == (2, 5, 70)
 
 
+CUSTOM_GROUPS = ("gateway.networking.k8s.io", "loadbalancer.sampan.io")
+
+
 def test_the_table_fits_the_schema() -> None:
     """Every field of the table is in the schema, and every kind that is served can be read."""
 
@@ -257,7 +260,9 @@ def test_the_table_fits_the_schema() -> None:
                 check(place.definition, place, seen)
 
     for resource in resources.RESOURCES:
-        check(resource.definition, schema.node(resource.definition), set())
+        # Kinds that are a CRD elsewhere have no protobuf there either.
+        if resource.group not in CUSTOM_GROUPS:
+            check(resource.definition, schema.node(resource.definition), set())
 
 
 @contextlib.contextmanager

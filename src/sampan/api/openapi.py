@@ -277,27 +277,29 @@ def _path_of(group: str, version: str) -> str:
 
 
 @functools.cache
-def v3_paths() -> tuple[str, ...]:
+def v3_paths(without: frozenset[str] = frozenset()) -> tuple[str, ...]:
     """The documents that there are: `api/v1`, `apis/apps/v1`, ..."""
-    return tuple(_path_of(group, version) for group, versions in resources.groups() for version in versions)
+    return tuple(
+        _path_of(group, version) for group, versions in resources.groups(without) for version in versions
+    )
 
 
 @functools.cache
-def document_hash(path: str) -> str:
+def document_hash(path: str, without: frozenset[str] = frozenset()) -> str:
     """What changes when the document does. `v2` is the path of the document of version 2."""
-    body = v2() if path == "v2" else v3(path)
+    body = v2(without) if path == "v2" else v3(path)
     return _hash(body or b"")
 
 
-def etag(path: str) -> str:
+def etag(path: str, without: frozenset[str] = frozenset()) -> str:
     """The entity tag of a document, quoted as the header wants it."""
-    return f'"{document_hash(path)}"'
+    return f'"{document_hash(path, without)}"'
 
 
 @functools.cache
-def index_etag() -> str:
+def index_etag(without: frozenset[str] = frozenset()) -> str:
     """The entity tag of the list of documents."""
-    return f'"{_hash(v3_index())}"'
+    return f'"{_hash(v3_index(without))}"'
 
 
 def _hash(body: bytes) -> str:
@@ -305,13 +307,13 @@ def _hash(body: bytes) -> str:
 
 
 @functools.cache
-def v3_index() -> bytes:
+def v3_index(without: frozenset[str] = frozenset()) -> bytes:
     """The list of the documents, each with a URL that changes when the document does."""
     return msgspec.json.encode(
         {
             "paths": {
                 path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={document_hash(path)}"}
-                for path in v3_paths()
+                for path in v3_paths(without)
             }
         }
     )
@@ -392,25 +394,25 @@ def _v3_operation(operation: _Operation, definitions: _Definitions) -> dict[str,
 
 
 @functools.lru_cache(1)
-def v2() -> bytes:
+def v2(without: frozenset[str] = frozenset()) -> bytes:
     """The Swagger 2.0 document of everything served, as JSON."""
-    return msgspec.json.encode(_v2_document())
+    return msgspec.json.encode(_v2_document(without))
 
 
 @functools.lru_cache(1)
-def v2_protobuf() -> bytes:
+def v2_protobuf(without: frozenset[str] = frozenset()) -> bytes:
     """The Swagger 2.0 document of everything served, as gnostic's `openapi.v2.Document`."""
     from sampan.api import openapi_protobuf
 
-    return openapi_protobuf.encode(_v2_document())
+    return openapi_protobuf.encode(_v2_document(without))
 
 
-def _v2_document() -> dict[str, Any]:
+def _v2_document(without: frozenset[str]) -> dict[str, Any]:
     definitions = _Definitions(
-        "#/definitions/", {r.group for r in resources.RESOURCES} | {"policy", "autoscaling"}, v3=False
+        "#/definitions/", {r.group for r in resources.served(without)} | {"policy", "autoscaling"}, v3=False
     )
     paths: dict[str, Any] = {}
-    for resource in resources.RESOURCES:
+    for resource in resources.served(without):
         for operation in _operations(resource):
             _add(paths, operation, "parameters", _v2_parameter)[operation.method] = _v2_operation(
                 operation, definitions

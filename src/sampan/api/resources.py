@@ -33,7 +33,8 @@ class Resource:
     """One resource of one version.
 
     `definition` is its name in the OpenAPI document. `storage` is the `key_stem` where it is another row's: rows that
-    share it are one object under several names (core and events.k8s.io Events).
+    share it are one object under several names (core and events.k8s.io Events). `deprecated` is what whoever uses the
+    resource is warned of.
     """
 
     group: str
@@ -47,10 +48,16 @@ class Resource:
     verbs: tuple[str, ...] = ALL
     subresources: tuple[Subresource, ...] = ()
     storage: str = ""
+    deprecated: tuple[str, ...] = ()
 
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def stored(self) -> bool:
+        """Whether its objects are kept: reviews and bindings are not."""
+        return "list" in self.verbs or bool(self.storage)
 
     @property
     def singular(self) -> str:
@@ -117,7 +124,7 @@ PODS = Resource("", "v1", "pods", "Pod", _CORE + "Pod", True, ("po",), _A, ALL, 
     STATUS,
 ))  # fmt: skip
 SERVICES = Resource("", "v1", "services", "Service", _CORE + "Service", True, ("svc",), _A, ALL, (_connect("proxy", "ServiceProxyOptions", *_PROXY_VERBS), STATUS))  # fmt: skip
-ENDPOINTS = Resource("", "v1", "endpoints", "Endpoints", _CORE + "Endpoints", True, ("ep",))
+ENDPOINTS = Resource("", "v1", "endpoints", "Endpoints", _CORE + "Endpoints", True, ("ep",), deprecated=("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",))  # fmt: skip
 CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap", _CORE + "ConfigMap", True, ("cm",))
 SECRETS = Resource("", "v1", "secrets", "Secret", _CORE + "Secret")
 SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", _CORE + "ServiceAccount", True, ("sa",), (), ALL, (Subresource("token", ("create",), "TokenRequest", "authentication.k8s.io", "v1"),))  # fmt: skip
@@ -145,6 +152,28 @@ ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointS
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", "io.k8s.api.coordination.v1.Lease")
 INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress", "io.k8s.api.networking.v1.Ingress", True, ("ing",), (), ALL, (STATUS,))  # fmt: skip
 INGRESSCLASSES = Resource("networking.k8s.io", "v1", "ingressclasses", "IngressClass", "io.k8s.api.networking.v1.IngressClass", False)  # fmt: skip
+_OLD_VERBS = ("create", "get", "patch", "update")
+"""What a version has that upstream took away: enough to apply what was written for it. Whoever lists, watches or deletes
+(garbage collection, informers, charts) never meets it."""
+
+
+def _old_ingresses(group: str, definition: str, since: str) -> Resource:
+    deprecated = (
+        f"{group}/v1beta1 Ingress is deprecated in {since}+, unavailable in v1.22+; use networking.k8s.io/v1 Ingress",
+        "networking.k8s.io/v1 has spec.defaultBackend for spec.backend, service.name and service.port.number (or .name) for "
+        "serviceName and servicePort, and a pathType in every path; "
+        "`kubectl get ingresses.v1.networking.k8s.io NAME -o yaml` prints what was stored in that form",
+    )
+    return Resource(
+        group, "v1beta1", "ingresses", "Ingress", definition, True, ("ing",), (), _OLD_VERBS, (),
+        "ingresses.networking.k8s.io", deprecated,
+    )  # fmt: skip
+
+
+INGRESSES_V1BETA1 = _old_ingresses("networking.k8s.io", "io.k8s.api.networking.v1beta1.Ingress", "v1.19")
+INGRESSES_EXTENSIONS = _old_ingresses("extensions", "io.k8s.api.extensions.v1beta1.Ingress", "v1.14")
+OPTIONAL_VERSIONS = tuple(r.api_version for r in (INGRESSES_V1BETA1, INGRESSES_EXTENSIONS))
+"""The versions that a server can be told not to serve."""
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role", "io.k8s.api.rbac.v1.Role")
 ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", "io.k8s.api.rbac.v1.RoleBinding")  # fmt: skip
 CLUSTERROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", "io.k8s.api.rbac.v1.ClusterRole", False)  # fmt: skip
@@ -152,6 +181,7 @@ CLUSTERROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "clusterrolebi
 NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", "io.k8s.api.networking.v1.NetworkPolicy", True, ("netpol",))  # fmt: skip
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", "io.k8s.api.networking.v1.ServiceCIDR", False, (), (), ALL, (STATUS,))  # fmt: skip
 IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", "io.k8s.api.networking.v1.IPAddress", False, ("ip",))  # fmt: skip
+IPADDRESSPOOLS = Resource("loadbalancer.sampan.io", "v1", "ipaddresspools", "IPAddressPool", "io.sampan.loadbalancer.v1.IPAddressPool", False, (), (), ALL, (STATUS,))  # fmt: skip
 _STORAGE = "io.k8s.api.storage.v1."
 STORAGECLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", _STORAGE + "StorageClass", False, ("sc",))  # fmt: skip
 CSIDRIVERS = Resource("storage.k8s.io", "v1", "csidrivers", "CSIDriver", _STORAGE + "CSIDriver", False)
@@ -189,7 +219,8 @@ RESOURCES: tuple[Resource, ...] = (
     PRIORITYCLASSES, LEASES, RUNTIMECLASSES, ENDPOINTSLICES, FLOWSCHEMAS, PRIORITYLEVELCONFIGURATIONS,
     DEVICECLASSES, RESOURCECLAIMS, RESOURCECLAIMTEMPLATES, RESOURCESLICES,
     SUBJECTACCESSREVIEWS, SELFSUBJECTACCESSREVIEWS, SELFSUBJECTRULESREVIEWS, LOCALSUBJECTACCESSREVIEWS,
-    TOKENREVIEWS, SELFSUBJECTREVIEWS,
+    TOKENREVIEWS, SELFSUBJECTREVIEWS, IPADDRESSPOOLS,
+    INGRESSES_V1BETA1, INGRESSES_EXTENSIONS,
 )  # fmt: skip
 
 _BY_PLURAL = {(r.group, r.version, r.plural): r for r in RESOURCES}
@@ -212,10 +243,15 @@ def hub(resource: Resource) -> Resource:
     return _HUBS[resource.storage] if resource.storage else resource
 
 
-def groups() -> Iterator[tuple[str, tuple[str, ...]]]:
+def served(without: frozenset[str] = frozenset()) -> Iterable[Resource]:
+    """All rows but those of these API versions."""
+    return (r for r in RESOURCES if r.api_version not in without) if without else RESOURCES
+
+
+def groups(without: frozenset[str] = frozenset()) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every served group with its versions, preferred first; the core group is ''."""
     seen: dict[str, list[str]] = {}
-    for r in RESOURCES:
+    for r in served(without):
         versions = seen.setdefault(r.group, [])
         if r.version not in versions:
             versions.append(r.version)

@@ -229,7 +229,7 @@ class App:
     def _plain(self, request: Request, user: User) -> Answer | Awaitable[Answer] | None:
         return (
             self._health.handle(request)
-            or discovery.handle(request)
+            or discovery.handle(request, self.config.disabled_versions)
             or token_discovery.handle(self.config, request)
             or (self._metrics(request) if request.path == "/metrics" else None)
             or (debug.handle(self._flows, request) if request.path.startswith("/debug/") else None)

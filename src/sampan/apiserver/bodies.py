@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from sampan.api import decoding, errors
@@ -145,7 +146,7 @@ def default_manager(request: Request) -> str:
     return request.headers.get("user-agent", "").partition("/")[0][:128] or "unknown"
 
 
-def warning_headers(warnings: list[str]) -> list[tuple[str, str]]:
+def warning_headers(warnings: Sequence[str]) -> list[tuple[str, str]]:
     """Warnings as HTTP headers (RFC 7234: `299 - "text"`)."""
     out = []
     for text in dict.fromkeys(warnings):

@@ -35,6 +35,8 @@ class Config:
     """Admission plugins that run besides those that do by default."""
     disable_admission_plugins: tuple[str, ...] = ()
     """Those that run by default and are not to."""
+    disabled_versions: frozenset[str] = frozenset()
+    """API versions that are not served, of those that one can do without (`resources.OPTIONAL_VERSIONS`)."""
     max_requests_inflight: int = 600
     """Seats that the priority levels share: how many requests may be under way at once."""
     request_timeout: float = 60.0

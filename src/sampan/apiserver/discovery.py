@@ -1,7 +1,7 @@
 """What this server serves, as clients ask for it: `/api`, `/apis` and below, `/version`, `/openapi`.
 
 All of it follows from the table of resources and is made once, when first asked for. `handle` answers these paths and
-returns None for any other.
+returns None for any other. `without` are the API versions that a server does not serve.
 
 Upstream: `k8s.io/apiserver/pkg/endpoints/discovery` (and `/aggregated`).
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 from sampan.api import resources
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import RESOURCES, Resource, Subresource
+from sampan.api.resources import Resource, Subresource
 from sampan.apiserver import debug
 from sampan.transport.types import Request, Response
 
@@ -45,12 +45,12 @@ _PRIORITY = (
 """The order in which groups are offered. Where a short word fits resources of several groups, the first one wins."""
 
 
-def handle(request: Request) -> Response | None:
+def handle(request: Request, without: frozenset[str] = frozenset()) -> Response | None:
     """Answer a discovery path; None for a path that is none of these. Raises StatusError 405 and 406."""
     path = request.raw_path
     if path not in ("/api", "/apis", "/version") and not path.startswith(("/api/", "/apis/", "/openapi/")):
         if path == "/":
-            return _root(request)
+            return _root(request, without)
         return _version(request) if path == "/version/" else None
     parts = path.strip("/").split("/")
     answer: Response | None
@@ -59,55 +59,55 @@ def handle(request: Request) -> Response | None:
     elif parts[0] == "openapi":
         from sampan.apiserver import openapi
 
-        answer = openapi.handle(request)
+        answer = openapi.handle(request, without)
     elif parts[0] == "api":
-        answer = _core(request, parts)
+        answer = _core(request, parts, without)
     else:
-        answer = _named(request, parts)
+        answer = _named(request, parts, without)
     if answer is not None and request.method not in ("GET", "HEAD"):
         raise StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")  # fmt: skip
     return answer
 
 
-def _root(request: Request) -> Response:
+def _root(request: Request, without: frozenset[str]) -> Response:
     """The paths there are, as upstream lists them."""
     paths = ["/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/openapi/v2"]
     paths += ["/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version", *debug.PATHS]
-    for group in dict.fromkeys(r.group for r in RESOURCES):
+    for group in dict.fromkeys(r.group for r in resources.served(without)):
         if group:
             paths.append(f"/apis/{group}")
-        paths += [f"/apis/{group}/{v}" if group else f"/api/{v}" for v in _versions(group)]
+        paths += [f"/apis/{group}/{v}" if group else f"/api/{v}" for v in _versions(group, without)]
     return _plain(request, _encode({"paths": sorted(paths)}))
 
 
-def _core(request: Request, parts: Sequence[str]) -> Response | None:
+def _core(request: Request, parts: Sequence[str], without: frozenset[str]) -> Response | None:
     if len(parts) == 1:
         if _wants_aggregated(request):
-            return _tagged(request, _aggregated(core=True), _AGGREGATED)
+            return _tagged(request, _aggregated(True, without), _AGGREGATED)
         host = request.headers.get("host", "")
         body = {
             "kind": "APIVersions",
-            "versions": list(_versions("")),
+            "versions": list(_versions("", without)),
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host}],
         }
         return _plain(request, _encode(body))
-    if len(parts) == 2 and parts[1] in _versions(""):
-        return _plain(request, _resource_list("", parts[1]))
+    if len(parts) == 2 and parts[1] in _versions("", without):
+        return _plain(request, _resource_list("", parts[1], without))
     return None
 
 
-def _named(request: Request, parts: Sequence[str]) -> Response | None:
+def _named(request: Request, parts: Sequence[str], without: frozenset[str]) -> Response | None:
     if len(parts) == 1:
         if _wants_aggregated(request):
-            return _tagged(request, _aggregated(core=False), _AGGREGATED)
-        return _plain(request, _group_list())
-    versions = _versions(parts[1])
+            return _tagged(request, _aggregated(False, without), _AGGREGATED)
+        return _plain(request, _group_list(without))
+    versions = _versions(parts[1], without)
     if not parts[1] or not versions:
         return None
     if len(parts) == 2:
-        return _plain(request, _encode({"kind": "APIGroup", "apiVersion": "v1", **_group(parts[1])}))
+        return _plain(request, _encode({"kind": "APIGroup", "apiVersion": "v1", **_group(parts[1], without)}))
     if len(parts) == 3 and parts[2] in versions:
-        return _plain(request, _resource_list(parts[1], parts[2]))
+        return _plain(request, _resource_list(parts[1], parts[2], without))
     return None
 
 
@@ -186,37 +186,41 @@ def _version_body() -> bytes:
 # ---- what there is
 
 
-def _versions(group: str) -> tuple[str, ...]:
-    return next((versions for name, versions in resources.groups() if name == group), ())
+def _versions(group: str, without: frozenset[str]) -> tuple[str, ...]:
+    return next((versions for name, versions in resources.groups(without) if name == group), ())
 
 
-def groups() -> list[str]:
+def groups(without: frozenset[str] = frozenset()) -> list[str]:
     """The named groups, in the order in which they are offered."""
     place = {name: i for i, name in enumerate(_PRIORITY)}
-    named = [name for name, _ in resources.groups() if name]
+    named = [name for name, _ in resources.groups(without) if name]
     return sorted(named, key=lambda name: place.get(name, len(place)))
 
 
-def _group(name: str) -> Object:
-    versions = [{"groupVersion": f"{name}/{v}", "version": v} for v in _versions(name)]
+def _group(name: str, without: frozenset[str]) -> Object:
+    versions = [{"groupVersion": f"{name}/{v}", "version": v} for v in _versions(name, without)]
     return {"name": name, "versions": versions, "preferredVersion": versions[0]}
 
 
 @functools.cache
-def _group_list() -> bytes:
-    body = {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(g) for g in groups()]}
+def _group_list(without: frozenset[str]) -> bytes:
+    body = {
+        "kind": "APIGroupList",
+        "apiVersion": "v1",
+        "groups": [_group(g, without) for g in groups(without)],
+    }
     return _encode(body)
 
 
-def _of(group: str, version: str) -> list[Resource]:
-    found = [r for r in RESOURCES if (r.group, r.version) == (group, version)]
+def _of(group: str, version: str, without: frozenset[str]) -> list[Resource]:
+    found = [r for r in resources.served(without) if (r.group, r.version) == (group, version)]
     return sorted(found, key=lambda r: r.plural)
 
 
 @functools.cache
-def _resource_list(group: str, version: str) -> bytes:
+def _resource_list(group: str, version: str, without: frozenset[str]) -> bytes:
     rows: list[Object] = []
-    for resource in _of(group, version):
+    for resource in _of(group, version, without):
         rows.append(_legacy_row(resource))
         rows.extend(_legacy_subresource(resource, s) for s in _sorted(resource.subresources))
     name = f"{group}/{version}" if group else version
@@ -264,8 +268,8 @@ def _legacy_subresource(resource: Resource, subresource: Subresource) -> Object:
 
 
 @functools.cache
-def _aggregated(core: bool) -> bytes:
-    items = [_aggregated_group(g) for g in ([""] if core else groups())]
+def _aggregated(core: bool, without: frozenset[str]) -> bytes:
+    items = [_aggregated_group(g, without) for g in ([""] if core else groups(without))]
     return _encode(
         {
             "kind": "APIGroupDiscoveryList",
@@ -276,17 +280,17 @@ def _aggregated(core: bool) -> bytes:
     )
 
 
-def _aggregated_group(group: str) -> Object:
+def _aggregated_group(group: str, without: frozenset[str]) -> Object:
     metadata: Object = {"creationTimestamp": None}
     if group:
         metadata["name"] = group
     versions = [
         {
             "version": version,
-            "resources": [_aggregated_row(r) for r in _of(group, version)],
+            "resources": [_aggregated_row(r) for r in _of(group, version, without)],
             "freshness": "Current",
         }
-        for version in _versions(group)
+        for version in _versions(group, without)
     ]
     return {"metadata": metadata, "versions": versions}
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sampan.api import decoding, errors, schema
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import BINDINGS, COMPONENTSTATUSES, ENDPOINTS, NAMESPACES, READ, Resource
+from sampan.api.resources import BINDINGS, COMPONENTSTATUSES, NAMESPACES, READ, Resource
 from sampan.apiserver import (
     authorization,
     bodies,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from sampan.apiserver.audit.auditor import Auditor
     from sampan.apiserver.flowcontrol.control import FlowControl
 
-_ENDPOINTS_DEPRECATED = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 _RUNNING = frozenset({"exec", "attach", "portforward"})
 """Subresources by which something is done inside a pod."""
 
@@ -183,14 +182,14 @@ class Handlers:
             return failure(request, e)
         if isinstance(answer, Awaitable):
             return self._later(request, info, answer)
-        return _with_deprecation(answer, info) if info.resource is ENDPOINTS else answer
+        return _with_deprecation(answer, info.resource)
 
     async def _later(self, request: Request, info: RequestInfo, later: Awaitable[Answer]) -> Answer:
         try:
             answer = await later
         except StatusError as e:
             return failure(request, e)
-        return _with_deprecation(answer, info) if info.resource is ENDPOINTS else answer
+        return _with_deprecation(answer, info.resource)
 
     async def _after_others(self, request: Request, info: RequestInfo, user: User) -> Answer:
         """Where others write to the store too: write on top of all that was acknowledged to anybody before.
@@ -223,6 +222,8 @@ class Handlers:
             return found
         resource = info.resource
         if resource is None or (info.namespace and not resource.namespaced and resource is not NAMESPACES):
+            raise errors.page_not_found()
+        if resource.deprecated and resource.api_version in self._config.disabled_versions:
             raise errors.page_not_found()
         if info.subresource:
             return self._below(request, info, resource, user)
@@ -303,7 +304,7 @@ class Handlers:
             bound = await self._actions.bind(info.namespace, "", obj, writing)
             return _plain(request, bound, 201, writing.warnings)
         preparation.check_resource(resource, obj, writing, duplicates)
-        if "list" not in resource.verbs:
+        if not resource.stored:
             made = self._reviews(resource, info.namespace, obj, user)
             if isinstance(made, Awaitable):
                 made = await made
@@ -391,9 +392,9 @@ def failure(request: Request, error: StatusError) -> Response:
     return Response(error.code, body, content_type, headers)
 
 
-def _with_deprecation(answer: Answer, info: RequestInfo) -> Answer:
-    """Say what upstream says of Endpoints, the one deprecated kind here."""
-    answer.headers = (*answer.headers, *bodies.warning_headers([_ENDPOINTS_DEPRECATED]))
+def _with_deprecation(answer: Answer, resource: Resource | None) -> Answer:
+    if resource is not None and resource.deprecated:
+        answer.headers = (*answer.headers, *bodies.warning_headers(resource.deprecated))
     return answer
 
 

@@ -144,7 +144,7 @@ class InProcessClient:
         if resource is BINDINGS:
             return await self._actions.bind(namespace, "", obj, writing)
         check_resource(resource, obj, writing)
-        if "list" not in resource.verbs:
+        if not resource.stored:
             made = self._reviews(resource, namespace, obj, self._user)
             return await made if isinstance(made, Awaitable) else made
         record = await self._registry.create(resource, namespace, obj, writing)

@@ -22,17 +22,17 @@ _V3 = "/openapi/v3"
 _FOR_EVER = (("Cache-Control", "public, immutable, max-age=31536000"),)
 
 
-def handle(request: Request) -> Response | None:
+def handle(request: Request, without: frozenset[str] = frozenset()) -> Response | None:
     """Answer `/openapi/v2` and `/openapi/v3/...`; None for a path without a document. Raises StatusError 406 where
     the client accepts no form that the document has."""
     path = request.raw_path.rstrip("/")
     if path == "/openapi/v2":
-        return _version_2(request)
+        return _version_2(request, without)
     if path == _V3:
         _check_accepts(request)
-        return _answer(request, openapi.v3_index(), openapi.index_etag())
+        return _answer(request, openapi.v3_index(without), openapi.index_etag(without))
     name = path.removeprefix(f"{_V3}/")
-    if name == path or name not in openapi.v3_paths():
+    if name == path or name not in openapi.v3_paths(without):
         return None
     _check_accepts(request)
     given, current = request.param("hash"), openapi.document_hash(name)
@@ -41,13 +41,13 @@ def handle(request: Request) -> Response | None:
     return _answer(request, openapi.v3(name) or b"", openapi.etag(name), _FOR_EVER if given else ())
 
 
-def _version_2(request: Request) -> Response:
+def _version_2(request: Request, without: frozenset[str]) -> Response:
     for media_type in discovery.accepted(request):
         if discovery.is_json(media_type):
-            return _answer(request, openapi.v2(), openapi.etag("v2"))
+            return _answer(request, openapi.v2(without), openapi.etag("v2", without))
         if media_type in _PROTOBUF:
-            tag = f'{openapi.etag("v2")[:-1]}-protobuf"'
-            return _answer(request, openapi.v2_protobuf(), tag, content_type=_PROTOBUF[1])
+            tag = f'{openapi.etag("v2", without)[:-1]}-protobuf"'
+            return _answer(request, openapi.v2_protobuf(without), tag, content_type=_PROTOBUF[1])
     raise _not_acceptable(_JSON, *_PROTOBUF)
 
 

@@ -90,6 +90,9 @@ def up(
     disable_admission_plugins: Annotated[
         list[str] | None, typer.Option(help="Admission plugins not to run though on by default: NAME,...")
     ] = None,
+    runtime_config: Annotated[
+        list[str] | None, typer.Option(help="Old API versions to leave out: extensions/v1beta1=false,...")
+    ] = None,
     logging_format: Annotated[
         str | None, typer.Option(help="What the cluster's logs are: text or json.")
     ] = None,
@@ -123,6 +126,7 @@ def up(
         audit_log_path=audit_log_path,
         enable_admission_plugins=enable_admission_plugins,
         disable_admission_plugins=disable_admission_plugins,
+        runtime_config=runtime_config,
         logging_format=logging_format,
     )
     config = Bringup(wishes, say=lambda text: print(text, flush=True)).run()

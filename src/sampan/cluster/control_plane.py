@@ -157,6 +157,7 @@ def _api_config(config: ClusterConfig, number: int) -> Config:
         audit_log_path=audit_log,
         enable_admission_plugins=config.enable_admission_plugins,
         disable_admission_plugins=config.disable_admission_plugins,
+        disabled_versions=frozenset(config.disabled_versions),
         node_client_certificate=pki / "node-client.crt",
         node_client_key=pki / "node-client.key",
     )

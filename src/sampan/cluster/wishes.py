@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sampan.cluster import admission_plugins, apiserver_files, logs, ports, ranges, storage
+from sampan.cluster import admission_plugins, apiserver_files, logs, ports, ranges, runtime_config, storage
 from sampan.cluster.config import ClusterConfig, Publication, load, others, valid_name
 from sampan.cluster.errors import ClusterError
 
@@ -44,6 +44,7 @@ class Wishes:
     audit_log_path: str | None = None
     enable_admission_plugins: Sequence[str] | None = None
     disable_admission_plugins: Sequence[str] | None = None
+    runtime_config: Sequence[str] | None = None
     logging_format: str | None = None
 
 
@@ -110,10 +111,12 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
         changes["apiservers"] = wishes.apiservers
     changes |= apiserver_files.wished(wishes)
     changes |= admission_plugins.wished(wishes)
+    changes |= runtime_config.wished(wishes)
     if wishes.logging_format is not None:
         changes["logging_format"] = wishes.logging_format
     files = storage.problems(dataclasses.replace(wishes, store=present.store))
     wrong = [*files, *apiserver_files.problems(wishes, present), *admission_plugins.problems(wishes)]
+    wrong += runtime_config.problems(wishes)
     if wrong := [*wrong, *logs.problems(wishes.logging_format)]:
         raise ClusterError("; ".join(wrong))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
@@ -159,6 +162,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     ]
     problems += apiserver_files.problems(wishes)
     problems += admission_plugins.problems(wishes)
+    problems += runtime_config.problems(wishes)
     problems += logs.problems(wishes.logging_format)
     if problems:
         raise ClusterError("; ".join(problems))
@@ -184,6 +188,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
         logging_format=wishes.logging_format or logs.FORMATS[0],
         **apiserver_files.wished(wishes),  # type: ignore[arg-type]
         **admission_plugins.wished(wishes),  # type: ignore[arg-type]
+        **runtime_config.wished(wishes),  # type: ignore[arg-type]
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sampan.api.conversion import autoscaling, events
+from sampan.api.conversion import autoscaling, events, ingress
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
 
@@ -17,15 +17,19 @@ from sampan.api.resources import Resource
 @dataclass(frozen=True, slots=True)
 class Conversion:
     """`shown` makes a client's form of a stored object, `kept` the stored form of a client's. Both leave what they get
-    as it is and may share parts with it; the caller sets apiVersion and kind."""
+    as it is and may share parts with it; the caller sets apiVersion and kind. `field` gives the client's name of a field
+    of the stored form."""
 
     shown: Callable[[Object], Object]
     kept: Callable[[Object], Object]
+    field: Callable[[str], str] = str
 
 
 _CONVERSIONS: dict[str, Conversion] = {
     "autoscaling/v1/HorizontalPodAutoscaler": Conversion(autoscaling.from_v2, autoscaling.to_v2),
     "events.k8s.io/v1/Event": Conversion(events.from_core, events.to_core),
+    "extensions/v1beta1/Ingress": Conversion(ingress.from_v1, ingress.to_v1, ingress.field),
+    "networking.k8s.io/v1beta1/Ingress": Conversion(ingress.from_v1, ingress.to_v1, ingress.field),
 }
 """By apiVersion and kind of the row that is not stored."""
 
@@ -42,6 +46,11 @@ def kept(resource: Resource, hub: Resource, given: Object) -> Object:
     if not resource.storage:
         return given
     return _named(hub, _of(resource).kept(given))
+
+
+def field(resource: Resource, path: str) -> str:
+    """What `resource` calls a field of the stored form."""
+    return _of(resource).field(path) if resource.storage else path
 
 
 def _of(resource: Resource) -> Conversion:

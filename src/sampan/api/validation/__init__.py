@@ -10,9 +10,9 @@ group of kinds; a problem whose value swallowed the fields after it also says wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sampan.api import intent, schema
+from sampan.api import conversion, intent, schema
 from sampan.api.errors import FieldError, Object
 from sampan.api.resources import Resource, hub
 from sampan.api.validation import formats, metadata
@@ -55,10 +55,19 @@ def update(resource: Resource, new: Object, old: Object, subresource: str = "") 
 
 
 def _explained(resource: Resource, obj: Object, problems: list[FieldError]) -> list[FieldError]:
-    return intent.explain(schema.node(hub(resource).definition), obj, problems) if problems else problems
+    if not problems:
+        return problems
+    explained = intent.explain(schema.node(hub(resource).definition), obj, problems)
+    return (
+        [replace(p, path=conversion.field(resource, p.path)) for p in explained]
+        if resource.storage
+        else explained
+    )
 
 
 def _rules(resource: Resource) -> Rules:
     from sampan.api.validation.kinds import RULES
 
-    return RULES.get((resource.group, resource.kind), _PLAIN)
+    own = RULES.get((resource.group, resource.kind))
+    row = hub(resource)
+    return own or RULES.get((row.group, row.kind), _PLAIN)

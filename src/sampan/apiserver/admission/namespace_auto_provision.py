@@ -23,7 +23,7 @@ class NamespaceAutoProvision(Plugin):
         name = attributes.namespace
         if not attributes.resource.namespaced or attributes.dry_run or not name:
             return
-        if "list" not in attributes.resource.verbs or self._cache.get(NAMESPACES, "", name) is not None:
+        if not attributes.resource.stored or self._cache.get(NAMESPACES, "", name) is not None:
             return
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         try:
