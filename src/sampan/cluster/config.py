@@ -21,6 +21,8 @@ from sampan.cluster.errors import ClusterError
 
 STATE = Path(os.environ.get("SAMPAN_STATE", "/var/lib/sampan"))
 RUN = Path(os.environ.get("SAMPAN_RUN", "/run/sampan"))
+MOST_NODES = 20
+"""How many nodes there may be on this machine."""
 NODE_NAME = re.compile(r"node-[0-9]+")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 

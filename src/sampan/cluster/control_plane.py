@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.client.restarting import again_and_again
 from sampan.cluster import logs, storage
-from sampan.cluster.config import ClusterConfig
+from sampan.cluster.config import MOST_NODES, ClusterConfig
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.link import PartLink, revive_command
 from sampan.cluster.owner import run_until_told, stop_event
@@ -64,6 +64,7 @@ async def _serve(config: ClusterConfig, number: int) -> None:
     from sampan.cluster.store_care import BackupSocket
     from sampan.controllers.certificates.authority import Authority
     from sampan.controllers.manager import Manager
+    from sampan.controllers.node_ipam import NodeRanges
     from sampan.scheduler.scheduler import Scheduler
     from sampan.transport.http import HttpServer
     from sampan.transport.tls import server_context
@@ -98,6 +99,7 @@ async def _serve(config: ClusterConfig, number: int) -> None:
                 cluster_ca=(pki / "ca.crt").read_text(),
                 sign_token=app.sign_token,
                 authority=Authority(pki / "ca.crt", pki / "ca.key"),
+                node_ranges=NodeRanges(config.pod_cidrs, MOST_NODES),
             ).run()
 
         def schedule() -> Coroutine[Any, Any, None]:

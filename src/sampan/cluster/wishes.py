@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sampan.cluster import admission_plugins, apiserver_files, logs, ports, ranges, runtime_config, storage
-from sampan.cluster.config import ClusterConfig, Publication, load, others, valid_name
+from sampan.cluster.config import MOST_NODES, ClusterConfig, Publication, load, others, valid_name
 from sampan.cluster.errors import ClusterError
 
 MOST_CLUSTERS = 60
@@ -138,8 +138,8 @@ def _new(wishes: Wishes) -> ClusterConfig:
     except ValueError:
         problems.append(f"--listen {listen!r} is not an address")
     count = 1 if wishes.nodes is None else wishes.nodes
-    if not 1 <= count <= 20:
-        problems.append(f"--nodes {count}: allowed are 1 to 20")
+    if not 1 <= count <= MOST_NODES:
+        problems.append(f"--nodes {count}: allowed are 1 to {MOST_NODES}")
     problems += storage.problems(wishes)
     present = others(wishes.name)
     given = {

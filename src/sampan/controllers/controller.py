@@ -16,6 +16,7 @@ from sampan.controllers.informers import Informers
 
 if TYPE_CHECKING:
     from sampan.controllers.certificates.authority import Authority
+    from sampan.controllers.node_ipam import NodeRanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Context:
     """Makes the token of a ServiceAccount that is to be kept in a Secret; None where there is no key."""
     authority: Authority | None = None
     """Signs approved requests for certificates; None where there is no key."""
+    node_ranges: NodeRanges | None = None
+    """Where Nodes get the ranges of their pods from; None where they have them from elsewhere."""
 
 
 class Controller:

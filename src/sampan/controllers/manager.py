@@ -8,10 +8,12 @@ from collections.abc import Callable
 from sampan.api.errors import Object
 from sampan.client.events import Recorder
 from sampan.client.types import Client
+from sampan.controllers.bootstrap_signer import BootstrapSigner
 from sampan.controllers.certificates import (
     CSRApprovingController,
     CSRCleanerController,
     CSRSigningController,
+    KubeletServingApprovingController,
 )
 from sampan.controllers.certificates.authority import Authority
 from sampan.controllers.controller import Context, Controller
@@ -22,6 +24,7 @@ from sampan.controllers.endpointslice.mirroring import EndpointSliceMirroringCon
 from sampan.controllers.garbage_collector import GarbageCollector
 from sampan.controllers.informers import Informers
 from sampan.controllers.namespace import NamespaceController
+from sampan.controllers.node_ipam import NodeIpamController, NodeRanges
 from sampan.controllers.node_lifecycle import NodeLifecycleController
 from sampan.controllers.pod_gc import PodGarbageController
 from sampan.controllers.replicaset import ReplicaSetController
@@ -59,6 +62,9 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     CSRApprovingController,
     CSRSigningController,
     CSRCleanerController,
+    KubeletServingApprovingController,
+    BootstrapSigner,
+    NodeIpamController,
     ResourceQuotaController,
     PVCProtectionController,
     PVProtectionController,
@@ -68,7 +74,8 @@ CONTROLLERS: tuple[type[Controller], ...] = (
 
 class Manager:
     """Runs every controller against `client`. `cluster_ca` (PEM) is published in every namespace; `sign_token` makes
-    the tokens that are kept in Secrets; `authority` the certificates that were asked for and approved."""
+    the tokens that are kept in Secrets; `authority` the certificates that were asked for and approved; `node_ranges` says
+    where Nodes get the ranges of their pods from."""
 
     def __init__(
         self,
@@ -76,11 +83,13 @@ class Manager:
         cluster_ca: str,
         sign_token: Callable[[Object, Object], str] | None = None,
         authority: Authority | None = None,
+        node_ranges: NodeRanges | None = None,
     ) -> None:
         self._client = client
         self._cluster_ca = cluster_ca
         self._sign_token = sign_token
         self._authority = authority
+        self._node_ranges = node_ranges
 
     async def run(self) -> None:
         """Control until cancelled. A controller's failure to do one thing is logged and tried again, never raised."""
@@ -91,7 +100,13 @@ class Manager:
             return recorders.setdefault(component, Recorder(self._client, component))
 
         context = Context(
-            self._client, informers, recorder, self._cluster_ca, self._sign_token, self._authority
+            self._client,
+            informers,
+            recorder,
+            self._cluster_ca,
+            self._sign_token,
+            self._authority,
+            self._node_ranges,
         )
         controllers = [make(context) for make in CONTROLLERS]  # type: ignore[call-arg]
         async with asyncio.TaskGroup() as group:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import time
 
+from sampan.api import bootstrap_tokens as tokens
 from sampan.api.errors import Object
-from sampan.api.objects import parse_time
 from sampan.api.resources import SECRETS
 from sampan.controllers.controller import Context, Controller, delete_as_seen, split_key
-
-NAMESPACE = "kube-system"
-SECRET_TYPE = "bootstrap.kubernetes.io/token"
 
 
 class TokenCleaner(Controller):
@@ -24,30 +20,18 @@ class TokenCleaner(Controller):
         self._secrets.add_handler(self._changed)
 
     def _changed(self, old: Object | None, new: Object | None) -> None:
-        if new is not None and _is_token(new):
+        if new is not None and tokens.is_token(new):
             self.enqueue(new)
 
     async def sync(self, key: str) -> None:
         secret = self._secrets.get(*split_key(key))
-        if secret is None or not _is_token(secret):
+        if secret is None or not tokens.is_token(secret):
             return
-        left = _seconds_left(secret)
-        if left is None:
+        ends = tokens.expiration(secret)
+        if ends == tokens.FOREVER:
             return
+        left = ends - time.time()
         if left > 0:
             self.queue.add_after(key, left)
             return
         await delete_as_seen(self._client, SECRETS, secret)
-
-
-def _is_token(secret: Object) -> bool:
-    return secret.get("type") == SECRET_TYPE and secret["metadata"].get("namespace") == NAMESPACE
-
-
-def _seconds_left(secret: Object) -> float | None:
-    """Until a token ends; None where it does not. A date that cannot be read is past."""
-    try:
-        text = base64.b64decode((secret.get("data") or {}).get("expiration", "")).decode()
-        return parse_time(text) - time.time() if text else None
-    except ValueError:
-        return 0.0

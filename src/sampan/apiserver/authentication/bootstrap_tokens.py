@@ -5,24 +5,18 @@ Upstream: `plugin/pkg/auth/authenticator/token/bootstrap` and `k8s.io/cluster-bo
 
 from __future__ import annotations
 
-import base64
 import hmac
 import re
 
 from sampan.api import resources
-from sampan.api.errors import Object
-from sampan.api.objects import parse_time
-from sampan.apiserver.authentication.verdicts import FOREVER, Verdict
+from sampan.api.bootstrap_tokens import NAMESPACE, SECRET_PREFIX, SECRET_TYPE, TOKEN, expiration, text
+from sampan.apiserver.authentication.verdicts import Verdict
 from sampan.apiserver.tokens import InvalidToken
 from sampan.apiserver.tokens.claims import Looked
 from sampan.apiserver.types import ReadCache, User
 
-NAMESPACE = "kube-system"
-SECRET_TYPE = "bootstrap.kubernetes.io/token"
-SECRET_PREFIX = "bootstrap-token-"
 _USER_PREFIX = "system:bootstrap:"
 _GROUP = "system:bootstrappers"
-_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _EXTRA_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
 
 
@@ -31,7 +25,7 @@ class BootstrapTokens:
         self._cache = cache
 
     def authenticate(self, token: str, key: bytes, now: float) -> Verdict | None:
-        parts = _TOKEN.fullmatch(token)
+        parts = TOKEN.fullmatch(token)
         if parts is None:
             return None
         token_id, token_secret = parts.groups()
@@ -39,33 +33,15 @@ class BootstrapTokens:
         secret = looked.get(resources.SECRETS, NAMESPACE, SECRET_PREFIX + token_id)
         if secret is None or secret["metadata"].get("deletionTimestamp") or secret.get("type") != SECRET_TYPE:
             raise InvalidToken("no such bootstrap token")
-        if not hmac.compare_digest(_text(secret, "token-secret").encode(), token_secret.encode()):
+        if not hmac.compare_digest(text(secret, "token-secret").encode(), token_secret.encode()):
             raise InvalidToken("no such bootstrap token")
-        if _text(secret, "token-id") != token_id or _text(secret, "usage-bootstrap-authentication") != "true":
+        if text(secret, "token-id") != token_id or text(secret, "usage-bootstrap-authentication") != "true":
             raise InvalidToken("the bootstrap token is not for authentication")
         until = expiration(secret)
         if until <= now:
             raise InvalidToken("the bootstrap token has expired")
-        groups = sorted({g.strip() for g in _text(secret, "auth-extra-groups").split(",") if g.strip()})
+        groups = sorted({g.strip() for g in text(secret, "auth-extra-groups").split(",") if g.strip()})
         for group in groups:
             if not _EXTRA_GROUP.fullmatch(group):
                 raise InvalidToken(f"the bootstrap token's group {group!r} is not of the form {_EXTRA_GROUP.pattern}")  # fmt: skip
         return Verdict(User(_USER_PREFIX + token_id, "", (_GROUP, *groups)), until, None, looked)
-
-
-def expiration(secret: Object) -> float:
-    """When a bootstrap token ends, in seconds since the epoch; a date that cannot be read is past."""
-    text = _text(secret, "expiration")
-    if not text:
-        return FOREVER
-    try:
-        return parse_time(text)
-    except ValueError:
-        return 0.0
-
-
-def _text(secret: Object, name: str) -> str:
-    try:
-        return base64.b64decode((secret.get("data") or {}).get(name, "")).decode()
-    except ValueError:
-        return ""

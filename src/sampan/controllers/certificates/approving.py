@@ -18,6 +18,7 @@ from sampan.api.resources import (
     CLUSTERROLES,
     SUBJECTACCESSREVIEWS,
 )
+from sampan.client.types import Client
 from sampan.controllers.controller import Context, Controller, deleting
 
 
@@ -45,25 +46,25 @@ class CSRApprovingController(Controller):
             context.informers.of(resource).add_handler(self._rights_changed)
 
     def _changed(self, old: Object | None, new: Object | None) -> None:
-        if new is not None and _undecided(new):
+        if new is not None and undecided(new, KUBE_APISERVER_CLIENT_KUBELET):
             self.enqueue(new)
 
     def _rights_changed(self, old: Object | None, new: Object | None) -> None:
         """Who may be approved now may not have been so before."""
         for csr in self._requests.list():
-            if _undecided(csr):
+            if undecided(csr, KUBE_APISERVER_CLIENT_KUBELET):
                 self.enqueue(csr)
 
     async def sync(self, key: str) -> None:
         csr = self._requests.get("", key)
-        if csr is None or not _undecided(csr):
+        if csr is None or not undecided(csr, KUBE_APISERVER_CLIENT_KUBELET):
             return
         request = certificate_requests.of(csr)
         if certificate_requests.kubelet_client_problem(request, csr["spec"].get("usages") or ()):
             return
         for right in _rights(csr, request):
             if await self._may(csr, right):
-                await self._approve(csr, right)
+                await approve(self._client, csr, right.message)
                 return
 
     async def _may(self, csr: Object, right: _Right) -> bool:
@@ -87,24 +88,26 @@ class CSRApprovingController(Controller):
         answer = await self._client.create(SUBJECTACCESSREVIEWS, review)
         return bool(answer["status"].get("allowed"))
 
-    async def _approve(self, csr: Object, right: _Right) -> None:
-        changed = deep_copy(csr)
-        condition = {
-            "type": "Approved",
-            "status": "True",
-            "reason": "AutoApproved",
-            "message": right.message,
-            "lastUpdateTime": now(),
-        }
-        changed.setdefault("status", {}).setdefault("conditions", []).append(condition)
-        await self._client.update(CERTIFICATESIGNINGREQUESTS, changed, subresource="approval")
+
+async def approve(client: Client, csr: Object, message: str) -> None:
+    """Approve a request. Raises StatusError."""
+    changed = deep_copy(csr)
+    condition = {
+        "type": "Approved",
+        "status": "True",
+        "reason": "AutoApproved",
+        "message": message,
+        "lastUpdateTime": now(),
+    }
+    changed.setdefault("status", {}).setdefault("conditions", []).append(condition)
+    await client.update(CERTIFICATESIGNINGREQUESTS, changed, subresource="approval")
 
 
-def _undecided(csr: Object) -> bool:
-    """Whether a request is for the client certificate of a node and nobody has decided yet."""
+def undecided(csr: Object, signer: str) -> bool:
+    """Whether a request is one for this signer and nobody has decided yet."""
     status = csr.get("status") or {}
     return (
-        (csr.get("spec") or {}).get("signerName") == KUBE_APISERVER_CLIENT_KUBELET
+        (csr.get("spec") or {}).get("signerName") == signer
         and not status.get("certificate")
         and not any(certificate_requests.has_condition(csr, kind) for kind in ("Approved", "Denied"))
         and not deleting(csr)
