@@ -15,10 +15,11 @@ from sampan.proxy.fake import FakeTable
 from sampan.proxy.nftables import NfTables
 from sampan.proxy.proxy import service_ranges
 from sampan.proxy.rules import Rules
-from sampan.proxy.services import targets
+from sampan.proxy.services import Place, targets
 from sampan.proxy.types import Layout, Operation, Table
 
-LAYOUT = Layout("172.29.0.2", "10.244.0.0/16", ("10.96.0.0/16",))
+NODE = "172.29.0.2"
+LAYOUT = Layout(NODE, "10.244.0.0/16", ("10.96.0.0/16",))
 
 
 class _Inside:
@@ -73,7 +74,7 @@ def slice_(*addresses: str, port: int = 8080, name: str = "", **conditions: bool
 
 
 def of(svc: dict[str, Any], *slices: dict[str, Any]) -> Any:
-    return targets(svc, slices, "node-1", LAYOUT.node_address)
+    return targets(svc, slices, Place("node-1", (NODE,), (NODE,)))
 
 
 def test_a_service_comes_changes_and_goes(table: Table) -> None:
@@ -211,34 +212,3 @@ def test_affinity_and_local_policy_have_their_own_sets(table: Table) -> None:
     assert "keep-source 172.29.0.2:30080/TCP" in text
     assert "services 172.29.0.2:30080/TCP : 1 slots" in text
     assert "services 10.96.0.7:80/TCP : 2 slots" in text
-
-
-@pytest.mark.parametrize(
-    ("svc", "slices", "expected"),
-    [
-        (service("h", "None"), [slice_("10.244.0.2")], {}),
-        (service("e", "", type="ExternalName"), [], {}),
-        (service("n", "10.96.0.1"), [slice_("10.244.0.2", ready=False)], {"10.96.0.1:80/TCP": []}),
-        (
-            service("t", "10.96.0.1"),
-            [slice_("10.244.0.2", ready=False, serving=True, terminating=True)],
-            {"10.96.0.1:80/TCP": ["10.244.0.2:8080"]},
-        ),
-        (
-            service(
-                "p",
-                "10.96.0.1",
-                ports=[{"name": "a", "port": 1}, {"name": "b", "port": 2, "protocol": "UDP"}],
-            ),
-            [slice_("10.244.0.2", name="a", port=11), slice_("10.244.0.2", name="b", port=22)],
-            {"10.96.0.1:1/TCP": ["10.244.0.2:11"], "10.96.0.1:2/UDP": ["10.244.0.2:22"]},
-        ),
-        (
-            service("x", "10.96.0.1", externalIPs=["192.0.2.1"]),
-            [slice_("10.244.0.2")],
-            {"10.96.0.1:80/TCP": ["10.244.0.2:8080"], "192.0.2.1:80/TCP": ["10.244.0.2:8080"]},
-        ),
-    ],
-)
-def test_targets(svc: dict[str, Any], slices: list[dict[str, Any]], expected: dict[str, list[str]]) -> None:
-    assert {str(f): [str(b) for b in t.backends] for f, t in of(svc, *slices).items()} == expected

@@ -102,9 +102,9 @@ async def run(
     proxy = Proxy(
         client,
         node_name=place.name,
-        node_address=place.address,
-        pod_cidr=place.cluster_pod_cidrs[0],
-        service_cidr=place.service_cidrs[0],
+        node_addresses=place.addresses,
+        pod_cidrs=place.cluster_pod_cidrs,
+        service_cidrs=place.service_cidrs,
     )
     parts: Tasks = {
         "server": _serve(agent, place, certified),

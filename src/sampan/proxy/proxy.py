@@ -7,80 +7,133 @@ the loop.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 import ipaddress
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from sampan.api.errors import Object
-from sampan.api.resources import ENDPOINTSLICES, SERVICECIDRS, SERVICES
+from sampan.api.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES
+from sampan.client.events import Recorder
 from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client
-from sampan.proxy import conntrack, services
+from sampan.proxy import conntrack, health_check, services
+from sampan.proxy.health_check import HealthCheck, HealthChecks
 from sampan.proxy.nftables import NfTables
 from sampan.proxy.rules import Rules
+from sampan.proxy.server import Health, ProxyServer
+from sampan.proxy.services import Place
 from sampan.proxy.types import Frontend, Layout, Table, Target
 
 log = logging.getLogger(__name__)
 _SERVICE_NAME = "kubernetes.io/service-name"
-_IGNORED = "service.kubernetes.io/service-proxy-name"
-"""A Service with this label is another proxy's."""
+_ZONE = "topology.kubernetes.io/zone"
+_OURS = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless"
+"""What has the first label is another proxy's; what has the second has no address."""
 
 
 class Proxy:
-    """`table` is the kernel's, in the network namespace of the process, unless another is given."""
+    """`table` is the kernel's, in the network namespace of the process, unless another is given. Of each plural there is one
+    a family, the primary one first; `node_port_addresses` are those of the node that NodePorts are open at."""
 
     def __init__(
         self,
         client: Client,
         *,
         node_name: str,
-        node_address: str,
-        pod_cidr: str,
-        service_cidr: str,
+        node_addresses: Sequence[str],
+        pod_cidrs: Sequence[str],
+        service_cidrs: Sequence[str],
+        node_port_addresses: Sequence[str] = (),
         table: Table | None = None,
     ) -> None:
-        self._node_name = node_name
-        self._node_address = node_address
-        self._services = Informer(client, SERVICES)
-        self._slices = Informer(client, ENDPOINTSLICES, indexes={"service": _service_of})
+        addresses = tuple(node_addresses)
+        self._place = Place(node_name, addresses, tuple(node_port_addresses) or addresses)
+        self._services = Informer(client, SERVICES, label_selector=_OURS)
+        self._slices = Informer(
+            client, ENDPOINTSLICES, label_selector=_OURS, indexes={"service": _service_of}
+        )
         self._cidrs = Informer(client, SERVICECIDRS)
-        self._pod_cidr = pod_cidr
-        self._service_cidr = service_cidr
+        self._node = Informer(client, NODES, field_selector=f"metadata.name={node_name}")
+        self._recorder = Recorder(client, "kube-proxy", node_name)
+        self._node_address = addresses[0]
+        self._pod_cidr = pod_cidrs[0]
+        self._service_cidr = service_cidrs[0]
         self._ranges_changed = False
-        self._rules = Rules(table or NfTables(), Layout(node_address, pod_cidr, (service_cidr,)))
+        layout = Layout(self._node_address, self._pod_cidr, (self._service_cidr,))
+        self._rules = Rules(table or NfTables(), layout)
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
+        self._health = Health()
+        self._checks = HealthChecks(
+            self._place.node_port_addresses, lambda: self._health.healthy, self._not_listening
+        )
+        self._server = ProxyServer(self._health, lambda: b"", addresses)
 
     async def run(self) -> None:
         """Until cancelled; the rules stay."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._services.run(), name="services")
-            group.create_task(self._slices.run(), name="endpointslices")
-            await self._services.synced.wait()
-            await self._slices.synced.wait()
-            state = {key_of(s): self._targets(key_of(s), s) for s in self._services.list()}
-            changed = self._rules.start(state)
-            log.info("%d Services; %d elements changed at start", len(state), changed)
-            self._services.add_handler(self._service_changed)
-            self._slices.add_handler(self._slice_changed)
-            self._dirty.clear()
-            # Further ranges are few and change seldom: what is there already works without them.
-            self._cidrs.add_handler(self._cidr_changed)
-            group.create_task(self._cidrs.run(), name="servicecidrs")
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                if self._ranges_changed:
-                    self._set_ranges()
-                self._flush(group)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for informer in (self._services, self._slices, self._node):
+                    group.create_task(informer.run(), name=informer.resource.plural)
+                for informer in (self._services, self._slices, self._node):
+                    await informer.synced.wait()
+                self._node.add_handler(self._node_changed)
+                await self._begin()
+                # Further ranges are few and change seldom: what is there already works without them.
+                self._cidrs.add_handler(self._cidr_changed)
+                group.create_task(self._cidrs.run(), name="servicecidrs")
+                group.create_task(self._recorder.run(), name="events of the proxy")
+                await self._server.start()
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    if self._ranges_changed:
+                        self._set_ranges()
+                    await self._flush(group)
+        finally:
+            await self._server.close()
+            await self._checks.close()
 
-    def _flush(self, group: asyncio.TaskGroup) -> None:
+    async def _begin(self) -> None:
+        """The first time, for all Services."""
+        state = {key_of(s): self._targets(key_of(s), s) for s in self._services.list()}
+        changed = self._rules.start(state)
+        log.info("%d Services; %d elements changed at start", len(state), changed)
+        self._health.updated()
+        self._services.add_handler(self._service_changed)
+        self._slices.add_handler(self._slice_changed)
+        self._dirty.clear()
+        await self._checks.update(self._checks_of(state))
+
+    async def _flush(self, group: asyncio.TaskGroup) -> None:
         keys, self._dirty = self._dirty, set()
         changes = {key: self._targets(key, self._services.get_by_key(key)) for key in keys}
         ended = self._rules.update(changes)
+        self._health.updated()
         stale = [(f, b) for f, b in ended if f.protocol == "UDP"]
         if stale:
             group.create_task(conntrack.forget(stale))
+        await self._checks.update(self._checks_of(keys))
+
+    def _checks_of(self, keys: Iterable[str]) -> Mapping[str, HealthCheck | None]:
+        found: dict[str, HealthCheck | None] = {}
+        for key in keys:
+            service = self._services.get_by_key(key)
+            found[key] = None
+            if service is not None:
+                found[key] = health_check.wanted(service, functools.partial(self._local_ready, key))
+        return found
+
+    def _local_ready(self, key: str) -> Mapping[str, int]:
+        return services.local_ready(self._slices.by_index("service", key), self._place.node)
+
+    def _not_listening(self, key: str, port: int, error: OSError) -> None:
+        service = self._services.get_by_key(key)
+        if service is not None:
+            message = f'node {self._place.node} failed to start healthcheck "{key}" on port {port}: {error}'
+            self._recorder.event(service, "Warning", "FailedToStartServiceHealthcheck", message)
 
     def _set_ranges(self) -> None:
         self._ranges_changed = False
@@ -103,10 +156,19 @@ class Proxy:
         return True
 
     def _targets(self, key: str, service: Object | None) -> dict[Frontend, Target]:
-        if service is None or _IGNORED in (service["metadata"].get("labels") or {}):
+        if service is None:
             return {}
-        slices = self._slices.by_index("service", key)
-        return services.targets(service, slices, self._node_name, self._node_address)
+        return services.targets(service, self._slices.by_index("service", key), self._place)
+
+    def _node_changed(self, old: Object | None, new: Object | None) -> None:
+        self._health.follow_node(new)
+        zone = ((new or {}).get("metadata", {}).get("labels") or {}).get(_ZONE) or ""
+        if new is None or zone == self._place.zone:
+            return
+        self._place = dataclasses.replace(self._place, zone=zone)
+        for service in self._services.list():
+            if services.near_ones(self._slices.by_index("service", key_of(service))):
+                self._changed(key_of(service))
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
         self._changed(key_of(new or old or {}))
@@ -121,6 +183,7 @@ class Proxy:
         self._wake.set()
 
     def _changed(self, key: str) -> None:
+        self._health.queued()
         self._dirty.add(key)
         self._wake.set()
 
