@@ -18,6 +18,7 @@ from sampan.api.tables import (
     core,
     devices,
     flowcontrol,
+    loadbalancer,
     network,
     pods,
     policy,
@@ -84,6 +85,10 @@ _TABLES: dict[str, tuple[tuple[Column, ...], Row]] = {
     "networkpolicies.networking.k8s.io": (network.NETWORKPOLICY_COLUMNS, network.networkpolicy_row),
     "servicecidrs.networking.k8s.io": (network.SERVICECIDR_COLUMNS, network.servicecidr_row),
     "ipaddresses.networking.k8s.io": (network.IPADDRESS_COLUMNS, network.ipaddress_row),
+    "ipaddresspools.loadbalancer.sampan.io": (
+        loadbalancer.IPADDRESSPOOL_COLUMNS,
+        loadbalancer.ipaddresspool_row,
+    ),
     "deviceclasses.resource.k8s.io": (devices.AGED_COLUMNS, devices.aged_row),
     "resourceclaims.resource.k8s.io": (devices.RESOURCECLAIM_COLUMNS, devices.resourceclaim_row),
     "resourceclaimtemplates.resource.k8s.io": (devices.AGED_COLUMNS, devices.aged_row),

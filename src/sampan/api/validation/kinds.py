@@ -12,6 +12,7 @@ from sampan.api.validation import (
     devices,
     flowcontrol,
     formats,
+    loadbalancer,
     networking,
     persistent_volumes,
     pods,
@@ -117,6 +118,7 @@ RULES: dict[tuple[str, str], Rules] = {
     (_NETWORKING, "IPAddress"): Rules(
         formats.canonical_ip, networking.ip_address, networking.ip_address_update
     ),
+    ("loadbalancer.sampan.io", "IPAddressPool"): Rules(create=loadbalancer.ip_address_pool),
     (_DEVICES, "DeviceClass"): Rules(create=devices.device_class),
     (_DEVICES, "ResourceClaim"): Rules(create=devices.resource_claim, update=devices.resource_claim_update),
     (_DEVICES, "ResourceClaimTemplate"): Rules(
