@@ -187,6 +187,15 @@ def kubeconfig(name: Name = "default") -> None:
 
 def _kept_elsewhere(name: str) -> str:
     """What a deletion leaves to whoever it belongs to."""
+@app.command()
+def ca(name: Name = "default") -> None:
+    """Print the file of the authority that signs local certificates: `curl --cacert $(sampan ca) https://...`."""
+    from sampan.cluster import config as configuration
+    from sampan.cluster import pki
+
+    print(configuration.existing(name).directory / "pki" / pki.LOCAL / "ca.crt")
+
+
     from sampan.cluster import config as configuration
     from sampan.cluster.errors import ClusterError
 

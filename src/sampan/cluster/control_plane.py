@@ -100,6 +100,7 @@ async def _serve(config: ClusterConfig, number: int) -> None:
                 sign_token=app.sign_token,
                 authority=Authority(pki / "ca.crt", pki / "ca.key"),
                 node_ranges=NodeRanges(config.pod_cidrs, MOST_NODES),
+                local_authority=Authority(pki / "local" / "ca.crt", pki / "local" / "ca.key"),
             ).run()
 
         def schedule() -> Coroutine[Any, Any, None]:

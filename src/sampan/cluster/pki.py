@@ -1,8 +1,8 @@
 """The cluster's certificates: made once, renewed before they end.
 
 One authority signs servers (API, nodes) and clients (admin, nodes, the API server towards nodes); an etcd of the
-cluster's own has another, so that none of these opens it. Keys are P-256 and
-0600. A leaf lives a year and is made anew when less than a third of that is left, at every `up` and daily while the
+cluster's own has another, so that none of these opens it, and so have the Ingresses that ask for local certificates: a
+browser may be told to trust that one. Keys are P-256 and 0600. A leaf lives a year and is made anew when less than a third of that is left, at every `up` and daily while the
 cluster runs, so that one resumed after a year starts with fresh ones.
 """
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CA_DAYS, LEAF_DAYS = 3650, 365
 _RENEW_BELOW = datetime.timedelta(days=LEAF_DAYS / 3)
+LOCAL = "local"
+"""The directory below `pki/` of the authority for Ingresses."""
 NODE_CLIENT = "sampan-apiserver-node-client"
 
 
@@ -82,6 +84,10 @@ def ensure(config: ClusterConfig) -> list[str]:
     if not (root / "sa.key").exists():
         _make_signing_key(root)
         made.append("sa")
+    if not (root / LOCAL / "ca.crt").exists():
+        (root / LOCAL).mkdir(mode=0o700, exist_ok=True)
+        _make_authority(root / LOCAL, f"{config.name}-local", now)
+        made.append(f"{LOCAL}/ca")
     if config.etcd_port and not (root / "etcd" / "ca.crt").exists():
         (root / "etcd").mkdir(mode=0o700, exist_ok=True)
         _make_authority(root / "etcd", f"{config.name}-etcd", now)

@@ -33,6 +33,8 @@ class Context:
     """Makes the token of a ServiceAccount that is to be kept in a Secret; None where there is no key."""
     authority: Authority | None = None
     """Signs approved requests for certificates; None where there is no key."""
+    local_authority: Authority | None = None
+    """Signs the certificates of Ingresses that ask for a local one; None where there is no key."""
     node_ranges: NodeRanges | None = None
     """Where Nodes get the ranges of their pods from; None where they have them from elsewhere."""
 

@@ -23,6 +23,7 @@ from sampan.controllers.endpointslice import EndpointSliceController
 from sampan.controllers.endpointslice.mirroring import EndpointSliceMirroringController
 from sampan.controllers.garbage_collector import GarbageCollector
 from sampan.controllers.informers import Informers
+from sampan.controllers.local_tls import LocalTlsController
 from sampan.controllers.namespace import NamespaceController
 from sampan.controllers.node_ipam import NodeIpamController, NodeRanges
 from sampan.controllers.node_lifecycle import NodeLifecycleController
@@ -65,6 +66,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     KubeletServingApprovingController,
     BootstrapSigner,
     NodeIpamController,
+    LocalTlsController,
     ResourceQuotaController,
     PVCProtectionController,
     PVProtectionController,
@@ -74,7 +76,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
 
 class Manager:
     """Runs every controller against `client`. `cluster_ca` (PEM) is published in every namespace; `sign_token` makes
-    the tokens that are kept in Secrets; `authority` the certificates that were asked for and approved; `node_ranges` says
+    the tokens that are kept in Secrets; `authority` the certificates that were asked for and approved, `local_authority` those of Ingresses; `node_ranges` says
     where Nodes get the ranges of their pods from."""
 
     def __init__(
@@ -83,12 +85,14 @@ class Manager:
         cluster_ca: str,
         sign_token: Callable[[Object, Object], str] | None = None,
         authority: Authority | None = None,
+        local_authority: Authority | None = None,
         node_ranges: NodeRanges | None = None,
     ) -> None:
         self._client = client
         self._cluster_ca = cluster_ca
         self._sign_token = sign_token
         self._authority = authority
+        self._local_authority = local_authority
         self._node_ranges = node_ranges
 
     async def run(self) -> None:
@@ -106,6 +110,7 @@ class Manager:
             self._cluster_ca,
             self._sign_token,
             self._authority,
+            self._local_authority,
             self._node_ranges,
         )
         controllers = [make(context) for make in CONTROLLERS]  # type: ignore[call-arg]

@@ -1,0 +1,156 @@
+"""Local TLS: certificates of the cluster's own authority for Ingresses that ask for one by `sampan.io/tls: local`.
+
+For the lab: `curl --cacert $(sampan ca)` works at once. Each entry of `spec.tls` gets the Secret that it names; an Ingress
+that has none gets one for the hosts of its rules, named as `api.ingress_tls` says. A Secret that somebody else made is left
+alone. Certificates are made anew when less than a third of their life is left, or when the hosts are others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import datetime
+import logging
+from typing import TYPE_CHECKING
+
+from sampan.api import ingress_tls
+from sampan.api.errors import Object, StatusError
+from sampan.api.objects import deep_copy
+from sampan.api.resources import INGRESSES, SECRETS
+from sampan.client.informer import key_of
+from sampan.controllers.controller import Context, Controller, deleting, split_key
+
+if TYPE_CHECKING:
+    from sampan.controllers.certificates.authority import Authority
+
+log = logging.getLogger(__name__)
+MADE_FOR = "sampan.io/tls-hosts"
+"""Annotation of a Secret of ours: the hosts of its certificate, separated by commas."""
+NOT_AFTER = "sampan.io/tls-not-after"
+"""Annotation of a Secret of ours: when its certificate ends."""
+_SECONDS = 365 * 24 * 3600
+_USAGES = ("digital signature", "server auth")
+
+
+class LocalTlsController(Controller):
+    """`context.local_authority` signs; nothing is done where there is none."""
+
+    name = "local-tls"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._client = context.client
+        self._authority = context.local_authority
+        self._recorder = context.recorder("local-tls")
+        self._ingresses = context.informers.of(INGRESSES)
+        self._secrets = context.informers.of(SECRETS)
+        self._ingresses.add_handler(self.enqueue_either)
+        self._secrets.add_handler(self._secret_changed)
+
+    def _secret_changed(self, old: Object | None, new: Object | None) -> None:
+        for secret in (old, new):
+            meta = (secret or {}).get("metadata") or {}
+            for owner in meta.get("ownerReferences") or ():
+                if owner.get("kind") == "Ingress":
+                    self.queue.add(f"{meta['namespace']}/{owner['name']}")
+
+    async def sync(self, key: str) -> None:
+        ingress = self._ingresses.get(*split_key(key))
+        if ingress is None or deleting(ingress) or self._authority is None:
+            return
+        if not ingress_tls.is_local(ingress):
+            return
+        for hosts, name in ingress_tls.entries(ingress):
+            if hosts:
+                await self._ensure(self._authority, ingress, hosts, name)
+
+    async def _ensure(self, authority: Authority, ingress: Object, hosts: tuple[str, ...], name: str) -> None:
+        meta = ingress["metadata"]
+        present = self._secrets.get(meta["namespace"], name)
+        if present is not None and not _is_ours(present, ingress):
+            why = f"Secret {name} is there already and was not made for this Ingress; it stays as it is"
+            self._recorder.event(ingress, "Warning", "SecretExists", why)
+            return
+        now = datetime.datetime.now(datetime.UTC)
+        if present is not None and (left := _seconds_left(present, hosts, now)) > 0:
+            self.queue.add_after(key_of(ingress), left)
+            return
+        # Making a key and signing take some milliseconds, and loading the library takes more.
+        data, until = await asyncio.to_thread(_issue, authority, hosts)
+        annotations = {MADE_FOR: ",".join(hosts), NOT_AFTER: until.isoformat()}
+        if present is None:
+            secret: Object = {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {
+                    "name": name,
+                    "namespace": meta["namespace"],
+                    "annotations": annotations,
+                    "ownerReferences": [
+                        {"apiVersion": INGRESSES.api_version, "kind": "Ingress", "name": meta["name"],
+                         "uid": meta["uid"], "controller": True, "blockOwnerDeletion": False}
+                    ],
+                },
+                "type": "kubernetes.io/tls",
+                "data": data,
+            }  # fmt: skip
+            try:
+                await self._client.create(SECRETS, secret)
+            except StatusError as e:
+                if e.reason != "AlreadyExists":
+                    raise
+                return  # The informer brings whoever was quicker.
+        else:
+            changed = deep_copy(present)
+            changed["metadata"].setdefault("annotations", {}).update(annotations)
+            changed["data"] = data
+            await self._client.update(SECRETS, changed)
+        self._recorder.event(
+            ingress, "Normal", "CertificateIssued", f"Made a certificate of the local authority for {', '.join(hosts)} in Secret {name}"
+        )  # fmt: skip
+
+
+def _is_ours(secret: Object, ingress: Object) -> bool:
+    meta = secret["metadata"]
+    owners = meta.get("ownerReferences") or ()
+    made = MADE_FOR in (meta.get("annotations") or {})
+    return made and any(o.get("uid") == ingress["metadata"]["uid"] for o in owners)
+
+
+def _seconds_left(secret: Object, hosts: tuple[str, ...], now: datetime.datetime) -> float:
+    """How long a certificate is good for, until it is to be renewed; 0 or less where it is due."""
+    notes = secret["metadata"].get("annotations") or {}
+    data = secret.get("data") or {}
+    if notes.get(MADE_FOR) != ",".join(hosts) or not data.get("tls.crt") or not data.get("tls.key"):
+        return 0
+    try:
+        until = datetime.datetime.fromisoformat(notes.get(NOT_AFTER) or "")
+    except ValueError:
+        return 0
+    return (until - now).total_seconds() - _SECONDS / 3
+
+
+def _issue(authority: Authority, hosts: tuple[str, ...]) -> tuple[dict[str, str], datetime.datetime]:
+    """A new key and its certificate as a Secret's data, and when it ends."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives import serialization as s
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    from sampan.api import certificate_requests
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    # A common name has 64 characters at most, and nobody reads it where there are alternative names.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(subject)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(h) for h in hosts]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    asked = certificate_requests.parse(base64.b64encode(request.public_bytes(s.Encoding.PEM)).decode())
+    chain = authority.sign(asked, _USAGES, _SECONDS)
+    private = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
+    until = x509.load_pem_x509_certificate(chain).not_valid_after_utc
+    return {"tls.crt": base64.b64encode(chain).decode(), "tls.key": base64.b64encode(private).decode()}, until
