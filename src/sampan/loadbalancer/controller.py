@@ -155,7 +155,8 @@ class LoadBalancerController:
         """Whether a Service may still want what it has."""
         if request.addresses and set(request.addresses) != set(addresses):
             return False
-        return not request.pool or any(p.name == request.pool for p in self._book.pools_of(addresses[0]))
+        pools = {p.name for p in self._book.pools_of(addresses[0])}
+        return not request.pool or not pools or request.pool in pools
 
     def _more(self, key: str, request: Request) -> Given | None:
         return None if request.addresses else self._book.add_family(key, request)
