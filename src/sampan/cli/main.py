@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sampan.cli import image, parts
+from sampan.cli import image, node, parts, token
 from sampan.cli import store as store_commands
 
 app = typer.Typer(
@@ -19,7 +19,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(image.app, name="image")
+app.add_typer(node.app, name="node")
 app.add_typer(store_commands.app, name="store")
+app.add_typer(token.app, name="token")
 app.add_typer(parts.app)
 
 Name = Annotated[str, typer.Option("--name", help="Which cluster.")]

@@ -14,11 +14,12 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sampan.client.restarting import again_and_again
+from sampan.cluster import config as configuration
 from sampan.cluster import logs, storage
 from sampan.cluster.config import MOST_NODES, ClusterConfig
 from sampan.cluster.errors import ClusterError
@@ -99,8 +100,9 @@ async def _serve(config: ClusterConfig, number: int) -> None:
                 cluster_ca=(pki / "ca.crt").read_text(),
                 sign_token=app.sign_token,
                 authority=Authority(pki / "ca.crt", pki / "ca.key"),
-                node_ranges=NodeRanges(config.pod_cidrs, MOST_NODES),
                 local_authority=Authority(pki / "local" / "ca.crt", pki / "local" / "ca.key"),
+                node_monitor_grace_period=config.node_monitor_grace_period,
+                node_ranges=NodeRanges(config.pod_cidrs, MOST_NODES),
             ).run()
 
         def schedule() -> Coroutine[Any, Any, None]:
@@ -161,6 +163,8 @@ def _api_config(config: ClusterConfig, number: int) -> Config:
         enable_admission_plugins=config.enable_admission_plugins,
         disable_admission_plugins=config.disable_admission_plugins,
         disabled_versions=frozenset(config.disabled_versions),
+        default_not_ready_toleration_seconds=config.default_not_ready_toleration_seconds,
+        default_unreachable_toleration_seconds=config.default_unreachable_toleration_seconds,
         node_client_certificate=pki / "node-client.crt",
         node_client_key=pki / "node-client.key",
     )
@@ -208,14 +212,20 @@ async def _tell_readiness(config: ClusterConfig, app: App, link: PartLink) -> No
     for informer in (nodes, accounts):
         informer.add_handler(lambda old, new: changed.set())
     said = False
+    wanted = config.nodes
     async with asyncio.TaskGroup() as group:
         group.create_task(nodes.run())
         group.create_task(accounts.run())
         while True:
             changed.clear()
-            waiting = [
-                n for n in config.nodes if (o := nodes.get("", n)) is None or not condition_true(o, "Ready")
-            ]
+
+            def not_ready(names: Sequence[str]) -> list[str]:
+                return [n for n in names if (o := nodes.get("", n)) is None or not condition_true(o, "Ready")]
+
+            if waiting := not_ready(wanted):
+                # Nodes may have been added or removed since.
+                wanted = (configuration.load(config.name) or config).nodes
+                waiting = not_ready(wanted)
             ready = not waiting and accounts.get("default", "default") is not None
             if ready != said:
                 said = ready
@@ -232,10 +242,9 @@ async def _renew(config: ClusterConfig) -> None:
 
 def renew_certificates(config: ClusterConfig) -> None:
     """Renew what ends soon, also in the users' kubeconfigs that the cluster is in."""
-    from sampan.cluster import config as configuration
     from sampan.cluster import kubeconfig, pki
 
-    made = pki.ensure(config)
+    made = pki.ensure(configuration.load(config.name) or config)
     if not made:
         return
     log.info("renewed certificates: %s", ", ".join(made))

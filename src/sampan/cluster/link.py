@@ -93,10 +93,10 @@ def answers(run_directory: Path) -> bool:
     return True
 
 
-def ask(run_directory: Path, operation: str) -> dict[str, Any]:
-    """One answer: `status` or `stop`. Raises NotRunning."""
+def ask(run_directory: Path, operation: str, **more: str) -> dict[str, Any]:
+    """One answer: `status`, `stop`, or `start` and `end` of a `part`. Raises NotRunning."""
     with _connect(run_directory) as sock:
-        sock.sendall(json.dumps({"op": operation}).encode() + b"\n")
+        sock.sendall(json.dumps({"op": operation, **more}).encode() + b"\n")
         line = sock.makefile("rb").readline()
         if not line:
             raise NotRunning("the supervisor ended before it answered")

@@ -37,16 +37,21 @@ def supervise(config: ClusterConfig) -> None:
     leads = control_plane.parts(config)
     for number, name in enumerate(leads):
         parts.append(Part(name, lambda number=number: control_plane.run(config, number)))  # type: ignore[misc]
-    for node in config.nodes:
-        parts.append(
-            Part(
-                node,
-                lambda node=node: node_process.run(config, node),  # type: ignore[misc]
-                prepare=lambda node=node: prepare_node(config, node),  # type: ignore[misc]
-            )
-        )
+    parts += [_node_part(config, node) for node in config.nodes]
+
+    def make(name: str) -> Part:
+        return _node_part(configuration.existing(config.name), name)
+
     with contextlib.suppress(AlreadyRunning):
-        Supervisor(config.run_directory, directory, parts, leads).run()
+        Supervisor(config.run_directory, directory, parts, leads, make).run()
+
+
+def _node_part(config: ClusterConfig, node: str) -> Part:
+    return Part(
+        node,
+        lambda: node_process.run(config, node),
+        prepare=lambda: prepare_node(config, node),
+    )
 
 
 def _preload() -> None:

@@ -5,7 +5,8 @@ restart takes milliseconds. It never runs a loop of its own making threads, so i
 killed, the parts go on; the control plane starts a new one, which adopts them (see `link`).
 
 Wire: lines of JSON over `supervisor.sock`. A part says `{"op": "part", "name": N, "pid": P}` and then
-`{"op": "ready", "ready": true}`; a client asks `{"op": "status" | "wait" | "stop"}`.
+`{"op": "ready", "ready": true}`; a client asks `{"op": "status" | "wait" | "stop"}`, or `{"op": "start" | "end", "part": N}`
+for a part that comes or goes while the others run.
 """
 
 from __future__ import annotations
@@ -68,15 +69,22 @@ class AlreadyRunning(Exception):
 
 
 class Supervisor:
-    """Runs `parts` in order until told to stop. The cluster is ready when all of the parts `leads` say so."""
+    """Runs `parts` in order until told to stop. The cluster is ready when all of the parts `leads` say so. `make` makes a
+    part that is asked for later, by its name."""
 
     def __init__(
-        self, run_directory: Path, log_directory: Path, parts: Sequence[Part], leads: Collection[str]
+        self,
+        run_directory: Path,
+        log_directory: Path,
+        parts: Sequence[Part],
+        leads: Collection[str],
+        make: Callable[[str], Part],
     ) -> None:
         self._directory = run_directory
         self._logs = log_directory
         self._parts = {p.name: p for p in parts}
         self._leads = leads
+        self._make = make
         self._selector = selectors.DefaultSelector()
         self._peers: dict[int, _Peer] = {}
         self._stopping = False
@@ -104,7 +112,7 @@ class Supervisor:
             while not self._stopping:
                 for key, _ in self._selector.select(self._next_timer()):
                     key.data()
-                for part in self._parts.values():
+                for part in list(self._parts.values()):
                     if part.restart_at and part.restart_at <= time.monotonic():
                         self._start(part)
         finally:
@@ -280,6 +288,14 @@ class Supervisor:
             case "wait":
                 peer.waits = True
                 self._tell_waiting()
+            case "start":
+                if request["part"] not in self._parts:
+                    part = self._parts[request["part"]] = self._make(request["part"])
+                    self._start(part)
+                self._send(peer, {"started": True})
+            case "end":
+                self._end(request["part"])
+                self._send(peer, {"ended": True})
             case "stop":
                 self._stopping = True
                 self._stop_parts()
@@ -321,6 +337,21 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._stopping = True
+
+    def _end(self, name: str) -> None:
+        """End a part for good and forget it."""
+        part = self._parts.pop(name, None)
+        if part is None:
+            return
+        if part.pidfd >= 0:
+            self._selector.unregister(part.pidfd)
+            os.close(part.pidfd)
+        if part.pid:
+            processes.end([part.pid], grace=STOP_GRACE)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(part.pid, 0)
+        self._save()
+        log.info("ended %s", name)
 
     def _stop_parts(self) -> None:
         for silent in (False, True):

@@ -139,6 +139,17 @@ def remove(bridge: str, host_links: Sequence[str]) -> None:
         netlink.close()
 
 
+def remove_node(host_link: str, pod_cidrs: Sequence[str]) -> None:
+    """Take one node's link away, and the host's routes to its pods."""
+    netlink = Netlink(NETLINK_ROUTE)
+    try:
+        links.remove_link(netlink, host_link)
+        for cidr in pod_cidrs:
+            netlink.request([links.delete_route(cidr)], ignore=(errno.ESRCH,))
+    finally:
+        netlink.close()
+
+
 def ensure_masquerade(table: str, bridge: str, subnets: Sequence[str]) -> str:
     """Let what comes from `subnets` leave this machine under its own address, by a table of our own. Returns why not,
     where the host does not forward packets; "" where it is done."""
