@@ -24,6 +24,9 @@ Handler = Callable[[Object | None, Object | None], None]
 
 IndexFunction = Callable[[Object], Iterable[str]]
 
+Transform = Callable[[Object], Object]
+"""What is kept of an object: a new one, with its name, namespace and resourceVersion. The object itself is others', too."""
+
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 10.0
 
 
@@ -55,6 +58,7 @@ class Informer:
         label_selector: str = "",
         field_selector: str = "",
         indexes: Mapping[str, IndexFunction] | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.resource = resource
         self.synced = asyncio.Event()
@@ -63,6 +67,7 @@ class Informer:
         self._namespace = namespace
         self._label_selector = label_selector
         self._field_selector = field_selector
+        self._transform = transform
         self._objects: dict[str, Object] = {}
         self._handlers: list[Handler] = []
         self._index_functions = dict(indexes or {})
@@ -120,7 +125,7 @@ class Informer:
             label_selector=self._label_selector,
             field_selector=self._field_selector,
         )
-        present = {key_of(o): o for o in found.items}
+        present = {key_of(o): self._kept(o) for o in found.items}
         for key in [k for k in self._objects if k not in present]:
             self._change(key, None)
         for key, obj in present.items():
@@ -140,10 +145,13 @@ class Informer:
         ):
             obj = event.object
             if event.type == "DELETED":
-                self._change(key_of(obj), None, last=obj)
+                self._change(key_of(obj), None, last=self._kept(obj))
             elif event.type != "BOOKMARK":
-                self._change(key_of(obj), obj)
+                self._change(key_of(obj), self._kept(obj))
             self.resource_version = obj["metadata"]["resourceVersion"]
+
+    def _kept(self, obj: Object) -> Object:
+        return obj if self._transform is None else self._transform(obj)
 
     def _change(self, key: str, new: Object | None, last: Object | None = None) -> None:
         old = self._objects.get(key)
