@@ -92,6 +92,15 @@ def up(
     disable_admission_plugins: Annotated[
         list[str] | None, typer.Option(help="Admission plugins not to run though on by default: NAME,...")
     ] = None,
+    node_monitor_grace_period: Annotated[
+        str | None, typer.Option(help="How long a node may be silent (50s by default).")
+    ] = None,
+    default_not_ready_toleration_seconds: Annotated[
+        int | None, typer.Option(help="How long pods bear a node that is not ready (300 by default).")
+    ] = None,
+    default_unreachable_toleration_seconds: Annotated[
+        int | None, typer.Option(help="How long pods bear a node out of reach (300 by default).")
+    ] = None,
     runtime_config: Annotated[
         list[str] | None, typer.Option(help="Old API versions to leave out: extensions/v1beta1=false,...")
     ] = None,
@@ -129,6 +138,9 @@ def up(
         enable_admission_plugins=enable_admission_plugins,
         disable_admission_plugins=disable_admission_plugins,
         runtime_config=runtime_config,
+        node_monitor_grace_period=node_monitor_grace_period,
+        default_not_ready_toleration_seconds=default_not_ready_toleration_seconds,
+        default_unreachable_toleration_seconds=default_unreachable_toleration_seconds,
         logging_format=logging_format,
     )
     config = Bringup(wishes, say=lambda text: print(text, flush=True)).run()

@@ -12,7 +12,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sampan.cluster import admission_plugins, apiserver_files, logs, ports, ranges, runtime_config, storage
+from sampan.cluster import (
+    admission_plugins,
+    apiserver_files,
+    logs,
+    node_monitoring,
+    ports,
+    ranges,
+    runtime_config,
+    storage,
+)
 from sampan.cluster.config import MOST_NODES, ClusterConfig, Publication, load, others, valid_name
 from sampan.cluster.errors import ClusterError
 
@@ -45,6 +54,9 @@ class Wishes:
     enable_admission_plugins: Sequence[str] | None = None
     disable_admission_plugins: Sequence[str] | None = None
     runtime_config: Sequence[str] | None = None
+    node_monitor_grace_period: str | None = None
+    default_not_ready_toleration_seconds: int | None = None
+    default_unreachable_toleration_seconds: int | None = None
     logging_format: str | None = None
 
 
@@ -112,11 +124,12 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     changes |= apiserver_files.wished(wishes)
     changes |= admission_plugins.wished(wishes)
     changes |= runtime_config.wished(wishes)
+    changes |= node_monitoring.wished(wishes)
     if wishes.logging_format is not None:
         changes["logging_format"] = wishes.logging_format
     files = storage.problems(dataclasses.replace(wishes, store=present.store))
     wrong = [*files, *apiserver_files.problems(wishes, present), *admission_plugins.problems(wishes)]
-    wrong += runtime_config.problems(wishes)
+    wrong += [*runtime_config.problems(wishes), *node_monitoring.problems(wishes)]
     if wrong := [*wrong, *logs.problems(wishes.logging_format)]:
         raise ClusterError("; ".join(wrong))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
@@ -162,7 +175,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     ]
     problems += apiserver_files.problems(wishes)
     problems += admission_plugins.problems(wishes)
-    problems += runtime_config.problems(wishes)
+    problems += [*runtime_config.problems(wishes), *node_monitoring.problems(wishes)]
     problems += logs.problems(wishes.logging_format)
     if problems:
         raise ClusterError("; ".join(problems))
@@ -189,6 +202,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
         **apiserver_files.wished(wishes),  # type: ignore[arg-type]
         **admission_plugins.wished(wishes),  # type: ignore[arg-type]
         **runtime_config.wished(wishes),  # type: ignore[arg-type]
+        **node_monitoring.wished(wishes),
     )
 
 
