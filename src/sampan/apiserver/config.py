@@ -37,6 +37,10 @@ class Config:
     """Those that run by default and are not to."""
     disabled_versions: frozenset[str] = frozenset()
     """API versions that are not served, of those that one can do without (`resources.OPTIONAL_VERSIONS`)."""
+    default_not_ready_toleration_seconds: int = 300
+    """How long a pod that does not say so itself bears a node that is not ready."""
+    default_unreachable_toleration_seconds: int = 300
+    """And one that is out of reach."""
     max_requests_inflight: int = 600
     """Seats that the priority levels share: how many requests may be under way at once."""
     request_timeout: float = 60.0

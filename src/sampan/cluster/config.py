@@ -79,6 +79,11 @@ class ClusterConfig:
     """Admission plugins that run besides those that do by default."""
     disable_admission_plugins: tuple[str, ...] = ()
     """Those that run by default and do not here."""
+    node_monitor_grace_period: float = 50.0
+    """Seconds for which a node may be silent."""
+    default_not_ready_toleration_seconds: int = 300
+    default_unreachable_toleration_seconds: int = 300
+    """How long pods bear a node that is not ready or out of reach."""
     disabled_versions: tuple[str, ...] = ()
     """API versions that are not served: see `runtime_config`."""
     logging_format: str = "text"

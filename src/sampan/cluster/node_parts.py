@@ -48,6 +48,8 @@ class NodePlace:
     client_ca: Path
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Object, ...] = ()
+    lease_seconds: int = 40
+    """What its Lease promises."""
 
     @property
     def address(self) -> str:
@@ -97,6 +99,7 @@ async def run(
             cgroup_root=place.cgroup,
             labels=place.labels,
             taints=place.taints,
+            lease_seconds=place.lease_seconds,
         ),
     )
     proxy = Proxy(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from sampan.cluster import logs, node_parts, processes
+from sampan.cluster import logs, node_monitoring, node_parts, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink
 from sampan.cluster.node_parts import NodePlace
@@ -60,6 +60,7 @@ async def _serve(config: ClusterConfig, node: str) -> None:
         certificate=own / "server.crt",
         key=own / "server.key",
         client_ca=pki / "ca.crt",
+        lease_seconds=node_monitoring.lease_seconds(config.node_monitor_grace_period),
     )
     link = PartLink(config.run_directory, node)
     link.ready(True)

@@ -35,6 +35,8 @@ class Context:
     """Signs approved requests for certificates; None where there is no key."""
     local_authority: Authority | None = None
     """Signs the certificates of Ingresses that ask for a local one; None where there is no key."""
+    node_monitor_grace_period: float = 0.0
+    """Seconds that a node may be silent; 0 for upstream's."""
     node_ranges: NodeRanges | None = None
     """Where Nodes get the ranges of their pods from; None where they have them from elsewhere."""
 

@@ -76,7 +76,8 @@ CONTROLLERS: tuple[type[Controller], ...] = (
 
 class Manager:
     """Runs every controller against `client`. `cluster_ca` (PEM) is published in every namespace; `sign_token` makes
-    the tokens that are kept in Secrets; `authority` the certificates that were asked for and approved, `local_authority` those of Ingresses; `node_ranges` says
+    the tokens that are kept in Secrets; `authority` the certificates that were asked for and approved, `local_authority`
+    those of Ingresses; `node_monitor_grace_period` is how many seconds a node may be silent (0: upstream's); `node_ranges` says
     where Nodes get the ranges of their pods from."""
 
     def __init__(
@@ -86,6 +87,7 @@ class Manager:
         sign_token: Callable[[Object, Object], str] | None = None,
         authority: Authority | None = None,
         local_authority: Authority | None = None,
+        node_monitor_grace_period: float = 0.0,
         node_ranges: NodeRanges | None = None,
     ) -> None:
         self._client = client
@@ -93,6 +95,7 @@ class Manager:
         self._sign_token = sign_token
         self._authority = authority
         self._local_authority = local_authority
+        self._node_monitor_grace_period = node_monitor_grace_period
         self._node_ranges = node_ranges
 
     async def run(self) -> None:
@@ -111,6 +114,7 @@ class Manager:
             self._sign_token,
             self._authority,
             self._local_authority,
+            self._node_monitor_grace_period,
             self._node_ranges,
         )
         controllers = [make(context) for make in CONTROLLERS]  # type: ignore[call-arg]

@@ -20,7 +20,8 @@ from sampan.controllers import pods as facts
 from sampan.controllers.controller import Context, Controller
 from sampan.controllers.informers import NODE
 
-GRACE_SECONDS = 40.0
+GRACE_SECONDS = 50.0
+"""How long a node may be silent, unless the manager is told otherwise."""
 STARTUP_SECONDS = 60.0
 """How long a node may take until it first tells its status."""
 LEASE_NAMESPACE = "kube-node-lease"
@@ -61,6 +62,7 @@ class NodeLifecycleController(Controller):
         self._events = context.recorder("node-controller")
         self._nodes = context.informers.of(NODES)
         self._pods = context.informers.of(PODS)
+        self._grace_seconds = context.node_monitor_grace_period or GRACE_SECONDS
         self._heard: dict[str, _Heard] = {}
         self._ready: set[str] = set()
         self._nodes.add_handler(self._node_changed)
@@ -110,7 +112,7 @@ class NodeLifecycleController(Controller):
             heard = self._heard[name] = _Heard(loop.time())
         heard.when = loop.time()
         if heard.timer is None:
-            heard.timer = loop.call_at(heard.when + GRACE_SECONDS, self._due, name)
+            heard.timer = loop.call_at(heard.when + self._grace_seconds, self._due, name)
 
     def _due(self, name: str) -> None:
         heard = self._heard.get(name)
@@ -126,7 +128,7 @@ class NodeLifecycleController(Controller):
 
     def _grace(self, name: str) -> float:
         node = self._nodes.get("", name)
-        return STARTUP_SECONDS if node is None or not _ready_status(node) else GRACE_SECONDS
+        return STARTUP_SECONDS if node is None or not _ready_status(node) else self._grace_seconds
 
     def _silent(self, name: str) -> bool:
         heard = self._heard.get(name)

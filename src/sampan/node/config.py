@@ -31,6 +31,8 @@ class NodeConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: Sequence[Object] = ()
     """For the first registration only."""
+    lease_seconds: int = 40
+    """What its Lease promises; it is renewed in a quarter of that."""
     max_pods: int = 110
     cpus: float = 0
     """0 means all of the machine's."""

@@ -22,7 +22,8 @@ from sampan.node.images.types import ImageError, ImageService
 log = logging.getLogger(__name__)
 
 LEASE_NAMESPACE = "kube-node-lease"
-LEASE_SECONDS, RENEW_SECONDS = 40, 10.0
+_RENEWALS = 4
+"""How often a Lease is renewed in the time that it promises."""
 STATUS_SECONDS = 300.0
 FIRST_RETRY, MOST_RETRY = 0.05, 7.0
 MAX_IMAGES = 50
@@ -271,7 +272,7 @@ class Registration:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, MOST_RETRY)
                 continue
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(self._config.lease_seconds / _RENEWALS)
 
     async def _renew(self, lease: Object | None) -> Object:
         if lease is None:
@@ -302,7 +303,7 @@ class Registration:
             "metadata": meta,
             "spec": {
                 "holderIdentity": self._config.name,
-                "leaseDurationSeconds": LEASE_SECONDS,
+                "leaseDurationSeconds": self._config.lease_seconds,
                 "renewTime": now_micro(),
             },
         }

@@ -80,6 +80,10 @@ def _alone(made: type[Plugin], parts: Parts) -> Plugin:
     return made()
 
 
+def _with_config(made: type[Plugin], parts: Parts) -> Plugin:
+    return made(parts.config)  # type: ignore[call-arg]
+
+
 def _with_client(made: type[Plugin], parts: Parts) -> Plugin:
     return made(parts.cache, parts.client)  # type: ignore[call-arg]
 
@@ -100,7 +104,7 @@ PLUGINS: dict[str, Offer] = {
     "PodSecurity": Offer("pod_security"),
     "PodNodeSelector": Offer("pod_node_selector", on=False),
     "Priority": Offer("priority"),
-    "DefaultTolerationSeconds": Offer("default_toleration_seconds", make=_alone),
+    "DefaultTolerationSeconds": Offer("default_toleration_seconds", make=_with_config),
     "PodTolerationRestriction": Offer("pod_toleration_restriction", on=False),
     "ExtendedResourceToleration": Offer("extended_resource_toleration", on=False, make=_alone),
     "DefaultStorageClass": Offer("default_storage_class"),

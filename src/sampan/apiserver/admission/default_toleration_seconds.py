@@ -1,17 +1,21 @@
-"""A pod bears a node that is not ready or out of reach for five minutes, unless it says otherwise."""
+"""A pod bears a node that is not ready or out of reach for some minutes, unless it says otherwise."""
 
 from __future__ import annotations
 
 from sampan.apiserver.admission.plugin import WRITES, Plugin
+from sampan.apiserver.config import Config
 from sampan.apiserver.types import Attributes
-
-SECONDS = 300
-_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 class DefaultTolerationSeconds(Plugin):
     resources = frozenset(("pods",))
     operations = WRITES
+
+    def __init__(self, config: Config) -> None:
+        self._seconds = {
+            "node.kubernetes.io/not-ready": config.default_not_ready_toleration_seconds,
+            "node.kubernetes.io/unreachable": config.default_unreachable_toleration_seconds,
+        }
 
     async def mutate(self, attributes: Attributes) -> None:
         if attributes.subresource or attributes.obj is None or attributes.operation == "DELETE":
@@ -21,10 +25,15 @@ class DefaultTolerationSeconds(Plugin):
         named = {t.get("key", "") for t in tolerations if t.get("effect", "") in ("", "NoExecute")}
         if "" in named:
             return
-        missing = [key for key in _TAINTS if key not in named]
+        missing = [key for key in self._seconds if key not in named]
         if missing:
             tolerations += [
-                {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}
+                {
+                    "key": key,
+                    "operator": "Exists",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": self._seconds[key],
+                }
                 for key in missing
             ]
             spec["tolerations"] = tolerations
