@@ -101,6 +101,7 @@ async def _serve(config: ClusterConfig, number: int) -> None:
                 sign_token=app.sign_token,
                 authority=Authority(pki / "ca.crt", pki / "ca.key"),
                 local_authority=Authority(pki / "local" / "ca.crt", pki / "local" / "ca.key"),
+                node_monitor_grace_period=config.node_monitor_grace_period,
                 node_ranges=NodeRanges(config.pod_cidrs, MOST_NODES),
             ).run()
 
@@ -162,6 +163,8 @@ def _api_config(config: ClusterConfig, number: int) -> Config:
         enable_admission_plugins=config.enable_admission_plugins,
         disable_admission_plugins=config.disable_admission_plugins,
         disabled_versions=frozenset(config.disabled_versions),
+        default_not_ready_toleration_seconds=config.default_not_ready_toleration_seconds,
+        default_unreachable_toleration_seconds=config.default_unreachable_toleration_seconds,
         node_client_certificate=pki / "node-client.crt",
         node_client_key=pki / "node-client.key",
     )
