@@ -163,11 +163,30 @@ def test_templates_are_held_to_the_same() -> None:
         ({"clusterIP": "None"}, "spec.clusterIP: cluster DNS is not there yet"),
         (
             {"trafficDistribution": "PreferClose"},
-            "spec.trafficDistribution: traffic distribution is not implemented",
+            'spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"',
         ),
         (
             {"clusterIP": "None", "sessionAffinity": "ClientIP"},
             "spec.SessionAffinity is ignored for headless",
+        ),
+        (
+            {"clusterIP": "None", "externalIPs": ["192.0.2.1"]},
+            "spec.externalIPs is ignored for headless services",
+        ),
+        ({"externalIPs": ["192.0.2.1"]}, "spec.externalIPs is deprecated and may no longer be implemented"),
+        (
+            {"clusterIPs": ["10.0.0.1", "2001:db8:0:0::2"], "clusterIP": "10.0.0.1"},
+            'spec.clusterIPs[1]: IPv6 address "2001:db8:0:0::2" should be in RFC 5952 canonical format ("2001:db8::2")',
+        ),
+        (
+            {"loadBalancerIP": "::ffff:192.12.2.2"},
+            'spec.loadBalancerIP: non-standard IP address "::ffff:192.12.2.2" will be considered invalid in a future '
+            'Kubernetes release: use "192.12.2.2"',
+        ),
+        (
+            {"loadBalancerSourceRanges": ["10.0.0.0/8", "192.12.2.8/24"]},
+            'spec.loadBalancerSourceRanges[1]: CIDR value "192.12.2.8/24" is ambiguous in this context (should be '
+            '"192.12.2.0/24" or "192.12.2.8/32"?)',
         ),
     ],
 )

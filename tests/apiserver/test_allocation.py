@@ -57,7 +57,7 @@ class Told:
 class Server:
     """What one API server has for allocation, on a store that may be another's too."""
 
-    def __init__(self, store: MemoryStore | None = None, **settings: object) -> None:
+    def __init__(self, store: MemoryStore | None = None, **settings: Any) -> None:
         self.store = store or MemoryStore()
         self.cache = WatchCache(self.store)
         self.registry = Registry(self.store, self.cache)
@@ -70,7 +70,7 @@ class Server:
         self.allocator = ServiceAllocator(self.registry, self.settings)
         self.repair = Repair(self.store, self.cache, self.allocator, self.told, self.told, clock=lambda: self.now)  # type: ignore[arg-type]  # fmt: skip
         if self.cache.get(SERVICECIDRS, "", "kubernetes") is None:
-            await self.add_range("kubernetes", self.settings.service_cidrs[0])
+            await self.add_range("kubernetes", *self.settings.service_cidrs)
         return self
 
     async def add_range(self, name: str, *cidrs: str, **status: object) -> None:
@@ -172,6 +172,115 @@ async def test_families_that_the_cluster_has_not() -> None:
     assert 'spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster' in error.message
     either = await s.take(service(ipFamilyPolicy="PreferDualStack"))
     assert either["spec"]["ipFamilies"] == ["IPv4"]
+
+
+BOTH: Object = {"service_cidrs": ("10.96.0.0/16", "fd00:96::/112")}
+
+
+def families_of(obj: Object) -> tuple[str, list[str], list[str]]:
+    """Its policy, its families, and those of its addresses."""
+    spec = obj["spec"]
+    assert spec["clusterIP"] == spec["clusterIPs"][0]
+    found = ["IPv6" if ":" in ip else "IPv4" for ip in spec["clusterIPs"] if ip != "None"]
+    return spec["ipFamilyPolicy"], spec["ipFamilies"], found
+
+
+@pytest.mark.parametrize(
+    ("asked", "policy", "families"),
+    [
+        ({}, "SingleStack", ["IPv4"]),
+        ({"ipFamilies": ["IPv6"]}, "SingleStack", ["IPv6"]),
+        ({"ipFamilyPolicy": "PreferDualStack"}, "PreferDualStack", ["IPv4", "IPv6"]),
+        ({"ipFamilyPolicy": "RequireDualStack"}, "RequireDualStack", ["IPv4", "IPv6"]),
+        (
+            {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6"]},
+            "RequireDualStack",
+            ["IPv6", "IPv4"],
+        ),
+        (
+            {"ipFamilyPolicy": "PreferDualStack", "clusterIPs": ["fd00:96::77"], "clusterIP": "fd00:96::77"},
+            "PreferDualStack",
+            ["IPv6", "IPv4"],
+        ),
+        ({"clusterIPs": ["fd00:96::78"], "clusterIP": "fd00:96::78"}, "SingleStack", ["IPv6"]),
+    ],
+)
+async def test_families_of_a_cluster_with_two(asked: Object, policy: str, families: list[str]) -> None:
+    s = await server(**BOTH)
+    made = await s.take(service(**asked))
+    assert families_of(made) == (policy, families, families)
+    assert s.addresses() == set(made["spec"]["clusterIPs"])
+    for ip in asked.get("clusterIPs", ()):
+        assert made["spec"]["clusterIP"] == ip
+    await s.allocator.release(made)
+    assert not s.addresses()
+
+
+async def test_headless_of_two_families_has_no_addresses() -> None:
+    s = await server(**BOTH)
+    made = await s.take(service(clusterIP="None", ipFamilyPolicy="PreferDualStack"))
+    assert families_of(made) == ("PreferDualStack", ["IPv4", "IPv6"], [])
+    assert not s.addresses()
+
+
+async def test_a_service_goes_up_to_two_families_and_down_again() -> None:
+    s = await server(**BOTH)
+    single = await s.take(service())
+    up = deep_copy(single)
+    up["spec"]["ipFamilyPolicy"] = "PreferDualStack"
+    await s.take(up, single)
+    assert families_of(up) == ("PreferDualStack", ["IPv4", "IPv6"], ["IPv4", "IPv6"])
+    assert up["spec"]["clusterIP"] == single["spec"]["clusterIP"]
+    assert s.addresses() == set(up["spec"]["clusterIPs"])
+    # Neither comes by itself: only the policy releases.
+    less = deep_copy(up)
+    del less["spec"]["clusterIPs"][1]
+    error = await s.refusal(less, up)
+    assert (
+        "spec.ipFamilyPolicy: Invalid value: \"PreferDualStack\": must be 'SingleStack' to release the secondary cluster IP"
+        in error.message
+    )
+    down = deep_copy(up)
+    down["spec"]["ipFamilyPolicy"] = "SingleStack"
+    await s.take(down, up)
+    assert families_of(down) == ("SingleStack", ["IPv4"], ["IPv4"])
+    assert s.addresses() == set(single["spec"]["clusterIPs"])
+
+
+async def test_preferring_two_families_changes_nothing_when_the_cluster_got_a_second() -> None:
+    one = await server()
+    before = await one.take(service(ipFamilyPolicy="PreferDualStack"))
+    assert families_of(before) == ("PreferDualStack", ["IPv4"], ["IPv4"])
+    two = await Server(one.store, **BOTH).start()
+    await two.add_range("six", "fd00:96::/112")
+    after = deep_copy(before)
+    after["spec"]["selector"] = {"c": "d"}
+    await two.take(after, before)
+    assert families_of(after) == ("PreferDualStack", ["IPv4"], ["IPv4"])
+
+
+async def test_one_of_two_addresses_that_cannot_be_had_gives_the_other_back() -> None:
+    s = await server(service_cidrs=("10.96.0.0/16", "fd00:96::/127"))
+    error = await s.refusal(
+        service(
+            ipFamilyPolicy="RequireDualStack", clusterIPs=["10.96.0.9", "fd00:97::1"], clusterIP="10.96.0.9"
+        )
+    )
+    assert (
+        "failed to allocate IP fd00:97::1: the provided network does not match the current range"
+        in error.message
+    )
+    await s.take(service(ipFamilies=["IPv6"]))
+    error = await s.refusal(service("b", ipFamilyPolicy="RequireDualStack"))
+    assert (error.code, error.message) == (
+        500,
+        "Internal error occurred: failed to allocate a serviceIP: range is full",
+    )
+    error = await s.refusal(service("c", ipFamilyPolicy="SingleStack", ipFamilies=["IPv4", "IPv6"]))
+    assert (
+        "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified"
+        in error.message
+    )
 
 
 async def test_node_ports() -> None:

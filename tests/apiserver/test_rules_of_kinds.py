@@ -42,10 +42,3 @@ async def test_a_binding_tells_all_its_problems(api: Api) -> None:
     for path in ("/api/v1/namespaces/default/bindings", "/api/v1/namespaces/default/pods/p/binding"):
         reply = await api("POST", path, binding)
         assert [c["field"] for c in reply.json["details"]["causes"]] == ["target.kind", "target.name"]
-
-
-async def test_ranges_that_cannot_be_used_are_warned_of(api: Api) -> None:
-    cidr = {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "six"}, "spec": {"cidrs": ["2001:db8::/64"]}}  # fmt: skip
-    reply = await api("POST", "/apis/networking.k8s.io/v1/servicecidrs", cidr)
-    assert reply.status == 201
-    assert any("this cluster has only IPv4: no Service gets an address of it" in w for w in reply.warnings)

@@ -60,14 +60,13 @@ def keep_allocated(new: Object, old: Object) -> None:
         # The families are those of the addresses.
         if not spec.get("ipFamilies") and spec.get("clusterIPs") == before.get("clusterIPs") != []:
             spec["ipFamilies"] = list(before.get("ipFamilies") or ())
-    if needs_node_port(new) and needs_node_port(old):
-        known = {_port_key(p): p.get("nodePort") for p in before.get("ports") or ()}
-        used = {(p.get("protocol"), p["nodePort"]) for p in spec.get("ports") or () if p.get("nodePort")}
+    if may_have_node_ports(new) and may_have_node_ports(old):
+        used = _node_ports(new) & _node_ports(old)
+        known = {p.get("name") or "": p.get("nodePort") for p in before.get("ports") or ()}
         for port in spec.get("ports") or ():
-            kept = known.get(_port_key(port))
-            if not port.get("nodePort") and kept and (port.get("protocol"), kept) not in used:
+            kept = known.pop(port.get("name") or "", 0)
+            if kept and kept not in used and not port.get("nodePort"):
                 port["nodePort"] = kept
-                used.add((port.get("protocol"), kept))
     if (
         needs_health_check_node_port(new)
         and needs_health_check_node_port(old)
@@ -77,27 +76,30 @@ def keep_allocated(new: Object, old: Object) -> None:
         spec["healthCheckNodePort"] = before["healthCheckNodePort"]
 
 
-def _port_key(port: Object) -> tuple[object, object]:
-    return port.get("protocol", "TCP"), port.get("port")
+def may_have_node_ports(service: Object) -> bool:
+    return type_of(service) in ("NodePort", "LoadBalancer")
+
+
+def _node_ports(service: Object) -> set[int]:
+    return {p["nodePort"] for p in service["spec"].get("ports") or () if p.get("nodePort")}
 
 
 def drop_of_other_type(new: Object, old: Object) -> None:
-    """When the type changes, fields that only the old type has and that the user did not touch go away."""
+    """When the type changes, fields that only the old type has and that the user did not touch go away; so does what the
+    load balancer of a Service told that has none."""
     spec, before = new["spec"], old.get("spec") or {}
 
     def untouched(name: str) -> bool:
         return bool(spec.get(name)) and spec.get(name) == before.get(name)
 
-    if needs_cluster_ip(old) and not needs_cluster_ip(new) and untouched("clusterIP"):
-        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-            spec.pop(name, None)
-    if needs_node_port(old) and not needs_node_port(new):
-        known = {_port_key(p): p.get("nodePort") for p in before.get("ports") or ()}
-        if all(
-            p.get("nodePort") == known.get(_port_key(p)) for p in spec.get("ports") or () if p.get("nodePort")
-        ):
-            for port in spec.get("ports") or ():
-                port.pop("nodePort", None)
+    if needs_cluster_ip(old) and not needs_cluster_ip(new):
+        for names in (("clusterIP", "clusterIPs"), ("ipFamilies",), ("ipFamilyPolicy",)):
+            if all(map(untouched, names)):
+                for name in names:
+                    del spec[name]
+    if may_have_node_ports(old) and not may_have_node_ports(new) and _node_ports(new) <= _node_ports(old):
+        for port in spec.get("ports") or ():
+            port.pop("nodePort", None)
     if (
         needs_health_check_node_port(old)
         and not needs_health_check_node_port(new)
@@ -109,6 +111,7 @@ def drop_of_other_type(new: Object, old: Object) -> None:
             spec.pop("allocateLoadBalancerNodePorts", None)
         if untouched("loadBalancerClass"):
             spec.pop("loadBalancerClass", None)
+        new["status"] = {**(new.get("status") or {}), "loadBalancer": {}}
     external = ("NodePort", "LoadBalancer")
     if (
         (type_of(old) in external or before.get("externalIPs"))

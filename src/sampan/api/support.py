@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.api import deprecations, devices, intent, pod_templates, quantity
+from sampan.api import deprecations, devices, intent, pod_templates, quantity, service_warnings
 from sampan.api.errors import FieldError, Object, forbidden_field
 from sampan.api.resources import Resource
 from sampan.api.support_table import KINDS, POD, SERVICE, State, Support
@@ -63,13 +63,11 @@ def unsupported(resource: Resource, obj: Object) -> tuple[list[str], list[FieldE
         warnings += _of_pod(spec, template.get("metadata") or {}, f"{at}.")
     elif key == ("coordination.k8s.io", "Lease"):
         warnings += _of_lease(obj.get("spec") or {})
-    elif key == ("networking.k8s.io", "ServiceCIDR"):
-        warnings += _of_service_cidr(obj.get("spec") or {})
     elif key[0] == "resource.k8s.io":
         warnings += devices.unchecked(resource.kind, obj)
     elif key == ("", "Service"):
         _hold(_SERVICE, obj, obj.get("spec") or {}, "", warnings, refusals)
-        warnings += _of_service(obj.get("spec") or {})
+        warnings += service_warnings.of(obj)
     return list(dict.fromkeys(warnings)), refusals
 
 
@@ -226,23 +224,3 @@ def _of_lease(spec: Object) -> Iterator[str]:
     for name in ("strategy", "preferredHolder"):
         if spec.get(name):
             yield f"spec.{name}: coordinated leader election is not implemented: the Lease is its holder's alone"
-
-
-def _of_service_cidr(spec: Object) -> Iterator[str]:
-    for i, cidr in enumerate(spec.get("cidrs") or ()):
-        if ":" in cidr:
-            yield f"spec.cidrs[{i}]: this cluster has only IPv4: no Service gets an address of it"
-
-
-def _of_service(spec: Object) -> Iterator[str]:
-    if spec.get("externalIPs") and spec.get("type") == "ExternalName":
-        yield 'spec.externalIPs is ignored when spec.type is "ExternalName"'
-    if spec.get("externalName") and spec.get("type") != "ExternalName":
-        yield 'spec.externalName is ignored when spec.type is not "ExternalName"'
-    if spec.get("clusterIP") == "None":
-        if spec.get("loadBalancerIP"):
-            yield "spec.loadBalancerIP is ignored for headless services"
-        if spec.get("externalIPs"):
-            yield "spec.externalIPs is ignored for headless services"
-        if spec.get("sessionAffinity") not in (None, "", "None"):
-            yield "spec.SessionAffinity is ignored for headless services"

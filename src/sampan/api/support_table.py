@@ -260,12 +260,10 @@ SERVICE: dict[str, Support] = {
     "spec.externalIPs": WORKS,
     "spec.externalName": _warned("cluster DNS is not there yet: the name does not resolve"),
     "spec.externalTrafficPolicy": WORKS,
-    "spec.healthCheckNodePort": _warned("health check node ports are not implemented: nothing answers there"),
+    "spec.healthCheckNodePort": WORKS,
     "spec.internalTrafficPolicy": WORKS,
-    "spec.ipFamilies": _refused("this cluster has only IPv4", lambda value, _: "IPv6" in value),
-    "spec.ipFamilyPolicy": _refused(
-        "this cluster is not configured for dual-stack services", _is("RequireDualStack")
-    ),
+    "spec.ipFamilies": WORKS,
+    "spec.ipFamilyPolicy": WORKS,
     "spec.loadBalancerClass": WORKS,
     "spec.loadBalancerIP": WORKS,
     "spec.loadBalancerSourceRanges": _refused("filtering by source address is not implemented"),
@@ -279,9 +277,7 @@ SERVICE: dict[str, Support] = {
     "spec.selector": WORKS,
     "spec.sessionAffinity": WORKS,
     "spec.sessionAffinityConfig.*": WORKS,
-    "spec.trafficDistribution": _warned(
-        "traffic distribution is not implemented: traffic goes to all endpoints"
-    ),
+    "spec.trafficDistribution": WORKS,
     "spec.type": _warned(
         "no load balancer runs here yet: the external address stays pending; the node ports work",
         _is("LoadBalancer"),

@@ -36,6 +36,7 @@ _FAMILIES = ("IPv4", "IPv6")
 _FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 _DISTRIBUTIONS = ("PreferClose", "PreferSameNode", "PreferSameZone")
 _MAX_AFFINITY_SECONDS = 86400
+_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
 
 def _headless(service: Object) -> bool:
@@ -73,7 +74,7 @@ def create(service: Object) -> Problems:
                 detail = "may not be used when `type` is 'ClusterIP'"
                 out.append(forbidden_field(f"spec.ports[{i}].nodePort", detail))
     out += _clashes(ports)
-    return out + _load_balancer(spec, kind) + _traffic(service, spec, kind)
+    return out + _load_balancer(spec, kind, service.get("metadata") or {}) + _traffic(service, spec, kind)
 
 
 def _external_name(spec: Object) -> Problems:
@@ -161,6 +162,9 @@ def _cluster_ips(spec: Object) -> Problems:
     if len(addresses) > 2:
         detail = "may only hold up to 2 values"
         out.append(invalid_value("spec.clusterIPs", addresses, detail))
+    if len(addresses) > 1 and not out and len({":" in a for a in addresses}) == 1:
+        detail = "may specify no more than one IP for each IP family"
+        out.append(invalid_value("spec.clusterIPs", addresses, detail))
     out += one_of("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), _FAMILY_POLICIES, absent=True)
     for i, family in enumerate(families):
         out += one_of(f"spec.ipFamilies[{i}]", family, _FAMILIES)
@@ -169,7 +173,7 @@ def _cluster_ips(spec: Object) -> Problems:
     return out
 
 
-def _load_balancer(spec: Object, kind: str) -> Problems:
+def _load_balancer(spec: Object, kind: str, meta: Object) -> Problems:
     out: list[FieldError] = []
     only = "may only be used when `type` is 'LoadBalancer'"
     ranges = spec.get("loadBalancerSourceRanges") or ()
@@ -177,6 +181,12 @@ def _load_balancer(spec: Object, kind: str) -> Problems:
         out.append(forbidden_field("spec.LoadBalancerSourceRanges", only))
     for i, value in enumerate(ranges):
         out += cidr(f"spec.LoadBalancerSourceRanges[{i}]", value.strip())
+    if not ranges and (given := (meta.get("annotations") or {}).get(_SOURCE_RANGES)) is not None:
+        at = f"metadata.annotations[{_SOURCE_RANGES}]"
+        if kind != "LoadBalancer":
+            out.append(forbidden_field(at, only))
+        for value in given.split(",") if given.strip() else ():
+            out += cidr(at, value.strip())
     if spec.get("allocateLoadBalancerNodePorts") is not None and kind != "LoadBalancer":
         out.append(forbidden_field("spec.allocateLoadBalancerNodePorts", only))
     if spec.get("loadBalancerClass") is not None:
@@ -199,8 +209,8 @@ def _traffic(service: Object, spec: Object, kind: str) -> Problems:
         if health:
             detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
             out.append(invalid_value(path, health, detail))
-    else:
-        out += port_number(path, health) if health else [required(path)]
+    elif health:  # allocated later where it is not given
+        out += port_number(path, health)
     internal, path = spec.get("internalTrafficPolicy"), "spec.internalTrafficPolicy"
     out += one_of(path, internal, _POLICIES, absent=kind == "ExternalName")
     distribution = spec.get("trafficDistribution")
@@ -225,9 +235,11 @@ def update(new: Object, old: Object, subresource: str) -> Problems:
 
 
 def _same_first(spec: Object, before: Object, name: str) -> Problems:
-    """The primary address and family of a Service stay; a second one may come and go."""
+    """The primary address and family of a Service stay; a second one may come and go, but not change."""
     new, old = spec.get(name) or [], before.get(name) or []
     if not old or new[:1] == old[:1]:
+        if len(new) == len(old) == 2 and new[1] != old[1]:
+            return [invalid_value(f"spec.{name}[1]", new, "may not change once set")]
         return []
     if not new:
         what = "primary clusterIP" if name == "clusterIPs" else "primary ipFamily"

@@ -71,7 +71,7 @@ class ServiceAllocator:
     """The addresses and node ports of one cluster, as one of its API servers takes them."""
 
     def __init__(self, registry: Registry, config: Config) -> None:
-        self._family = f"IPv{ipaddress.ip_network(config.service_cidrs[0]).version}"
+        self._families = [f"IPv{ipaddress.ip_network(c).version}" for c in config.service_cidrs]
         self.addresses = ClusterAddresses(registry)
         self.node_ports = NodePorts(registry.store, *config.node_port_range)
 
@@ -126,7 +126,7 @@ class ServiceAllocator:
             log.warning("node ports %s are not freed yet: %s", sorted(numbers), e)
 
     async def _complete(self, obj: Object, old: Object | None, taken: Holding, dry_run: bool) -> None:
-        problems = families.choose(obj, old, self._family)
+        problems = families.choose(obj, old, self._families)
         # With a problem known already the rest is only looked at, so that all problems are told at once.
         looking = dry_run or bool(problems)
         ports: asyncio.Task[list[FieldError]] | None = None
@@ -152,18 +152,6 @@ class ServiceAllocator:
             spec["clusterIP"], spec["clusterIPs"] = NONE, [NONE]
             return []
         given = [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP") or ""] if ip]
-        if not given:
-            try:
-                if dry_run:
-                    ip = await self.addresses.next_free(self._family)
-                else:
-                    with translated():
-                        ip = await self.addresses.take_next(self._family, obj)
-                    taken.addresses.add(ip)
-            except Exhausted as e:
-                raise errors.internal(f"failed to allocate a serviceIP: {e}") from e
-            spec["clusterIP"], spec["clusterIPs"] = ip, [ip]
-            return []
         own = addresses_of(old) if old is not None else set()
         problems: list[FieldError] = []
         for ip in given:
@@ -178,8 +166,24 @@ class ServiceAllocator:
             except Taken as e:
                 why = f"failed to allocate IP {ip}: {e}"
                 problems.append(errors.invalid_value("spec.clusterIPs", given, why))
-        spec["clusterIP"], spec["clusterIPs"] = given[0], given
-        return problems
+        if problems:
+            return problems
+        fresh = [await self._next(f, obj, taken, dry_run) for f in spec["ipFamilies"][len(given) :]]
+        spec["clusterIPs"] = [*given, *fresh]
+        spec["clusterIP"] = spec["clusterIPs"][0]
+        return []
+
+    async def _next(self, family: str, obj: Object, taken: Holding, dry_run: bool) -> str:
+        """Any free address of a family. Raises StatusError 500 when there is none."""
+        try:
+            if dry_run:
+                return await self.addresses.next_free(family)
+            with translated():
+                ip = await self.addresses.take_next(family, obj)
+        except Exhausted as e:
+            raise errors.internal(f"failed to allocate a serviceIP: {e}") from e
+        taken.addresses.add(ip)
+        return ip
 
     # ---- node ports
 
