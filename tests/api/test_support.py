@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sampan.api import defaults, resources, schema, support
+from sampan.api import defaults, resources, schema, service_warnings, support
 from sampan.api.errors import Object
 from sampan.api.support_table import KINDS, POD, SERVICE, Support
 
@@ -183,17 +183,25 @@ def test_templates_are_held_to_the_same() -> None:
             'spec.loadBalancerIP: non-standard IP address "::ffff:192.12.2.2" will be considered invalid in a future '
             'Kubernetes release: use "192.12.2.2"',
         ),
-        (
-            {"loadBalancerSourceRanges": ["10.0.0.0/8", "192.12.2.8/24"]},
-            'spec.loadBalancerSourceRanges[1]: CIDR value "192.12.2.8/24" is ambiguous in this context (should be '
-            '"192.12.2.0/24" or "192.12.2.8/32"?)',
-        ),
     ],
 )
 def test_warnings_of_services(spec: Object, warning: str) -> None:
     warnings, refusals = support.unsupported(resources.SERVICES, {"spec": spec})
     assert not refusals
     assert any(warning in w for w in warnings), warnings
+
+
+def test_a_source_range_that_is_none() -> None:
+    spec = {
+        "type": "LoadBalancer",
+        "loadBalancerSourceRanges": ["10.0.0.0/8", "192.12.2.8/24", "2001:DB8::/32"],
+    }
+    assert list(service_warnings.of({"spec": spec})) == [
+        'spec.loadBalancerSourceRanges[1]: CIDR value "192.12.2.8/24" is ambiguous in this context (should be '
+        '"192.12.2.0/24" or "192.12.2.8/32"?)',
+        'spec.loadBalancerSourceRanges[2]: IPv6 CIDR value "2001:DB8::/32" should be in RFC 5952 canonical format '
+        '("2001:db8::/32")',
+    ]
 
 
 def test_other_warnings() -> None:
