@@ -22,11 +22,12 @@ from sampan.network.netlink import (
     nest,
 )
 
-_NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _NEWROUTE, _DELROUTE, _GETROUTE, _NEWNEIGH = (
+_NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _GETADDR, _NEWROUTE, _DELROUTE, _GETROUTE, _NEWNEIGH = (
     16,
     17,
     18,
     20,
+    22,
     24,
     25,
     26,
@@ -172,6 +173,19 @@ def peer_of(netlink: Netlink, name: str) -> int | None:
         raise
     value = dict(attributes(body[16:])).get(_LINK)
     return None if value is None else int(struct.unpack("=i", value)[0])
+
+
+def networks_of(netlink: Netlink, name: str) -> list[str]:
+    """The addresses of a link with the length of their networks (`172.29.0.2/24`), those of IPv6 that are link-local left
+    out; [] if there is no such link."""
+    index = index_of(netlink, name)
+    found = []
+    for _, body in netlink.dump(Message(_GETADDR, 0, struct.pack("=BBBBI", *[0] * 5))):
+        family, bits, _, scope, link = struct.unpack_from("=BBBBI", body)
+        if link == index and scope == _SCOPE_UNIVERSE:
+            got = dict(attributes(body[8:]))
+            found.append(f"{socket.inet_ntop(family, got.get(2) or got[1])}/{bits}")
+    return found
 
 
 def routes(netlink: Netlink) -> list[tuple[str, str, int]]:
