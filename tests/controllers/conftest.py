@@ -81,7 +81,7 @@ class Cluster:
         return chosen(await self.until(PODS, lambda pods: len(chosen(pods)) == count))
 
     async def run(self, pod: Object, node: str = "n1", *, ready: bool = True, ip: str = "") -> Object:
-        """What a node would do with a pod: bind it, give it an address, say that it is ready."""
+        """What a node would do with a pod: bind it, give it an address (or several, by commas), say that it is ready."""
         meta = pod["metadata"]
         if not pod["spec"].get("nodeName"):
             binding = {
@@ -97,8 +97,8 @@ class Cluster:
         address = ip or f"10.244.0.{self._address}"
         status = {
             "phase": "Running",
-            "podIP": address,
-            "podIPs": [{"ip": address}],
+            "podIP": address.split(",")[0],
+            "podIPs": [{"ip": one} for one in address.split(",")],
             "conditions": [
                 {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": now()}
             ],
@@ -212,9 +212,9 @@ def service(name: str = "web", **spec: Any) -> Object:
 
 
 @pytest.fixture
-async def api() -> AsyncIterator[Client]:
-    """The API alone, for tests that watch controllers start."""
-    app = App(MemoryStore(), config())
+async def api(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    """The API alone, for tests that watch controllers start; with the settings that it is parametrized with."""
+    app = App(MemoryStore(), config(**getattr(request, "param", {})))
     await app.start()
     yield app.client()
     await app.close()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from sampan.api.errors import Object
+from sampan.api.objects import deep_copy
 from sampan.api.resources import ENDPOINTS, ENDPOINTSLICES, PODS, SERVICES
 from sampan.controllers.endpointslice import layout
 from sampan.controllers.endpointslice.endpoints import shape_of
@@ -139,6 +142,112 @@ async def test_endpoints_made_by_hand_are_mirrored(cluster: Cluster) -> None:
     assert one["ports"][0]["port"] == 5432
     await cluster.client.delete(ENDPOINTS, "default", "ext")
     await cluster.until(ENDPOINTSLICES, lambda all_: not of(all_, "ext", manager))
+
+
+async def test_mirrored_slices_follow_labels_and_annotations_and_both_families(cluster: Cluster) -> None:
+    without = service("ext", ipFamilies=["IPv4"])
+    del without["spec"]["selector"]
+    await cluster.client.create(SERVICES, without)
+    made = {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"name": "ext", "namespace": "default", "labels": {"a": "1"}, "annotations": {"n": "1"}},
+        "subsets": [{"addresses": [{"ip": "192.0.2.1"}, {"ip": "2001:db8::1"}], "ports": [{"port": 5432}]}],
+    }
+    await cluster.client.create(ENDPOINTS, made)
+    manager = "endpointslicemirroring-controller.k8s.io"
+    slices = await cluster.until(ENDPOINTSLICES, lambda all_: len(of(all_, "ext", manager)) == 2)
+    assert {s["addressType"]: s["endpoints"][0]["addresses"] for s in of(slices, "ext", manager)} == {
+        "IPv4": ["192.0.2.1"],
+        "IPv6": ["2001:db8::1"],
+    }
+    await cluster.change(
+        ENDPOINTS, made, lambda e: e["metadata"].update(labels={"a": "2"}, annotations={"n": "2"})
+    )
+
+    def told(slices: list[Object]) -> bool:
+        metas = [s["metadata"] for s in of(slices, "ext", manager)]
+        return all(m["labels"]["a"] == "2" and m.get("annotations") == {"n": "2"} for m in metas)
+
+    await cluster.until(ENDPOINTSLICES, told)
+
+
+BOTH = {"service_cidrs": ("10.96.0.0/16", "fd00:96::/112")}
+
+
+@pytest.mark.parametrize("api", [BOTH], indirect=True)
+async def test_two_families_have_slices_of_their_own(cluster: Cluster) -> None:
+    await cluster.node()
+    await cluster.client.create(SERVICES, service(ipFamilyPolicy="PreferDualStack"))
+    p = await cluster.client.create(PODS, pod("a", {"app": "web"}))
+    await cluster.run(p, ip="10.244.0.9,fd00:244::9")
+    # A pod of one family is an endpoint of that one alone.
+    p = await cluster.client.create(PODS, pod("b", {"app": "web"}))
+    await cluster.run(p, ip="10.244.0.10")
+
+    def by_family(slices: list[Object]) -> dict[str, set[str]]:
+        return {
+            s["addressType"]: {a for e in s.get("endpoints") or () for a in e["addresses"]}
+            for s in of(slices)
+        }
+
+    both = {"IPv4": {"10.244.0.9", "10.244.0.10"}, "IPv6": {"fd00:244::9"}}
+    await cluster.until(ENDPOINTSLICES, lambda all_: by_family(all_) == both)
+    await cluster.change(SERVICES, service(), lambda s: s["spec"].update(ipFamilyPolicy="SingleStack"))
+    await cluster.until(ENDPOINTSLICES, lambda all_: by_family(all_) == {"IPv4": both["IPv4"]})
+    # The Endpoints of before slices has the primary family.
+    found = await cluster.until(ENDPOINTS, lambda all_: any(e.get("subsets") for e in all_))
+    [subset] = next(e for e in found if e["metadata"]["name"] == "web")["subsets"]
+    assert {a["ip"] for a in subset["addresses"]} == both["IPv4"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "hints"),
+    [
+        ("PreferSameZone", {"forZones": [{"name": "z1"}]}),
+        ("PreferClose", {"forZones": [{"name": "z1"}]}),
+        ("PreferSameNode", {"forZones": [{"name": "z1"}], "forNodes": [{"name": "n1"}]}),
+        (None, None),
+    ],
+)
+async def test_hints_say_for_whom_an_endpoint_is_near(
+    cluster: Cluster, wish: str | None, hints: Object | None
+) -> None:
+    await cluster.node("n1", labels={"topology.kubernetes.io/zone": "z1"})
+    await cluster.client.create(SERVICES, service(trafficDistribution=wish))
+    for name, ready in (("a", True), ("b", False)):
+        p = await cluster.client.create(PODS, pod(name, {"app": "web"}))
+        await cluster.run(p, ready=ready)
+
+    def both(all_: list[Object]) -> list[Object]:
+        found = [e for s in of(all_) for e in s.get("endpoints") or ()]
+        return sorted(found, key=lambda e: str(e["targetRef"]["name"])) if len(found) == 2 else []
+
+    ready_one, unready = both(await cluster.until(ENDPOINTSLICES, both))
+    assert ready_one.get("hints") == hints
+    assert "hints" not in unready, "nothing is sent to it, wherever it is"
+
+
+async def test_the_slices_of_a_service_that_was_before_are_not_those_of_the_next(cluster: Cluster) -> None:
+    await cluster.node()
+    made = await cluster.client.create(SERVICES, service())
+    [mine] = of(await cluster.until(ENDPOINTSLICES, of))
+    before = deep_copy(mine)
+    before["metadata"] = {k: before["metadata"][k] for k in ("namespace", "labels", "ownerReferences")}
+    before["metadata"] |= {"name": "web-before"}
+    before["metadata"]["ownerReferences"][0]["uid"] = "another"
+    before["endpoints"] = [{"addresses": ["10.244.0.99"], "conditions": {"ready": True}}]
+    await cluster.client.create(ENDPOINTSLICES, before)
+    slices = await cluster.until(ENDPOINTSLICES, lambda all_: [s["metadata"]["name"] for s in of(all_)] == [mine["metadata"]["name"]])  # fmt: skip
+    assert of(slices)[0]["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]
+
+
+async def test_a_pod_on_the_nodes_network_is_an_endpoint_at_the_nodes_address(cluster: Cluster) -> None:
+    await cluster.node()
+    await cluster.client.create(SERVICES, service())
+    p = await cluster.client.create(PODS, pod("a", {"app": "web"}, hostNetwork=True))
+    await cluster.run(p, ip="172.29.0.2")
+    await cluster.until(ENDPOINTSLICES, lambda all_: addresses(all_, ready=True) == {"172.29.0.2"})
 
 
 # ---- layout

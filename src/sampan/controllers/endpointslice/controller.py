@@ -116,7 +116,10 @@ class EndpointSliceController(Controller):
         pods = selected(self._pods, service)
         groups = endpoints.wanted(service, pods, lambda name: self._nodes.get("", name))
         slices = [s for s in self._slices.by_index(SERVICE, key) if _ours(s) and not deleting(s)]
-        made = layout.plan(groups, endpoints.address_types(service), slices)
+        owned = [s for s in slices if _owned(s, service)]
+        made = layout.plan(groups, endpoints.address_types(service), owned)
+        # Those of a Service of that name that was before go with it; until then they would be endpoints of this one.
+        made.delete += [s for s in slices if not _owned(s, service)]
         labels, trigger = _labels(service), self._times.since_last(key, service, pods)
         writes = [self._create(key, service, content, labels, trigger) for content in made.create]
         writes += [self._update(key, one, parts, labels, trigger) for one, parts in made.update]
@@ -233,6 +236,11 @@ def _zone(node: Object) -> str | None:
 def _ours(one: Object) -> bool:
     labels = one["metadata"].get("labels") or {}
     return labels.get(MANAGED_BY_LABEL) == MANAGER and bool(labels.get(SERVICE_NAME_LABEL))
+
+
+def _owned(one: Object, service: Object) -> bool:
+    owners = one["metadata"].get("ownerReferences") or ()
+    return any(o["uid"] == service["metadata"]["uid"] and o["kind"] == "Service" for o in owners)
 
 
 def _labels(service: Object) -> dict[str, str]:

@@ -40,9 +40,13 @@ def wanted(
 
 
 def address_types(service: Object) -> list[str]:
-    """The families that the Service has endpoints of; a headless one without families has those of its pods."""
-    families = service["spec"].get("ipFamilies")
-    return list(families) if families else ["IPv4"]
+    """The families that the Service has endpoints of. One of before there were families has that of its address, or,
+    headless, both."""
+    spec = service["spec"]
+    if spec.get("ipFamilies"):
+        return list(spec["ipFamilies"])
+    address = spec.get("clusterIP") or "None"
+    return list(FAMILIES) if address == "None" else ["IPv6" if ":" in address else "IPv4"]
 
 
 def shape_of(ports: Iterable[Object]) -> str:
@@ -132,10 +136,12 @@ def _endpoint(service: Object, pod: Object, node: Object | None, address: str) -
 
 
 def _hints(service: Object, endpoint: Object) -> Object:
-    """For whom an endpoint is near, where the Service prefers near ones."""
+    """For whom an endpoint is near, where the Service prefers near ones. Upstream: `k8s.io/endpointslice/trafficdist`."""
     preference = service["spec"].get("trafficDistribution")
     hints: Object = {}
     if preference not in ("PreferClose", "PreferSameZone", "PreferSameNode"):
+        return hints
+    if not endpoint["conditions"]["ready"]:
         return hints
     if endpoint.get("zone"):
         hints["forZones"] = [{"name": endpoint["zone"]}]

@@ -31,6 +31,7 @@ class EndpointSliceMirroringController(Controller):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self._client = context.client
+        self._events = context.recorder("endpoint-slice-mirroring-controller")
         self._services = context.informers.of(SERVICES)
         self._endpoints = context.informers.of(ENDPOINTS)
         self._slices = context.informers.of(ENDPOINTSLICES)
@@ -60,29 +61,38 @@ class EndpointSliceMirroringController(Controller):
         endpoints, service = self._endpoints.get(namespace, name), self._services.get(namespace, name)
         slices = [s for s in self._slices.by_index(SERVICE, key) if _ours(s) and not deleting(s)]
         if endpoints is None or service is None or service["spec"].get("selector") or not mirrored(endpoints):
-            made = layout.Plan(delete=slices)
+            writes = [self._delete(one) for one in slices]
         else:
-            groups = groups_of(endpoints)
+            groups, left_out = groups_of(endpoints)
+            if left_out:
+                message = (
+                    f"A max of {MOST} addresses can be mirrored to EndpointSlices per Endpoints subset. {left_out} "
+                    "addresses were skipped"
+                )
+                self._events.event(endpoints, "Warning", "TooManyAddressesToMirror", message)
             made = layout.plan(groups, [], slices, MOST)
-        writes = [self._create(key, endpoints, c) for c in made.create if endpoints is not None]
-        writes += [self._update(key, one, parts) for one, parts in made.update]
-        writes += [self._delete(one) for one in made.delete]
+            wanted = _copied(endpoints)
+            writes = [self._create(key, endpoints, c) for c in made.create]
+            writes += [self._update(key, one, parts, wanted) for one, parts in made.update]
+            writes += [
+                self._update(key, one, one.get("endpoints") or [], wanted)
+                for one in made.keep
+                if _told(one) != wanted
+            ]
+            writes += [self._delete(one) for one in made.delete]
         for failure in await asyncio.gather(*writes, return_exceptions=True):
             if isinstance(failure, BaseException):
                 raise failure
 
     async def _create(self, key: str, endpoints: Object, content: Object) -> None:
         meta = endpoints["metadata"]
-        labels = {k: v for k, v in (meta.get("labels") or {}).items() if k != SKIP_LABEL}
-        annotations = {k: v for k, v in (meta.get("annotations") or {}).items() if k not in _NOT_COPIED}
         one: Object = {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {
                 "generateName": f"{meta['name']}-",
                 "namespace": meta["namespace"],
-                "labels": {**labels, SERVICE_NAME_LABEL: meta["name"], MANAGED_BY_LABEL: MANAGER},
-                "annotations": annotations,
+                **_copied(endpoints),
                 "ownerReferences": [owner_reference({**endpoints, "apiVersion": "v1", "kind": "Endpoints"})],
             },
             **content,
@@ -93,9 +103,10 @@ class EndpointSliceMirroringController(Controller):
             if not namespace_terminating(e):
                 raise
 
-    async def _update(self, key: str, one: Object, parts: list[Object]) -> None:
+    async def _update(self, key: str, one: Object, parts: list[Object], wanted: Object) -> None:
         changed = deep_copy(one)
         changed["endpoints"] = parts
+        changed["metadata"] |= wanted
         self._writes.note(key, await self._client.update(ENDPOINTSLICES, changed))
 
     async def _delete(self, one: Object) -> None:
@@ -121,13 +132,33 @@ def mirrored(endpoints: Object) -> bool:
     return not skipped and _LEADER not in (meta.get("annotations") or {})
 
 
-def groups_of(endpoints: Object) -> dict[tuple[str, str], tuple[list[Object], list[Object]]]:
-    """The endpoints of each (address type, ports), as `layout` takes them."""
+def _copied(endpoints: Object) -> Object:
+    """What a slice has of its Endpoints' metadata, besides its own labels."""
+    meta = endpoints["metadata"]
+    labels = {k: v for k, v in (meta.get("labels") or {}).items() if k != SKIP_LABEL}
+    annotations = {k: v for k, v in (meta.get("annotations") or {}).items() if k not in _NOT_COPIED}
+    return {
+        "labels": {**labels, SERVICE_NAME_LABEL: meta["name"], MANAGED_BY_LABEL: MANAGER},
+        "annotations": annotations,
+    }
+
+
+def _told(one: Object) -> Object:
+    meta = one["metadata"]
+    return {"labels": meta.get("labels") or {}, "annotations": meta.get("annotations") or {}}
+
+
+def groups_of(
+    endpoints: Object,
+) -> tuple[dict[tuple[str, str], tuple[list[Object], list[Object]]], int]:
+    """The endpoints of each (address type, ports), as `layout` takes them, and how many were left out."""
     groups: dict[tuple[str, str], tuple[list[Object], list[Object]]] = {}
+    left_out = 0
     for subset in endpoints.get("subsets") or ():
         ports = [_port(p) for p in subset.get("ports") or ()]
         given = [(a, True) for a in subset.get("addresses") or ()]
         given += [(a, False) for a in subset.get("notReadyAddresses") or ()]
+        left_out += max(0, len(given) - MOST)
         for address, ready in given[:MOST]:
             family = FAMILIES[1] if ":" in address["ip"] else FAMILIES[0]
             group = groups.setdefault((family, shape_of(ports)), (ports, []))
@@ -136,7 +167,7 @@ def groups_of(endpoints: Object) -> dict[tuple[str, str], tuple[list[Object], li
                 if address.get(name):
                     made[name] = address[name]
             group[1].append(made)
-    return groups
+    return groups, left_out
 
 
 def _port(given: Object) -> Object:
