@@ -278,10 +278,7 @@ SERVICE: dict[str, Support] = {
     "spec.sessionAffinity": WORKS,
     "spec.sessionAffinityConfig.*": WORKS,
     "spec.trafficDistribution": WORKS,
-    "spec.type": _warned(
-        "no load balancer runs here yet: the external address stays pending; the node ports work",
-        _is("LoadBalancer"),
-    ),
+    "spec.type": WORKS,
 }
 
 _NO_PODS = "{} is stored, but its controller does not run here yet: no pods are made"

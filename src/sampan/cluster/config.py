@@ -65,6 +65,8 @@ class ClusterConfig:
     listen: str = "127.0.0.1"
     tls_sans: tuple[str, ...] = ()
     publish: tuple[Publication, ...] = ()
+    lb_pool: tuple[str, ...] = ()
+    """Ranges of load balancer addresses, () for those that it has by itself: see `lb_pools`."""
     authentication_config: str = ""
     """File that says which outside issuers of tokens are believed, "" for none."""
     token_auth_file: str = ""
@@ -246,6 +248,7 @@ def _read(raw: dict[str, Any]) -> ClusterConfig:
     raw["tls_sans"] = tuple(raw.get("tls_sans", ()))
     for field_name in admission_plugins.FIELDS:
         raw[field_name] = tuple(raw.get(field_name, ()))
+    raw["lb_pool"] = tuple(raw.get("lb_pool", ()))
     raw["disabled_versions"] = tuple(raw.get("disabled_versions", ()))
     raw["kubeconfigs"] = tuple(raw.get("kubeconfigs", ()))
     raw["publish"] = tuple(Publication(**p) for p in raw.get("publish", ()))

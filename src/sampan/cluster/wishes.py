@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from sampan.cluster import (
     admission_plugins,
     apiserver_files,
+    lb_pools,
     logs,
     node_monitoring,
     ports,
@@ -46,6 +47,7 @@ class Wishes:
     listen: str | None = None
     tls_sans: Sequence[str] = ()
     publish: Sequence[str] = ()
+    lb_pool: Sequence[str] | None = None
     authentication_config: str | None = None
     token_auth_file: str | None = None
     encryption_provider_config: str | None = None
@@ -85,9 +87,9 @@ def resolve(wishes: Wishes) -> tuple[ClusterConfig, bool]:
             f"--name {wishes.name!r}: a name is lower-case letters, digits and '-', at most 32, such as 'dev-2'"
         )
     present = load(wishes.name)
-    if present is not None:
-        return _resumed(present, wishes), False
-    return _new(wishes), True
+    config = _new(wishes) if present is None else _resumed(present, wishes)
+    lb_pools.check(config, others(wishes.name))
+    return config, present is None
 
 
 def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
@@ -124,12 +126,14 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     changes |= apiserver_files.wished(wishes)
     changes |= admission_plugins.wished(wishes)
     changes |= runtime_config.wished(wishes)
+    changes |= lb_pools.wished(wishes)
     changes |= node_monitoring.wished(wishes)
     if wishes.logging_format is not None:
         changes["logging_format"] = wishes.logging_format
     files = storage.problems(dataclasses.replace(wishes, store=present.store))
     wrong = [*files, *apiserver_files.problems(wishes, present), *admission_plugins.problems(wishes)]
     wrong += [*runtime_config.problems(wishes), *node_monitoring.problems(wishes)]
+    wrong += lb_pools.problems(wishes)
     if wrong := [*wrong, *logs.problems(wishes.logging_format)]:
         raise ClusterError("; ".join(wrong))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
@@ -176,6 +180,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     problems += apiserver_files.problems(wishes)
     problems += admission_plugins.problems(wishes)
     problems += [*runtime_config.problems(wishes), *node_monitoring.problems(wishes)]
+    problems += lb_pools.problems(wishes)
     problems += logs.problems(wishes.logging_format)
     if problems:
         raise ClusterError("; ".join(problems))
@@ -202,6 +207,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
         **apiserver_files.wished(wishes),  # type: ignore[arg-type]
         **admission_plugins.wished(wishes),  # type: ignore[arg-type]
         **runtime_config.wished(wishes),  # type: ignore[arg-type]
+        **lb_pools.wished(wishes),  # type: ignore[arg-type]
         **node_monitoring.wished(wishes),
     )
 
