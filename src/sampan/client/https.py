@@ -227,6 +227,12 @@ class HttpsClient:
         async with self._request(method, target, body, headers or {}) as response:
             return response.status, await response.read()
 
+    async def reconnect(self) -> None:
+        """Let go of every connection, so that new ones show a renewed certificate. What is under way is ConnectionLost."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
     async def close(self) -> None:
         self._closed = True
         session, self._session = self._session, None
