@@ -22,7 +22,7 @@ PORT = 7946
 """UDP, on the address of the node; the port of MetalLB's speakers."""
 INTERVAL = 0.3
 SILENCE = 1.2
-"""Seconds. A failure is noticed after SILENCE at the latest, which leaves time to tell the neighbours within 2 s."""
+"""Seconds. A failure is noticed SILENCE after the last word, which leaves time to tell the neighbours within 2 s."""
 _MAGIC = "sampan-speaker-1"
 _ALIVE, _LEAVING = "alive", "leaving"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -103,13 +103,14 @@ class Heartbeats:
 
     def _beat(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(INTERVAL, self._beat)
         self._read()  # A loop that was held must not take for silence what waits to be read.
         self._say(_ALIVE)
         dead = [name for name, p in self._peers.items() if p.alive and p.deadline <= loop.time()]
         for name in dead:
             self._peers[name].alive = False
             log.info("the load balancer of %s is silent", name)
+        deadlines = [p.deadline for p in self._peers.values() if p.alive]
+        self._timer = loop.call_at(min([loop.time() + INTERVAL, *deadlines]), self._beat)
         if dead:
             self._changed()
 
