@@ -65,6 +65,14 @@ def up(
     publish: Annotated[
         list[str] | None, typer.Option(help="Offer a NodePort on this host: [ADDR:]PORT:NODEPORT.")
     ] = None,
+    nodeport_addresses: Annotated[
+        list[str] | None,
+        typer.Option(help="Where nodes open NodePorts: primary (the node's address) or ranges: CIDR,..."),
+    ] = None,
+    lb_pool: Annotated[
+        list[str] | None,
+        typer.Option(help="Addresses for load balancers: CIDR, FIRST-LAST or none; some of the bridge's unless given."),
+    ] = None,
     api_port: Annotated[
         int, typer.Option(help="Port of the API; the next free one from 6443 unless given.")
     ] = 0,
@@ -130,6 +138,8 @@ def up(
         listen=listen,
         tls_sans=tls_san or (),
         publish=publish or (),
+        nodeport_addresses=nodeport_addresses,
+        lb_pool=lb_pool,
         authentication_config=authentication_config,
         token_auth_file=token_auth_file,
         encryption_provider_config=encryption_provider_config,
@@ -199,8 +209,6 @@ def kubeconfig(name: Name = "default") -> None:
     print(file.text(configuration.existing(name)), end="")
 
 
-def _kept_elsewhere(name: str) -> str:
-    """What a deletion leaves to whoever it belongs to."""
 @app.command()
 def ca(name: Name = "default") -> None:
     """Print the file of the authority that signs local certificates: `curl --cacert $(sampan ca) https://...`."""
@@ -210,6 +218,8 @@ def ca(name: Name = "default") -> None:
     print(configuration.existing(name).directory / "pki" / pki.LOCAL / "ca.crt")
 
 
+def _kept_elsewhere(name: str) -> str:
+    """What a deletion leaves to whoever it belongs to."""
     from sampan.cluster import config as configuration
     from sampan.cluster.errors import ClusterError
 

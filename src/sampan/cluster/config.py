@@ -65,6 +65,8 @@ class ClusterConfig:
     listen: str = "127.0.0.1"
     tls_sans: tuple[str, ...] = ()
     publish: tuple[Publication, ...] = ()
+    nodeport_addresses: tuple[str, ...] = ()
+    """Where nodes open NodePorts: see `nodeport_addresses`."""
     lb_pool: tuple[str, ...] = ()
     """Ranges of load balancer addresses, () for those that it has by itself: see `lb_pools`."""
     authentication_config: str = ""
@@ -249,6 +251,7 @@ def _read(raw: dict[str, Any]) -> ClusterConfig:
     for field_name in admission_plugins.FIELDS:
         raw[field_name] = tuple(raw.get(field_name, ()))
     raw["lb_pool"] = tuple(raw.get("lb_pool", ()))
+    raw["nodeport_addresses"] = tuple(raw.get("nodeport_addresses", ()))
     raw["disabled_versions"] = tuple(raw.get("disabled_versions", ()))
     raw["kubeconfigs"] = tuple(raw.get("kubeconfigs", ()))
     raw["publish"] = tuple(Publication(**p) for p in raw.get("publish", ()))

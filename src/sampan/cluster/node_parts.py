@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sampan.cluster import nodeport_addresses
 from sampan.cluster.owner import run_until_told
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class NodePlace:
     """The node's own."""
     cluster_pod_cidrs: tuple[str, ...]
     service_cidrs: tuple[str, ...]
+    nodeport_addresses: tuple[str, ...] = ()
+    """Where NodePorts are open: ranges, or what `nodeport_addresses` says."""
     uplink: str = "eth0"
     """The link that its address is on."""
     root: Path
@@ -108,6 +111,7 @@ async def run(
         node_addresses=place.addresses,
         pod_cidrs=place.cluster_pod_cidrs,
         service_cidrs=place.service_cidrs,
+        node_port_addresses=nodeport_addresses.resolve(place.nodeport_addresses, place.addresses),
     )
     parts: Tasks = {
         "server": _serve(agent, place, certified),

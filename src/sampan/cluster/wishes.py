@@ -18,6 +18,7 @@ from sampan.cluster import (
     lb_pools,
     logs,
     node_monitoring,
+    nodeport_addresses,
     ports,
     ranges,
     runtime_config,
@@ -48,6 +49,7 @@ class Wishes:
     tls_sans: Sequence[str] = ()
     publish: Sequence[str] = ()
     lb_pool: Sequence[str] | None = None
+    nodeport_addresses: Sequence[str] | None = None
     authentication_config: str | None = None
     token_auth_file: str | None = None
     encryption_provider_config: str | None = None
@@ -127,13 +129,14 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     changes |= admission_plugins.wished(wishes)
     changes |= runtime_config.wished(wishes)
     changes |= lb_pools.wished(wishes)
+    changes |= nodeport_addresses.wished(wishes)
     changes |= node_monitoring.wished(wishes)
     if wishes.logging_format is not None:
         changes["logging_format"] = wishes.logging_format
     files = storage.problems(dataclasses.replace(wishes, store=present.store))
     wrong = [*files, *apiserver_files.problems(wishes, present), *admission_plugins.problems(wishes)]
     wrong += [*runtime_config.problems(wishes), *node_monitoring.problems(wishes)]
-    wrong += lb_pools.problems(wishes)
+    wrong += [*lb_pools.problems(wishes), *nodeport_addresses.problems(wishes)]
     if wrong := [*wrong, *logs.problems(wishes.logging_format)]:
         raise ClusterError("; ".join(wrong))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
@@ -180,7 +183,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     problems += apiserver_files.problems(wishes)
     problems += admission_plugins.problems(wishes)
     problems += [*runtime_config.problems(wishes), *node_monitoring.problems(wishes)]
-    problems += lb_pools.problems(wishes)
+    problems += [*lb_pools.problems(wishes), *nodeport_addresses.problems(wishes)]
     problems += logs.problems(wishes.logging_format)
     if problems:
         raise ClusterError("; ".join(problems))
@@ -208,6 +211,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
         **admission_plugins.wished(wishes),  # type: ignore[arg-type]
         **runtime_config.wished(wishes),  # type: ignore[arg-type]
         **lb_pools.wished(wishes),  # type: ignore[arg-type]
+        **nodeport_addresses.wished(wishes),  # type: ignore[arg-type]
         **node_monitoring.wished(wishes),
     )
 

@@ -188,6 +188,16 @@ def networks_of(netlink: Netlink, name: str) -> list[str]:
     return found
 
 
+def addresses(netlink: Netlink) -> list[str]:
+    """The addresses of all links of the socket's namespace that others can reach."""
+    found = []
+    for _, body in netlink.dump(Message(_GETADDR, 0, struct.pack("=BBBBI", *[0] * 5))):
+        if body[3] == _SCOPE_UNIVERSE:
+            got = dict(attributes(body[8:]))
+            found.append(socket.inet_ntop(body[0], got.get(2) or got[1]))
+    return found
+
+
 def routes(netlink: Netlink) -> list[tuple[str, str, int]]:
     """The IPv4 routes of the main table as (destination, gateway or "", link index)."""
     found = []
