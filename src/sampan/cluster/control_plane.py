@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.client.restarting import again_and_again
 from sampan.cluster import config as configuration
-from sampan.cluster import logs, storage
+from sampan.cluster import lb_pools, logs, storage
 from sampan.cluster.config import MOST_NODES, ClusterConfig
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.link import PartLink, revive_command
@@ -66,6 +66,7 @@ async def _serve(config: ClusterConfig, number: int) -> None:
     from sampan.controllers.certificates.authority import Authority
     from sampan.controllers.manager import Manager
     from sampan.controllers.node_ipam import NodeRanges
+    from sampan.loadbalancer.controller import LoadBalancerController
     from sampan.scheduler.scheduler import Scheduler
     from sampan.transport.http import HttpServer
     from sampan.transport.tls import server_context
@@ -116,6 +117,12 @@ async def _serve(config: ClusterConfig, number: int) -> None:
             "scheduler": elected("kube-scheduler", schedule),
             "readiness": _tell_readiness(config, app, link),
         }
+        if pool := lb_pools.ranges(config):
+
+            def balance() -> Coroutine[Any, Any, None]:
+                return LoadBalancerController(app.client(manager="sampan-loadbalancer"), pool).run()
+
+            tasks["load balancer"] = elected("sampan-loadbalancer", balance)
         if number == 0:
             first_node = config.node_address(config.nodes[0])
             tasks["publish"] = Publisher(config.publish, first_node).run()

@@ -72,6 +72,7 @@ async def run(
 ) -> None:
     """Run a node until `stop` is set; its containers go on. `more` runs beside it; `certified` is set once the server has its
     certificate (None: it has it)."""
+    from sampan.loadbalancer.speaker import Speaker
     from sampan.network.pods import RoutedPodNetwork
     from sampan.network.routes import NodeRoutes
     from sampan.node.agent import NodeAgent
@@ -117,12 +118,31 @@ async def run(
         "server": _serve(agent, place, certified),
         "agent": agent.run(),
         "proxy": proxy.run(),
+        "load balancer": Speaker(
+            client,
+            node_name=place.name,
+            address=place.address,
+            uplink=place.uplink,
+            networks=_networks(place.uplink),
+        ).run(),
         "routes": NodeRoutes(client, place.name).run(),
     }
     try:
         await run_until_told({**parts, **(more or {})}, stop)
     finally:
         network.close()
+
+
+def _networks(uplink: str) -> list[str]:
+    """The networks that a link of the process' namespace is in."""
+    from sampan.network import links
+    from sampan.network.netlink import NETLINK_ROUTE, Netlink
+
+    netlink = Netlink(NETLINK_ROUTE)
+    try:
+        return links.networks_of(netlink, uplink)
+    finally:
+        netlink.close()
 
 
 async def _serve(agent: NodeAgent, place: NodePlace, certified: asyncio.Event | None) -> None:
