@@ -7,8 +7,9 @@ register of its own.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
-from sampan.network.netlink import attr, nest
+from sampan.network.netlink import attr, attributes, nest
 from sampan.network.nftables import verdict
 
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
@@ -65,6 +66,23 @@ def established() -> list[bytes]:
 def decide(code: int, chain: str = "") -> bytes:
     """A verdict: ACCEPT, DROP, RETURN, or JUMP and GOTO to a chain."""
     return _expression("immediate", _u32(1, 0), nest(2, verdict(code, chain)))
+
+
+def looked_up(expressions: Sequence[tuple[str, bytes]]) -> list[str]:
+    """The sets that the expressions of a rule, as they are read, look up in."""
+    return [
+        dict(attributes(parts))[1].rstrip(b"\0").decode() for name, parts in expressions if name == "lookup"
+    ]
+
+
+def decided(expressions: Sequence[tuple[str, bytes]]) -> int | None:
+    """The verdict that the last expression of a rule, as it is read, comes to by itself."""
+    name, parts = expressions[-1] if expressions else ("", b"")
+    if name != "immediate":
+        return None
+    data = dict(attributes(dict(attributes(parts)).get(2, b"")))
+    code = dict(attributes(data.get(2, b""))).get(1)
+    return None if code is None else int(struct.unpack("!i", code)[0])
 
 
 def _expression(name: str, *parts: bytes) -> bytes:
