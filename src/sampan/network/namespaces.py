@@ -73,13 +73,16 @@ def prepare_directories(mounts: Path) -> None:
     mount("", str(mounts), flags=MS_PRIVATE)
 
 
-def create(netns: Path, mntns: Path, *, sysctls: Mapping[str, str], hide: tuple[str, ...] = ()) -> None:
-    """Make a network and a mount namespace and keep them at the two paths, unless they are there already.
+def create(
+    netns: Path | None, mntns: Path, *, sysctls: Mapping[str, str], hide: tuple[str, ...] = ()
+) -> None:
+    """Make a network and a mount namespace and keep them at the two paths, unless they are there already. Without `netns`
+    the network stays the caller's.
 
     The mount namespace follows the host's mounts but not the other way round; what is mounted at `hide` is not seen
     in it. `sysctls` are set in the new network namespace.
     """
-    if is_mount_point(netns) and is_mount_point(mntns):
+    if (netns is None or is_mount_point(netns)) and is_mount_point(mntns):
         return
     # A mount namespace can be kept only in one with a lower id, lest they hold each other; from 6.18 on, the kernel
     # gives ids out in blocks to its processors. The one that ours was made on gives a higher one for certain.
@@ -93,10 +96,10 @@ def create(netns: Path, mntns: Path, *, sysctls: Mapping[str, str], hide: tuple[
 
 
 def _create(
-    netns: Path, mntns: Path, sysctls: Mapping[str, str], hide: tuple[str, ...], processor: int | None
+    netns: Path | None, mntns: Path, sysctls: Mapping[str, str], hide: tuple[str, ...], processor: int | None
 ) -> None:
     remove(netns, mntns)
-    for path in (netns, mntns):
+    for path in filter(None, (netns, mntns)):
         path.touch(mode=0o400)
     made, go = os.pipe(), os.pipe()
     pid = os.fork()
@@ -105,7 +108,7 @@ def _create(
         try:
             if processor is not None:
                 os.sched_setaffinity(0, {processor})
-            unshare(CLONE_NEWNET | CLONE_NEWNS)
+            unshare(CLONE_NEWNS | (CLONE_NEWNET if netns is not None else 0))
             mount("", "/", flags=MS_SLAVE | MS_REC)
             for hidden in hide:
                 unmount(hidden)
@@ -126,7 +129,8 @@ def _create(
         said = os.read(made[0], 4096)
         if said != b"+":
             raise OSError(0, said.decode(errors="replace") or "the namespaces could not be made")
-        bind(f"/proc/{pid}/ns/net", str(netns))
+        if netns is not None:
+            bind(f"/proc/{pid}/ns/net", str(netns))
         bind(f"/proc/{pid}/ns/mnt", str(mntns))
     finally:
         os.close(made[0])
@@ -134,19 +138,19 @@ def _create(
         os.waitpid(pid, 0)
 
 
-def remove(netns: Path, mntns: Path) -> None:
-    """Let go of both namespaces; they end when the last process in them does."""
-    for path in (netns, mntns):
+def remove(netns: Path | None, mntns: Path) -> None:
+    """Let go of the namespaces; they end when the last process in them does."""
+    for path in filter(None, (netns, mntns)):
         unmount(str(path))
         path.unlink(missing_ok=True)
 
 
-def enter(netns: Path, mntns: Path) -> None:
-    """Move the calling process (single-threaded) into both."""
-    fds = [os.open(p, os.O_RDONLY | os.O_CLOEXEC) for p in (netns, mntns)]
+def enter(netns: Path | None, mntns: Path) -> None:
+    """Move the calling process (single-threaded) into the namespaces."""
+    fds = [os.open(p, os.O_RDONLY | os.O_CLOEXEC) for p in filter(None, (netns, mntns))]
     try:
-        setns(fds[0], CLONE_NEWNET)
-        setns(fds[1], CLONE_NEWNS)
+        for fd in fds:
+            setns(fd, 0)
     finally:
         for fd in fds:
             os.close(fd)
