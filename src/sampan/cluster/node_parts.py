@@ -32,6 +32,8 @@ class NodePlace:
     addresses: tuple[str, ...]
     pod_cidrs: tuple[str, ...]
     """The node's own."""
+    ranges_given: bool = False
+    """The control plane gave them, and may give others: they are not ours to tell."""
     cluster_pod_cidrs: tuple[str, ...]
     service_cidrs: tuple[str, ...]
     nodeport_addresses: tuple[str, ...] = ()
@@ -83,6 +85,7 @@ async def run(
     from sampan.proxy.proxy import Proxy
 
     network = RoutedPodNetwork(place.pod_cidr, place.address, place.root / "leases")
+    network.restore()
     images = LocalImages(ImageStore(place.images), place.registries)
     runtime = OciRuntime(
         state=str(place.root / "runtime"),
@@ -99,7 +102,7 @@ async def run(
             name=place.name,
             ip=place.address,
             root=place.root,
-            pod_cidr=place.pod_cidr,
+            pod_cidr="" if place.ranges_given else place.pod_cidr,
             cgroup_root=place.cgroup,
             labels=place.labels,
             taints=place.taints,
