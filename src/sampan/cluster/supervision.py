@@ -19,7 +19,7 @@ from sampan.linux import inotify
 from sampan.network import host, namespaces
 
 log = logging.getLogger(__name__)
-_HIDDEN_FROM_NODES = ("/sys/fs/cgroup/unified",)
+HIDDEN_FROM_NODES = ("/sys/fs/cgroup/unified",)
 """Debian's crun refuses a host with v1 controllers and an almost empty v2 mount unless it does not see the latter."""
 
 
@@ -114,7 +114,7 @@ def prepare_node(config: ClusterConfig, node: str) -> None:
     """Make (or complete, after a reboot or a crash) what a node stands on. Costs little where all is there."""
     namespaces.prepare_directories(config.run_directory / "ns")
     netns, mntns = config.node_netns(node), config.node_mntns(node)
-    namespaces.create(netns, mntns, sysctls=host.NODE_SYSCTLS, hide=_HIDDEN_FROM_NODES)
+    namespaces.create(netns, mntns, sysctls=host.NODE_SYSCTLS, hide=HIDDEN_FROM_NODES)
     prefix = int(config.node_subnet.rpartition("/")[2])
     host.ensure_bridge(config.bridge, f"{config.bridge_address}/{prefix}")
     first = config.nodes[0] == node
