@@ -44,6 +44,14 @@ class RoutedPodNetwork:
     def close(self) -> None:
         self._netlink.close()
 
+    def restore(self) -> None:
+        """Make the routes to the pods again, from the node's present address: the kernel takes a route away with the address
+        that it names."""
+        for sandbox_id, ip in self._by_sandbox.items():
+            index = links.index_of(self._netlink, link_name(sandbox_id))
+            if index is not None:
+                self._netlink.request([links.route(f"{ip}/32", index, source=self._node_address)])
+
     async def attach(self, sandbox_id: str, netns: str) -> PodAddresses:
         ip = self._by_sandbox.get(sandbox_id) or self._take(sandbox_id)
         try:
