@@ -174,13 +174,23 @@ def masquerade_pods(netns: Path, pod_range: str, node_subnet: str) -> None:
     def inside() -> None:
         fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
         setns(fd, CLONE_NEWNET)
-        _nft(
-            "table ip sampan-pods {}\ndelete table ip sampan-pods\n"
-            "table ip sampan-pods {\n chain postrouting {\n  type nat hook postrouting priority srcnat + 10;\n"
-            f'  oifname "eth0" ip saddr {pod_range} ip daddr != {{ {pod_range}, {node_subnet} }} masquerade\n }}\n}}\n'
-        )
+        masquerade_pods_here("eth0", pod_range, node_subnet)
 
     run_forked(inside)
+
+
+def masquerade_pods_here(uplink: str, pod_range: str, *beside: str) -> None:
+    """The same in the network namespace that the process is in; `beside` are networks that see pods' own addresses."""
+    near = ", ".join((pod_range, *beside))
+    _nft(
+        "table ip sampan-pods {}\ndelete table ip sampan-pods\n"
+        "table ip sampan-pods {\n chain postrouting {\n  type nat hook postrouting priority srcnat + 10;\n"
+        f'  oifname "{uplink}" ip saddr {pod_range} ip daddr != {{ {near} }} masquerade\n }}\n}}\n'
+    )
+
+
+def stop_masquerading_pods_here() -> None:
+    _nft("table ip sampan-pods {}\ndelete table ip sampan-pods\n")
 
 
 def _nft(script: str) -> None:
