@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.client.restarting import again_and_again
 from sampan.cluster import config as configuration
-from sampan.cluster import lb_pools, logs, storage
+from sampan.cluster import dns_objects, lb_pools, logs, storage
 from sampan.cluster.config import MOST_NODES, ClusterConfig
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.link import PartLink, revive_command
@@ -130,6 +130,9 @@ async def _serve(config: ClusterConfig, number: int) -> None:
                 app.client(), config.bridge, first_node, config.service_cidr
             ).run()
             tasks["certificates"] = _renew(config)
+            tasks["dns objects"] = again_and_again(
+                "dns objects", lambda: dns_objects.keep(app.client(), config)
+            )
         if config.store == storage.SQLITE:
             tasks["backups"] = BackupSocket(config, store).run()
         await serve_until_told(app, tasks, stop)

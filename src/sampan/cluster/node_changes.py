@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sampan.api.errors import Object, StatusError
 from sampan.api.objects import condition_true
 from sampan.api.resources import NODES
-from sampan.cluster import asking, link, pki, processes, teardown
+from sampan.cluster import asking, dns_process, link, pki, processes, teardown
 from sampan.cluster.config import MOST_NODES, ClusterConfig
 from sampan.cluster.drain import drain
 from sampan.cluster.errors import ClusterError
@@ -42,7 +42,8 @@ def add(config: ClusterConfig, say: Callable[[str], None]) -> str:
     grown.save()
     try:
         pki.ensure(grown)
-        link.ask(config.run_directory, "start", part=node)
+        for part in (node, dns_process.part(node)):
+            link.ask(config.run_directory, "start", part=part)
         say(f"starting {node}")
         asking.ask(config, lambda client: _until_ready(client, node))
     except BaseException as e:
@@ -148,7 +149,8 @@ def _problem(config: ClusterConfig, node: str) -> str:
 def _end(config: ClusterConfig, node: str) -> None:
     """Take a node of this machine away: its processes, its network, its files. May be repeated."""
     with contextlib.suppress(link.NotRunning):
-        link.ask(config.run_directory, "end", part=node)
+        for part in (node, dns_process.part(node)):
+            link.ask(config.run_directory, "end", part=part)
     processes.end_all(config.node_cgroup(node), grace=teardown.CONTAINER_GRACE)
     namespaces.remove(config.node_netns(node), config.node_mntns(node))
     host.remove_node(config.node_host_link(node), config.node_pod_cidrs(node))
@@ -157,4 +159,5 @@ def _end(config: ClusterConfig, node: str) -> None:
         unmount_below(directory)
         remove_tree(directory)
     shutil.rmtree(config.directory / "pki" / "nodes" / node, ignore_errors=True)
-    (config.directory / "logs" / f"{node}.log").unlink(missing_ok=True)
+    for part in (node, dns_process.part(node)):
+        (config.directory / "logs" / f"{part}.log").unlink(missing_ok=True)

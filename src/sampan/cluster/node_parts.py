@@ -36,6 +36,8 @@ class NodePlace:
     """The control plane gave them, and may give others: they are not ours to tell."""
     cluster_pod_cidrs: tuple[str, ...]
     service_cidrs: tuple[str, ...]
+    dns_addresses: tuple[str, ...]
+    """Where Pods find the cluster's DNS."""
     nodeport_addresses: tuple[str, ...] = ()
     """Where NodePorts are open: ranges, or what `nodeport_addresses` says."""
     uplink: str = "eth0"
@@ -107,6 +109,7 @@ async def run(
             labels=place.labels,
             taints=place.taints,
             lease_seconds=place.lease_seconds,
+            cluster_dns=place.dns_addresses,
         ),
     )
     proxy = Proxy(

@@ -52,6 +52,7 @@ async def _serve(config: ClusterConfig, node: str) -> None:
         pod_cidrs=config.node_pod_cidrs(node),
         cluster_pod_cidrs=config.pod_cidrs,
         service_cidrs=config.service_cidrs,
+        dns_addresses=config.dns_addresses,
         nodeport_addresses=config.nodeport_addresses,
         root=config.node_directory(node),
         run=config.run_directory / "nodes" / node,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import select
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sampan.cluster import config as configuration
-from sampan.cluster import control_plane, etcd_process, logs, node_process, processes, storage
+from sampan.cluster import control_plane, dns_process, etcd_process, logs, node_process, processes, storage
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.supervisor import AlreadyRunning, Part, Supervisor, redirect
 from sampan.linux import inotify
@@ -37,10 +38,14 @@ def supervise(config: ClusterConfig) -> None:
     leads = control_plane.parts(config)
     for number, name in enumerate(leads):
         parts.append(Part(name, lambda number=number: control_plane.run(config, number)))  # type: ignore[misc]
-    parts += [_node_part(config, node) for node in config.nodes]
+    for node in config.nodes:
+        parts += [_node_part(config, node), _dns_part(config, node)]
+        leads.append(dns_process.part(node))
 
     def make(name: str) -> Part:
-        return _node_part(configuration.existing(config.name), name)
+        grown = configuration.existing(config.name)
+        node = dns_process.node_of(name)
+        return _dns_part(grown, node) if node else _node_part(grown, name)
 
     with contextlib.suppress(AlreadyRunning):
         Supervisor(config.run_directory, directory, parts, leads, make).run()
@@ -52,6 +57,10 @@ def _node_part(config: ClusterConfig, node: str) -> Part:
         lambda: node_process.run(config, node),
         prepare=lambda: prepare_node(config, node),
     )
+
+
+def _dns_part(config: ClusterConfig, node: str) -> Part:
+    return Part(dns_process.part(node), lambda: dns_process.run(config, node))
 
 
 def _preload() -> None:
@@ -69,6 +78,19 @@ def _preload() -> None:
     import sampan.transport.http  # noqa: F401
 
     del asyncio, ssl, httptools, msgspec, uvloop
+
+
+def _preload_for_nodes() -> None:
+    """What a node's processes need besides: a client of the API. The control plane, which is started first, does not wait for
+    it and has no use for it."""
+    import aiohttp
+    import yarl
+
+    import sampan.client.https
+    import sampan.dns.server  # noqa: F401
+
+    del aiohttp, yarl
+    gc.freeze()
 
 
 def start(config: ClusterConfig) -> None:
@@ -112,6 +134,7 @@ def await_change(directory: Path, condition: Callable[[], bool], timeout: float)
 
 def prepare_node(config: ClusterConfig, node: str) -> None:
     """Make (or complete, after a reboot or a crash) what a node stands on. Costs little where all is there."""
+    _preload_for_nodes()
     namespaces.prepare_directories(config.run_directory / "ns")
     netns, mntns = config.node_netns(node), config.node_mntns(node)
     namespaces.create(netns, mntns, sysctls=host.NODE_SYSCTLS, hide=HIDDEN_FROM_NODES)

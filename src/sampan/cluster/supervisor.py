@@ -303,7 +303,7 @@ class Supervisor:
 
     def _status(self) -> dict[str, Any]:
         return {
-            "ready": all(self._parts[name].ready for name in self._leads),
+            "ready": all(self._parts[name].ready for name in self._leads if name in self._parts),
             "pid": os.getpid(),
             "parts": [
                 {"name": p.name, "pid": p.pid, "ready": p.ready, "restarts": p.restarts, "problem": p.problem}

@@ -15,6 +15,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 from sampan.dns.answering import Answering
 
@@ -150,7 +151,7 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's are none by name
         self._transport = transport
         peer = transport.get_extra_info("peername")
         self._source = peer[0] if peer else ""

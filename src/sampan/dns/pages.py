@@ -59,7 +59,7 @@ class Pages:
             sock = self._bind(family_of(one), socket.SOCK_STREAM, one, int(port))
             yield await asyncio.start_server(_serving(path, page), sock=sock, limit=_LONGEST_HEAD)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         for servers in self._servers.values():
             for server in servers:
                 server.close()

@@ -64,12 +64,10 @@ class DnsServer:
 
     async def run(self) -> None:
         """Until cancelled. Raises OSError where it cannot listen."""
-        async with contextlib.AsyncExitStack() as stack:
-            group = await stack.enter_async_context(asyncio.TaskGroup())
+        async with asyncio.TaskGroup() as group:
             self._group = group
             self._answering = Answering(group)
             self._pages = Pages(self._bind, self._addresses, self._answering, self._version)
-            stack.push_async_callback(self._pages.close)
             listeners = Listeners(self._answering, self._bind)
             followed = (self._services, self._slices, self._namespaces, self._config)
             for informer in followed:
@@ -82,11 +80,15 @@ class DnsServer:
             self._namespaces.add_handler(self._namespace_changed)
             self._use(settings.load({"Corefile": corefile.DEFAULT}))
             self._config.add_handler(self._config_changed)
-            stack.callback(listeners.close)
-            await listeners.start(self._addresses, self._port)
-            log.info("%d Services; serving at %s", len(self._services.list()), ", ".join(self._addresses))
-            self._pages.ready = True
-            self._ready()
+            try:
+                await listeners.start(self._addresses, self._port)
+                log.info("%d Services; serving at %s", len(self._services.list()), ", ".join(self._addresses))
+                self._pages.ready = True
+                self._ready()
+                await asyncio.Event().wait()
+            finally:
+                listeners.close()
+                self._pages.close()
 
     # ---- the objects, for answers
 

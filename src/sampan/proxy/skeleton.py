@@ -86,7 +86,9 @@ def render(layout: Layout) -> str:
         f"ip daddr {{ {ranges} }} reject",
     ]
     out += _chain("unserved-forward", ["type filter hook forward priority filter;", *reject])
-    out += _chain("unserved-output", ["type filter hook output priority filter;", *reject])
+    # Yet not one that is the node's own: the cluster's DNS answers at each node's loopback.
+    own = "fib daddr type local accept"
+    out += _chain("unserved-output", ["type filter hook output priority filter;", own, *reject])
     return "\n".join([*out, "}", ""])
 
 

@@ -10,6 +10,7 @@ _READER = "extension-apiserver-authentication-reader"
 _SIGNER = "system:controller:bootstrap-signer"
 _CLOUD = "system:controller:cloud-provider"
 _CLEANER = "system:controller:token-cleaner"
+_DNS = "sampan:node-dns"
 _LEADER = "system::leader-locking-kube-"
 
 
@@ -20,6 +21,7 @@ def roles() -> list[Object]:
         role(_CLOUD, rule(f"create {READ}", "", "configmaps"), namespace=_SYSTEM),
         role(_CLEANER, rule(f"delete {READ}", "", "secrets"), EVENTS, namespace=_SYSTEM),
         *(_leader(part) for part in ("controller-manager", "scheduler")),
+        role(_DNS, rule(READ, "", "configmaps", "coredns"), namespace=_SYSTEM),
         role(
             _SIGNER,
             rule(READ, "", "configmaps"),
@@ -53,6 +55,7 @@ def bindings() -> list[Object]:
             for part in ("controller-manager", "scheduler")
         ),
         binding(_SIGNER, ("ServiceAccount", f"{_SYSTEM}:bootstrap-signer"), namespace=_SYSTEM),
+        binding(_DNS, ("Group", "system:nodes"), namespace=_SYSTEM),
         binding(_CLOUD, ("ServiceAccount", f"{_SYSTEM}:cloud-provider"), namespace=_SYSTEM),
         binding(_CLEANER, ("ServiceAccount", f"{_SYSTEM}:token-cleaner"), namespace=_SYSTEM),
         binding(_SIGNER, ("ServiceAccount", f"{_SYSTEM}:bootstrap-signer"), namespace=_PUBLIC),

@@ -181,6 +181,11 @@ def _parts() -> list[Object]:
         role("system:kube-aggregator", rule(READ, "", "endpoints services")),
         role("system:kube-dns", rule("list watch", "", "endpoints services")),
         role(
+            "sampan:node-dns",
+            rule("list watch", "", "namespaces services"),
+            rule("list watch", "discovery.k8s.io", "endpointslices"),
+        ),
+        role(
             "system:persistent-volume-provisioner",
             rule(f"create delete {READ}", "", "persistentvolumes"),
             rule(f"{READ} update", "", "persistentvolumeclaims"),
@@ -253,7 +258,7 @@ def _certificates() -> list[Object]:
 
 def bindings() -> list[Object]:
     """A node's rights come from the node authorizer: `system:node` is bound to nobody, as upstream has it. Of our own
-    is `sampan:node-proxier`: a node here is its own proxy."""
+    are `sampan:node-proxier` and `sampan:node-dns`: a node here is its own proxy and DNS server."""
     everybody = ("Group", "system:authenticated")
     return [
         binding("cluster-admin", ("Group", "system:masters")),
@@ -264,6 +269,7 @@ def bindings() -> list[Object]:
         binding("system:service-account-issuer-discovery", ("Group", "system:serviceaccounts")),
         binding("system:node-proxier", ("User", "system:kube-proxy")),
         binding("system:node-proxier", ("Group", "system:nodes"), name="sampan:node-proxier"),
+        binding("sampan:node-dns", ("Group", "system:nodes")),
         binding("system:kube-controller-manager", ("User", "system:kube-controller-manager")),
         binding("system:kube-dns", ("ServiceAccount", "kube-system:kube-dns")),
         binding("system:kube-scheduler", ("User", "system:kube-scheduler")),
