@@ -73,10 +73,6 @@ def up(
         list[str] | None,
         typer.Option(help="Addresses for load balancers: CIDR, FIRST-LAST or none; some of the bridge's unless given."),
     ] = None,
-    lb_pool: Annotated[
-        list[str] | None,
-        typer.Option(help="Addresses for load balancers: CIDR, FIRST-LAST or none; some of the bridge's unless given."),
-    ] = None,
     api_port: Annotated[
         int, typer.Option(help="Port of the API; the next free one from 6443 unless given.")
     ] = 0,
@@ -142,7 +138,6 @@ def up(
         listen=listen,
         tls_sans=tls_san or (),
         publish=publish or (),
-        lb_pool=lb_pool,
         nodeport_addresses=nodeport_addresses,
         lb_pool=lb_pool,
         authentication_config=authentication_config,
