@@ -275,6 +275,7 @@ SERVICE: Object = {
     "metadata": {"name": "s"},
     "spec": {"type": "NodePort", "selector": {"a": "b"}, "ports": [{"port": 80, "nodePort": 30001}]},
 }
+RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 SERVICE_CASES: list[tuple[str, object, str]] = [
     ("metadata/name", "1a", 'metadata.name: Invalid value: "1a": a DNS-1035 label must consist of'),
     ("spec/ports", [], "spec.ports: Required value"),
@@ -295,7 +296,88 @@ SERVICE_CASES: list[tuple[str, object, str]] = [
     ("spec/externalTrafficPolicy", "All", 'spec.externalTrafficPolicy: Unsupported value: "All": supported values: "Cluster", "Local"'),
     ("spec/selector", {"a": "x y"}, "spec.selector: Invalid value"),
     ("spec/loadBalancerSourceRanges", ["10.0.0.0/8"], "may only be used when `type` is 'LoadBalancer'"),
+    ("metadata/annotations", {RANGES: "10.0.0.0/8"}, f"metadata.annotations[{RANGES}]: Forbidden: may only be used when `type` is 'LoadBalancer'"),
+    ("spec/ports", [{"port": 80, "name": "a", "nodePort": 30001}, {"port": 81, "name": "b", "nodePort": 30001}],
+     "spec.ports[1].nodePort: Duplicate value: 30001"),
+    ("spec/ports", [{"port": 80, "name": "a", "nodePort": 30001}, {"port": 80, "name": "b", "nodePort": 30001, "protocol": "UDP"}], ""),
+    ("spec/ports/0/protocol", "ICMP", 'spec.ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"'),
+    ("spec/healthCheckNodePort", 30002,
+     "spec.healthCheckNodePort: Invalid value: 30002: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"),
+    ("spec/clusterIPs", ["10.96.0.5"], 'spec.clusterIPs: Invalid value: ["10.96.0.5"]: first value must match `clusterIP`'),
+    ("spec/ipFamilies", ["IPv5"], 'spec.ipFamilies[0]: Unsupported value: "IPv5": supported values: "IPv4", "IPv6"'),
+    ("spec/ipFamilies", ["IPv4", "IPv4"], 'spec.ipFamilies[1]: Duplicate value: "IPv4"'),
+    ("spec/ipFamilyPolicy", "Dual",
+     'spec.ipFamilyPolicy: Unsupported value: "Dual": supported values: "PreferDualStack", "RequireDualStack", "SingleStack"'),
+    ("spec/trafficDistribution", "Near",
+     'spec.trafficDistribution: Unsupported value: "Near": supported values: "PreferClose", "PreferSameNode", "PreferSameZone"'),
+    ("spec/internalTrafficPolicy", "All", 'spec.internalTrafficPolicy: Unsupported value: "All": supported values: "Cluster", "Local"'),
+    ("spec/allocateLoadBalancerNodePorts", False,
+     "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'"),
+    ("spec/loadBalancerClass", "a/b", "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'"),
+    ("spec/sessionAffinityConfig", {"clientIP": {"timeoutSeconds": 5}}, ""),
 ]  # fmt: skip
+BALANCED: Object = {
+    "metadata": {"name": "s"},
+    "spec": {"type": "LoadBalancer", "selector": {"a": "b"}, "ports": [{"port": 80}]},
+}
+BALANCED_CASES: list[tuple[str, object, str]] = [
+    ("spec/externalTrafficPolicy", "Local", ""),
+    ("spec/loadBalancerSourceRanges", ["10.0.0.0/8", " 2001:db8::/32 "], ""),
+    ("spec/loadBalancerSourceRanges", ["10.0.0.1"], 'spec.LoadBalancerSourceRanges[0]: Invalid value: "10.0.0.1": must be a valid CIDR value'),
+    ("metadata/annotations", {RANGES: "10.0.0.0/8, 192.0.2.0/24"}, ""),
+    ("metadata/annotations", {RANGES: "10.0.0.0/8,x"}, f'metadata.annotations[{RANGES}]: Invalid value: "x": must be a valid CIDR value'),
+    ("spec/loadBalancerClass", "x y", 'spec.loadBalancerClass: Invalid value: "x y"'),
+    ("spec/clusterIP", "None", "may not be set to 'None' for LoadBalancer services"),
+    ("spec/sessionAffinity", "ClientIP", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value", "text"), BALANCED_CASES)
+def test_services_of_load_balancers(path: str, value: object, text: str) -> None:
+    found = problems(resources.SERVICES, changed(BALANCED, path, value))
+    assert any(text in p for p in found) if text else found == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (
+            {"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5", "10.96.0.6"]},
+            'spec.clusterIPs: Invalid value: ["10.96.0.5","10.96.0.6"]: may specify no more than one IP for each IP family',
+        ),
+        (
+            {"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ipFamilies": ["IPv6"]},
+            'spec.clusterIPs[0]: Invalid value: "10.96.0.5": expected an IPv6 value as indicated by `ipFamilies[0]`',
+        ),
+        (
+            {"clusterIP": "None", "clusterIPs": ["None", "10.96.0.6"]},
+            'spec.clusterIPs: Invalid value: ["None","10.96.0.6"]: \'None\' must be the first and only value',
+        ),
+        (
+            {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}}},
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 86401: must be greater than 0 and less than 86400",
+        ),
+        (
+            {"type": "ExternalName", "externalName": "a_b", "clusterIP": ""},
+            'spec.externalName: Invalid value: "a_b": a lowercase RFC 1123 subdomain must consist of',
+        ),
+        (
+            {"type": "ExternalName", "externalName": "a.b.", "ipFamilies": ["IPv4"]},
+            "spec.ipFamilies: Forbidden: may not be set for ExternalName services",
+        ),
+        ({"type": "ExternalName", "externalName": "a.b."}, ""),
+        ({"externalIPs": ["192.0.2.1"], "externalTrafficPolicy": "Local"}, ""),
+        (
+            {"externalTrafficPolicy": "Local"},
+            'spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services',
+        ),
+    ],
+)
+def test_services_of_other_types(spec: Object, text: str) -> None:
+    found = problems(
+        resources.SERVICES, {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}], **spec}}
+    )
+    assert any(text in p for p in found) if text else found == []
 
 
 @pytest.mark.parametrize(("path", "value", "text"), SERVICE_CASES)
@@ -311,6 +393,11 @@ def test_service_updates() -> None:
     strategy.prepare_update(resources.SERVICES, new, old)
     assert [str(p) for p in validation.update(resources.SERVICES, new, old)] == [
         'spec.clusterIPs[0]: Invalid value: ["10.96.0.6"]: may not change once set'
+    ]
+    old["spec"] |= {"clusterIPs": ["10.96.0.5", "fd00::1"], "ipFamilies": ["IPv4", "IPv6"]}
+    new = changed(old, "spec/clusterIPs", ["10.96.0.5", "fd00::2"])
+    assert [str(p) for p in validation.update(resources.SERVICES, new, old)] == [
+        'spec.clusterIPs[1]: Invalid value: ["10.96.0.5","fd00::2"]: may not change once set'
     ]
 
 
