@@ -159,8 +159,6 @@ def test_templates_are_held_to_the_same() -> None:
     ("spec", "warning"),
     [
         ({"type": "LoadBalancer"}, "spec.type: no load balancer runs here yet"),
-        ({"type": "ExternalName", "externalName": "a.b"}, "spec.externalName: cluster DNS is not there yet"),
-        ({"clusterIP": "None"}, "spec.clusterIP: cluster DNS is not there yet"),
         (
             {"trafficDistribution": "PreferClose"},
             'spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"',

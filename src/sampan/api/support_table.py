@@ -240,7 +240,7 @@ _POD_SPEC: dict[str, Support] = {
     "serviceAccountName": WORKS,
     "setHostnameAsFQDN": WORKS,
     "shareProcessNamespace": WORKS,
-    "subdomain": _warned("cluster DNS is not there yet: the pod's own name does not resolve in other pods"),
+    "subdomain": WORKS,
     "terminationGracePeriodSeconds": WORKS,
     "tolerations.*": WORKS,
     "topologySpreadConstraints.*": WORKS,
@@ -253,12 +253,10 @@ POD: dict[str, Support] = {**_OBJECT, **{f"spec.{path}": support for path, suppo
 SERVICE: dict[str, Support] = {
     **_OBJECT,
     "spec.allocateLoadBalancerNodePorts": WORKS,
-    "spec.clusterIP": _warned(
-        "cluster DNS is not there yet: the name of a headless Service does not resolve", _is("None")
-    ),
+    "spec.clusterIP": WORKS,
     "spec.clusterIPs": WORKS,
     "spec.externalIPs": WORKS,
-    "spec.externalName": _warned("cluster DNS is not there yet: the name does not resolve"),
+    "spec.externalName": WORKS,
     "spec.externalTrafficPolicy": WORKS,
     "spec.healthCheckNodePort": WORKS,
     "spec.internalTrafficPolicy": WORKS,

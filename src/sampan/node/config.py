@@ -26,7 +26,7 @@ class NodeConfig:
     """The node's cgroup, relative to every controller's root; "" is the root itself."""
     cluster_domain: str = "cluster.local"
     cluster_dns: Sequence[str] = ()
-    """Name servers for dnsPolicy ClusterFirst; empty until there is a cluster DNS: the node's own are used."""
+    """Name servers for dnsPolicy ClusterFirst; where there are none, the node's own are used."""
     resolv_conf: str = "/etc/resolv.conf"
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: Sequence[Object] = ()

@@ -12,6 +12,7 @@ from sampan.node import pods
 from sampan.node.config import NodeConfig
 
 MAX_SEARCHES, MAX_SERVERS = 32, 3
+_SYSTEMD = "/run/systemd/resolve/resolv.conf"
 
 _LOCAL = """\
 # Kubernetes-managed hosts file.
@@ -68,6 +69,9 @@ def resolv_conf(pod: Object, config: NodeConfig, node_text: str) -> str:
     if policy == "ClusterFirst" and pods.host_network(pod):
         policy = "Default"
     servers, searches, options = parse_resolv_conf(node_text)
+    # Nothing answers at a pod's own loopback; the cluster's DNS asks the machine's resolver, be it there.
+    reachable = [s for s in servers if not _is_loopback(s)]
+    servers = reachable or list(config.cluster_dns) or servers
     if policy == "None":
         servers, searches, options = [], [], []
     elif policy != "Default" and config.cluster_dns:
@@ -97,7 +101,18 @@ def write_pod_files(pod: Object, config: NodeConfig, ips: tuple[str, ...]) -> No
     _write(directory / "etc-hosts", hosts_file(pod, ips, config.cluster_domain, node_hosts))
     name = config.name if pods.host_network(pod) else pods.hostname(pod)[0]
     _write(directory / "hostname", name + "\n")
-    _write(directory / "resolv.conf", resolv_conf(pod, config, _read(config.resolv_conf)))
+    _write(directory / "resolv.conf", resolv_conf(pod, config, _node_resolv_conf(config)))
+
+
+def _node_resolv_conf(config: NodeConfig) -> str:
+    """The file of the node, or where that names systemd-resolved's stub alone, the one with the servers behind it."""
+    text = _read(config.resolv_conf)
+    servers, _, _ = parse_resolv_conf(text)
+    return (_read(_SYSTEMD) or text) if servers and all(map(_is_loopback, servers)) else text
+
+
+def _is_loopback(server: str) -> bool:
+    return server.startswith("127.") or server == "::1"
 
 
 def _write(path: Path, text: str) -> None:
