@@ -33,6 +33,7 @@ _NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _GETADDR, _NEWROUTE, _DELROUTE, _GETROUT
     26,
     28,
 )
+_DELADDR = 21
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _NET_NS_FD = 1, 3, 4, 5, 10, 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _UP = 1
@@ -88,6 +89,13 @@ def address(index: int, cidr: str) -> Message:
     body = struct.pack("=BBBBI", family, interface.network.prefixlen, 0, _SCOPE_UNIVERSE, index)
     raw = interface.ip.packed
     return Message(_NEWADDR, F_CREATE | F_REPLACE, body + attr(2, raw) + attr(1, raw))
+
+
+def delete_address(index: int, cidr: str) -> Message:
+    interface = ipaddress.ip_interface(cidr)
+    family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+    body = struct.pack("=BBBBI", family, interface.network.prefixlen, 0, _SCOPE_UNIVERSE, index)
+    return Message(_DELADDR, 0, body + attr(2, interface.ip.packed))
 
 
 def _route_body(destination: str, index: int, via: str, source: str, onlink: bool) -> bytes:
