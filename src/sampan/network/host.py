@@ -189,9 +189,6 @@ def masquerade_pods_here(uplink: str, pod_range: str, *beside: str) -> None:
     )
 
 
-def stop_masquerading_pods_here() -> None:
-    _nft("table ip sampan-pods {}\ndelete table ip sampan-pods\n")
-
 
 def _nft(script: str) -> None:
     done = subprocess.run(["nft", "-f", "-"], input=script, text=True, capture_output=True, check=False)
