@@ -16,9 +16,13 @@ Cluster = Annotated[str, typer.Option("--name", help="Which cluster.")]
 
 def _images(cluster: str) -> LocalImages:
     from sampan.cluster import config as configuration
+    from sampan.cluster import joined
     from sampan.node.images.service import LocalImages
     from sampan.node.images.store import ImageStore
 
+    if cluster == "default" and configuration.load(cluster) is None and joined.load() is not None:
+        # A machine that is a node of a cluster elsewhere has a store of its own.
+        return LocalImages(ImageStore(joined.IMAGES), joined.registries_file())
     config = configuration.existing(cluster)
     return LocalImages(ImageStore(config.images_directory), config.registries_file)
 
