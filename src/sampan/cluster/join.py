@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -219,14 +218,3 @@ async def _networking(client: HttpsClient) -> Object:
 
 def _list(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def resumed(present: JoinedNode, wishes: JoinWishes) -> list[str]:
-    """What of the wishes a machine that has joined cannot have any more."""
-    asked: Sequence[tuple[str, object, object]] = (
-        ("--join", wishes.server.rstrip("/"), present.server),
-        ("--name", wishes.name, present.name),
-    )
-    return [
-        f"{flag} is {have} and cannot become {want}" for flag, want, have in asked if want and want != have
-    ]

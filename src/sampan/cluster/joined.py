@@ -21,6 +21,8 @@ from sampan.cluster.config import RUN, STATE
 from sampan.cluster.errors import ClusterError
 
 DIRECTORY, RUN_DIRECTORY = STATE / "_node", RUN / "_node"
+IMAGES = DIRECTORY / "images"
+CGROUP = "sampan/_node"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class JoinedNode:
 
     @property
     def cgroup(self) -> str:
-        return f"sampan/_node/{self.name}"
+        return f"{CGROUP}/{self.name}"
 
     @property
     def mntns(self) -> Path:
@@ -74,6 +76,12 @@ class JoinedNode:
             f.flush()
             os.fsync(f.fileno())
         temporary.replace(path)
+
+
+def registries_file() -> Path:
+    """Mirrors and credentials, if the user wrote any: the node's own file, else the machine's."""
+    own = DIRECTORY / "registries.yaml"
+    return own if own.exists() else Path("/etc/sampan/registries.yaml")
 
 
 def load() -> JoinedNode | None:

@@ -51,6 +51,9 @@ class Held:
     ends: float
     names: frozenset[str]
 
+    def valid(self, moment: float | None = None) -> bool:
+        return self.ends > (time.time() if moment is None else moment)
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -185,7 +188,7 @@ class NodeCertificate:
 
     def _good(self) -> Held | None:
         have = held(self._file)
-        if have is None or have.ends <= self._clock() or not have.names >= set(self._wanted.names):
+        if have is None or not have.valid(self._clock()) or not have.names >= set(self._wanted.names):
             return None
         return have
 
