@@ -141,6 +141,14 @@ class ClusterConfig:
         return str(ipaddress.ip_network(self.service_cidr)[1])
 
     @property
+    def advertise_address(self) -> str:
+        """Where pods reach the API: pods of machines that joined do not reach the bridge."""
+        given = ipaddress.ip_address(self.listen)
+        if given.is_loopback or given.is_unspecified or given.version != 4:
+            return self.bridge_address
+        return self.listen
+
+    @property
     def server(self) -> str:
         host = "127.0.0.1" if self.listen in ("127.0.0.1", "0.0.0.0") else self.listen
         return f"https://{host}:{self.api_port}"
