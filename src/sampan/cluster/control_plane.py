@@ -163,7 +163,7 @@ def _api_config(config: ClusterConfig, number: int) -> Config:
         service_cidrs=config.service_cidrs,
         service_account_key=(pki / "sa.key").read_bytes(),
         cluster_ca=(pki / "ca.crt").read_bytes(),
-        advertise_address=config.bridge_address,
+        advertise_address=config.advertise_address,
         advertise_port=config.api_port,
         authentication_config=_file(config.authentication_config),
         token_auth_file=_file(config.token_auth_file),
