@@ -91,7 +91,6 @@ def test_an_ordinary_pod_and_service_give_no_warning() -> None:
          'spec.containers[0].volumeMounts[0].mountPath: did you mean "/etc/nginx/nginx.conf"?'),
         (pod(volumeMounts=[{"name": "v", "mountPath": "/etc/nginx.conf subPath:nginx.conf"}]),
          'a blank after ":" is missing in "subPath:nginx.conf"'),
-        (pod(ports=[{"containerPort": 80, "hostPort": 80}]), "spec.containers[0].ports[0].hostPort: host ports are not"),
         (pod({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]}),
          "spec.volumes[0].emptyDir.sizeLimit: the limit is enforced only where"),
         (pod(resources={"limits": {"ephemeral-storage": "1Gi"}}), "resources.limits: the limit of ephemeral-storage"),
@@ -158,7 +157,6 @@ def test_templates_are_held_to_the_same() -> None:
 @pytest.mark.parametrize(
     ("spec", "warning"),
     [
-        ({"type": "LoadBalancer"}, "spec.type: no load balancer runs here yet"),
         (
             {"trafficDistribution": "PreferClose"},
             'spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"',

@@ -11,7 +11,6 @@ from tests.kubectl.commands import IMAGE, refused, said
 from tests.real_cluster import Cluster, Kubectl
 
 STORED = "Warning: Ingress is stored, but no ingress controller runs here yet\n"
-PENDING = "Warning: spec.type: no load balancer runs here yet: the external address stays pending; the node ports work\n"
 
 GENERATORS = [
     ("configmap c --from-literal=a=1", "configmap/c created", ""),
@@ -23,7 +22,7 @@ GENERATORS = [
     ("ingress i --rule=example.com/*=s:80", "ingress.networking.k8s.io/i created", STORED),
     ("service clusterip s1 --tcp=80:8080", "service/s1 created", ""),
     ("service nodeport s2 --tcp=80:8080", "service/s2 created", ""),
-    ("service loadbalancer s3 --tcp=80:8080", "service/s3 created", PENDING),
+    ("service loadbalancer s3 --tcp=80:8080", "service/s3 created", ""),
     ("service externalname s4 --external-name=example.com", "service/s4 created", ""),
     (f"deployment d --image={IMAGE} --replicas=0 --port=80", "deployment.apps/d created", ""),
 ]  # fmt: skip

@@ -103,10 +103,7 @@ _CONTAINER: dict[str, Support] = {
     "ports.name": WORKS,
     "ports.containerPort": WORKS,
     "ports.protocol": WORKS,
-    "ports.hostPort": _warned(
-        "host ports are not implemented: nothing is forwarded; use a Service of type NodePort or hostNetwork",
-        lambda value, spec: bool(value) and not spec.get("hostNetwork"),
-    ),
+    "ports.hostPort": WORKS,
     "ports.hostIP": WORKS,
     **_probe("livenessProbe"),
     **_probe("readinessProbe"),

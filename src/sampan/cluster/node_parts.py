@@ -77,6 +77,8 @@ async def run(
     """Run a node until `stop` is set; its containers go on. `more` runs beside it; `certified` is set once the server has its
     certificate (None: it has it)."""
     from sampan.loadbalancer.speaker import Speaker
+    from sampan.network.host_port_table import KernelTable
+    from sampan.network.host_ports import HostPorts
     from sampan.network.pods import RoutedPodNetwork
     from sampan.network.routes import NodeRoutes
     from sampan.node.agent import NodeAgent
@@ -94,6 +96,7 @@ async def run(
         run=str(place.run),
         images=images.image_status,
         network=network,
+        host_ports=HostPorts(KernelTable()),
         cgroup_parent=place.cgroup,
     )
     agent = NodeAgent(

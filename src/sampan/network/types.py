@@ -17,6 +17,17 @@ class PodAddresses:
     ips: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PortMapping:
+    """A port of the node that leads to one of a pod (CRI's PortMapping). `host_ip` is the node's address that it is for, ""
+    for all of them."""
+
+    container_port: int
+    host_port: int
+    protocol: str = "TCP"
+    host_ip: str = ""
+
+
 class PodNetwork(Protocol):
     """Joins pods' network namespaces to the node's network. Both calls may be repeated with the same result."""
 

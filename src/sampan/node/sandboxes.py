@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.api.errors import Object
+from sampan.network.types import PortMapping
 from sampan.node import pods
 from sampan.node.config import NodeConfig
 from sampan.node.runtime.types import SandboxConfig
@@ -41,7 +42,23 @@ def sandbox_config(pod: Object, config: NodeConfig, attempt: int, cgroup: str) -
         ipc="node" if spec.get("hostIPC") else "pod",
         pid="node" if spec.get("hostPID") else "pod" if spec.get("shareProcessNamespace") else "container",
         cgroup_parent=cgroup,
+        port_mappings=_port_mappings(pod),
         sysctls={s["name"]: s["value"] for s in pods.security(pod).get("sysctls") or ()},
         labels={**(meta.get("labels") or {}), **pod_labels(pod)},
         annotations=dict(meta.get("annotations") or {}),
+    )
+
+
+def _port_mappings(pod: Object) -> tuple[PortMapping, ...]:
+    """The ports of the node that lead to the pod; a container's port on the node's own network needs none."""
+    if pods.host_network(pod):
+        return ()
+    running = [*pods.containers(pod), *filter(pods.is_sidecar, pods.init_containers(pod))]
+    return tuple(
+        PortMapping(
+            port["containerPort"], port["hostPort"], port.get("protocol") or "TCP", port.get("hostIP") or ""
+        )
+        for container in running
+        for port in container.get("ports") or ()
+        if port.get("hostPort")
     )

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount, unmount
+from sampan.network.host_ports import HostPorts
 from sampan.network.types import NetworkError, PodNetwork
 from sampan.node.images.types import Image
 from sampan.node.runtime import conmon, execution, pause, rootfs, spec
@@ -94,6 +95,7 @@ class OciRuntime:
         run: str,
         images: Callable[[str], Awaitable[Image | None]],
         network: PodNetwork,
+        host_ports: HostPorts | None = None,
         programs: Programs | None = None,
         cgroup_parent: str = "/sampan",
     ) -> None:
@@ -102,6 +104,7 @@ class OciRuntime:
         self._run = run
         self._images = images
         self._network = network
+        self._host_ports = host_ports
         self._cgroup_parent = "/" + cgroup_parent.strip("/")
         self._sandbox_shelf = Shelf(f"{state}/sandboxes")
         self._container_shelf = Shelf(f"{state}/containers")
@@ -133,6 +136,7 @@ class OciRuntime:
             self._sandboxes[record.id] = sandbox = _Sandbox(record)
             if record.ready:
                 self._watch_sandbox(sandbox)
+        await self._forward_again()
         for kept in self._container_shelf.read(ContainerRecord):
             self._containers[kept.id] = container = _Container(kept)
             await self._take_up(container)
@@ -140,6 +144,13 @@ class OciRuntime:
             await self._discard(id)
         for id in set(self._sandbox_shelf.ids()) - set(self._sandboxes):
             self._sandbox_shelf.remove(id)
+
+    async def _forward_again(self) -> None:
+        """Have the node's ports lead to the pods that there are, and no others."""
+        if self._host_ports is None:
+            return
+        records = [s.record for s in self._sandboxes.values() if s.record.ready and s.record.netns]
+        await self._host_ports.start({r.id: (r.ips, r.config.port_mappings) for r in records})
 
     async def _take_up(self, container: _Container) -> None:
         record = container.record
@@ -198,6 +209,8 @@ class OciRuntime:
             # It is not moved into the pod's cgroup: it uses nothing, and a move waits for all processors (10 ms).
             if config.network == "pod":
                 record.ips = (await self._network.attach(id, record.netns)).ips
+                if self._host_ports is not None:
+                    await self._host_ports.add(id, record.ips, config.port_mappings)
             record.ready = True
             self._sandbox_shelf.write(record)
             self._watch_sandbox(sandbox)
@@ -224,6 +237,8 @@ class OciRuntime:
                 sandbox.watch = None
             if record.netns:
                 try:
+                    if self._host_ports is not None:
+                        await self._host_ports.remove(sandbox_id)
                     await self._network.detach(sandbox_id, record.netns)
                 except NetworkError as error:
                     raise RuntimeFailure(f"failed to stop pod sandbox: {error}") from error

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from sampan.network.types import PortMapping
+
 
 class RuntimeFailure(Exception):
     """The runtime could not do it. `reason` is upstream's word for the container or event where there is one
@@ -54,6 +56,8 @@ class SandboxConfig:
     pid: Literal["container", "pod", "node"] = "container"
     cgroup_parent: str = ""
     """The pod's cgroup, relative to every controller's root; made by the node agent."""
+    port_mappings: tuple[PortMapping, ...] = ()
+    """Ports of the node that lead to the pod; only where the network is the pod's own."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
