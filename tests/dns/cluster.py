@@ -14,7 +14,7 @@ def service(name: str, **spec: Any) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "namespace": "default", "resourceVersion": "1"},
+        "metadata": {"name": name, "namespace": "default"},
         "spec": {k: v for k, v in spec.items() if v is not None},
     }
 
@@ -29,12 +29,15 @@ def slice_(
         "metadata": {
             "name": name or f"{service}-1",
             "namespace": "default",
-            "resourceVersion": "1",
             "labels": {"kubernetes.io/service-name": service},
         },
         "addressType": family,
         "endpoints": [
-            {"addresses": [address], "conditions": {"ready": ready}, **({"hostname": hostname} if hostname else {})}
+            {
+                "addresses": [address],
+                "conditions": {"ready": ready},
+                **({"hostname": hostname} if hostname else {}),
+            }
             for address, hostname in endpoints
         ],
         "ports": [{"name": n, "protocol": p, "port": number} for n, p, number in ports],
@@ -45,6 +48,7 @@ class Objects:
     """What `Zone` asks for, out of a list."""
 
     def __init__(self, manifests: Sequence[Object]) -> None:
+        manifests = [{**m, "metadata": {**m["metadata"], "resourceVersion": "1"}} for m in manifests]
         self._services = {
             m["metadata"]["name"]: objects.service(m) for m in manifests if m["kind"] == "Service"
         }

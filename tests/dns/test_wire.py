@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import dns.flags
 import dns.message
 import dns.name
+import dns.opcode
+import dns.rcode
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
@@ -73,10 +77,14 @@ def test_questions(name: str, kind: str, edns: bool, dnssec: bool) -> None:
 
 
 @given(NAMES, RECORDS, RECORDS, RECORDS, st.booleans())
-def test_answers_are_what_dnspython_reads(name: str, answer: list, authority: list, additional: list, edns: bool) -> None:
+def test_answers_are_what_dnspython_reads(
+    name: str, answer: list, authority: list, additional: list, edns: bool
+) -> None:
     asked = query(name, use_edns=0 if edns else -1)
     read = wire.read_query(asked.to_wire())
-    made = wire.encode(read.key, *([record(*r) for r in section] for section in (answer, authority, additional)))
+    made = wire.encode(
+        read.key, *([record(*r) for r in section] for section in (answer, authority, additional))
+    )
     data = wire.respond(read, made, 65535)
     message = dns.message.from_wire(data, one_rr_per_rrset=True)
     expected = dns.message.make_response(asked)
@@ -97,7 +105,11 @@ def test_answers_of_others(name: str, answer: list, authority: list, additional:
     message.additional = [rrset(*r) for r in additional]
     read = wire.read_message(message.to_wire(max_size=65535))
     assert read.key == wire.encode_name(name.lower())
-    for section, given_ in ((read.answer, answer), (read.authority, authority), (read.additional, additional)):
+    for section, given_ in (
+        (read.answer, answer),
+        (read.authority, authority),
+        (read.additional, additional),
+    ):
         wanted = [record(*r) for r in given_]
         assert sorted((r.owner.lower(), r.type, r.ttl, r.data.lower()) for r in section) == sorted(
             (r.owner.lower(), r.type, r.ttl, r.data.lower()) for r in wanted
@@ -118,16 +130,16 @@ def test_what_is_too_long_is_cut_between_records_and_said(records: list, limit: 
 
 @given(st.binary(max_size=600))
 def test_any_bytes(data: bytes) -> None:
-    try:
-        wire.read_query(data)
-    except wire.Unanswerable:
-        pass
-    except wire.Rejected as e:
-        assert wire.reject(data, e)[:2] == data[:2]
-    try:
+    refused = None
+    with contextlib.suppress(wire.Unanswerable):
+        try:
+            wire.read_query(data)
+        except wire.Rejected as e:
+            refused = e
+    if refused is not None:
+        assert wire.reject(data, refused)[:2] == data[:2]
+    with contextlib.suppress(wire.Malformed):
         wire.read_message(data)
-    except wire.Malformed:
-        pass
 
 
 @given(NAMES, RECORDS, st.integers(0, 2000), st.binary(min_size=1, max_size=4))
@@ -137,10 +149,8 @@ def test_damaged_messages(name: str, records: list, at: int, damage: bytes) -> N
     data = bytearray(message.to_wire(max_size=65535))
     at %= len(data)
     data[at : at + len(damage)] = damage
-    try:
+    with contextlib.suppress(wire.Malformed):
         wire.read_message(bytes(data))
-    except wire.Malformed:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ class DnsServer:
         self._pods: Informer | None = None
         self._recorder = Recorder(client, "sampan-dns", node_name)
         self._changed = time.time()
+        self.loads = 0
+        """How often a configuration came into force."""
 
     async def run(self) -> None:
         """Until cancelled. Raises OSError where it cannot listen."""
@@ -170,6 +172,7 @@ class DnsServer:
             search=self._search, clock=asyncio.get_running_loop().time,
         )  # fmt: skip
         self._answering.use(resolver)
+        self.loads += 1
         self._group.create_task(self._pages.use(configuration))
 
     def _search(self, source: str, zone: bytes) -> Sequence[bytes]:
