@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sampan.network.netlink import in_namespace
+from sampan.network.nftables import Family
 from sampan.proxy.fake import FakeTable
 from sampan.proxy.nftables import NfTables
 from sampan.proxy.proxy import service_ranges
@@ -19,7 +20,7 @@ from sampan.proxy.services import Place, targets
 from sampan.proxy.types import Layout, Operation, Table
 
 NODE = "172.29.0.2"
-LAYOUT = Layout(NODE, "10.244.0.0/16", ("10.96.0.0/16",))
+LAYOUT = Layout((NODE,), ("10.244.0.0/16",), ("10.96.0.0/16",))
 
 
 class _Inside:
@@ -96,12 +97,11 @@ def test_a_service_comes_changes_and_goes(table: Table) -> None:
             "services 172.29.0.2:30080/TCP : 2 slots",
         ]
     )
-    ended = rules.update({"default/web": of(web, slice_("10.244.0.3", "10.244.0.9"))})
-    assert {str(b) for _, b in ended} == {"10.244.0.2:8080"}
+    rules.update({"default/web": of(web, slice_("10.244.0.3", "10.244.0.9"))})
     assert "10.96.0.7:80/TCP 0 : 10.244.0.9:8080" in dump(table)
     assert "10.96.0.7:80/TCP 1 : 10.244.0.3:8080" in dump(table)
     rules.update({"default/web": of(web)})
-    assert dump(table) == "", "without endpoints the address is refused by the fixed part"
+    assert dump(table) == "rejected 10.96.0.7:80/TCP\nrejected 172.29.0.2:30080/TCP"
     rules.update({"default/web": {}})
     assert dump(table) == ""
 
@@ -156,9 +156,9 @@ def test_the_fixed_part_is_made_anew_not_twice() -> None:
         table.prepare(LAYOUT)
         assert listed() == once
         table.prepare(dataclasses.replace(LAYOUT, affinities=(10800,)))
-        assert "remembered-10800" in listed()
+        assert "chain remember-10800" in listed()
         table.prepare(LAYOUT)
-        assert "chain remembered-10800" not in listed()
+        assert "chain remember-10800" not in listed()
     finally:
         table._table.close()
         subprocess.run(["ip", "netns", "del", name], check=True)
@@ -171,14 +171,14 @@ def test_further_ranges_are_seen_to() -> None:
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         table = _Inside(f"/run/netns/{name}")
-        rules = Rules(table, LAYOUT)  # type: ignore[arg-type]
+        rules = Rules(table, LAYOUT)
         rules.start({"default/a": of(service("a", "10.96.0.5"), slice_("10.244.0.3"))})
-        before = dump(table)  # type: ignore[arg-type]
+        before = dump(table)
         further = ("10.200.0.0/24", "10.200.0.0/16", "10.96.0.0/16")
-        rules.set_service_ranges(service_ranges("10.96.0.0/16", further))
-        shown = subprocess.run(["ip", "netns", "exec", name, "nft", "list", "chain", "ip", "sampan", "unserved-forward"], capture_output=True, text=True, check=True).stdout  # fmt: skip
+        rules.set_service_ranges(service_ranges(("10.96.0.0/16",), further))
+        shown = subprocess.run(["ip", "netns", "exec", name, "nft", "list", "chain", "ip", "sampan", "unserved"], capture_output=True, text=True, check=True).stdout  # fmt: skip
         assert "ip daddr { 10.96.0.0/16, 10.200.0.0/16 } reject with tcp reset" in shown
-        assert dump(table) == before  # type: ignore[arg-type]
+        assert dump(table) == before
         table._table.close()
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
@@ -188,8 +188,8 @@ def test_what_somebody_else_changed_in_our_table_is_put_right(table: Table) -> N
     rules = Rules(table, LAYOUT)
     web = service("web", "10.96.0.7")
     rules.start({"default/web": of(web, slice_("10.244.0.2"))})
-    key = next(iter(table.read()["hairpin"]))
-    table.apply([Operation("delete", "hairpin", key)])
+    key = next(iter(table.read()[Family.IP, "hairpin"]))
+    table.apply([Operation("delete", Family.IP, "hairpin", key)])
     rules.update({"default/web": of(web, slice_("10.244.0.5"))})
     fresh = FakeTable()
     Rules(fresh, LAYOUT).start({"default/web": of(web, slice_("10.244.0.5"))})
@@ -208,7 +208,8 @@ def test_affinity_and_local_policy_have_their_own_sets(table: Table) -> None:
     there["endpoints"][0]["nodeName"] = "node-2"
     rules.update({"default/web": of(web, slice_("10.244.0.2"), there)})
     text = dump(table)
-    assert "affinity-services-77 10.96.0.7:80/TCP" in text
-    assert "keep-source 172.29.0.2:30080/TCP" in text
-    assert "services 172.29.0.2:30080/TCP : 1 slots" in text
-    assert "services 10.96.0.7:80/TCP : 2 slots" in text
+    assert "affinity 10.96.0.7:80/TCP : 77 s" in text
+    assert "services 172.29.0.2:30080/TCP : 1 slots, keeps source, others inside, affinity" in text
+    assert "services-inside 172.29.0.2:30080/TCP : 2 slots" in text
+    assert "endpoints 172.29.0.2:30080/TCP inside 1 : 10.244.1.1:8080" in text
+    assert "services 10.96.0.7:80/TCP : 2 slots, affinity" in text

@@ -160,11 +160,11 @@ CASES: dict[str, tuple[Object, list[Object], dict[str, str]]] = {
     "dual stack": (
         service(ips=(IP, IP6), type="NodePort"), [slice_(endpoint(A)), slice_(endpoint("FD00:244:0::2"))],
         {f"{IP}:80/TCP": f"{A}:8080", "172.29.0.2:30080/TCP": f"{A}:8080",
-         f"{IP6}:80/TCP": "fd00:244::2:8080", "fd00:29::2:30080/TCP": "fd00:244::2:8080"},
+         f"[{IP6}]:80/TCP": "[fd00:244::2]:8080", "[fd00:29::2]:30080/TCP": "[fd00:244::2]:8080"},
     ),
     "IPv6 alone, however it is written": (
         service(ips=("fd00:96:0:0::1",)), [slice_(endpoint(A)), slice_(endpoint("fd00:244::2"))],
-        {f"{IP6}:80/TCP": "fd00:244::2:8080"},
+        {f"[{IP6}]:80/TCP": "[fd00:244::2]:8080"},
     ),
     "near: the zone": (
         service(), [slice_(endpoint(A, "n2", hints={"zone": "z1"}), endpoint(B, "n3", hints={"zone": "z2"}))],

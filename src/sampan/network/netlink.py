@@ -97,6 +97,11 @@ class Netlink:
         """A socket that belongs to the network namespace at a path (or open descriptor)."""
         return cls(family, in_namespace(netns, lambda: _open(family)))
 
+    @property
+    def port(self) -> int:
+        """What the kernel knows the socket by; who is told of its changes sees it."""
+        return int(self._socket.getsockname()[0])
+
     def close(self) -> None:
         self._socket.close()
 

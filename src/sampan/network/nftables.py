@@ -19,12 +19,13 @@ SUBSYSTEM = 10
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN, _NEWRULE, _GETRULE, _DELRULE = range(9)
 _NEWSET, _GETSET, _DELSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM = range(9, 15)
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
-_ELEM, _KEY, _DATA, _FLAGS, _USERDATA, _KEY_END = 1, 1, 2, 3, 6, 10
+_ELEM, _KEY, _DATA, _FLAGS, _USERDATA, _EXPRESSION, _KEY_END = 1, 1, 2, 3, 6, 7, 10
 _VALUE, _VERDICT = 1, 2
 _PER_MESSAGE = 200
 """Elements a message: a list attribute holds 64 KiB at most."""
 _VERDICTS = 0xFFFFFF00
 _MAP, _INTERVAL, _CONCATENATED = 0x8, 0x4, 0x80
+_TIMEOUT, _WRITTEN = 0x10, 0x20
 _INTERVAL_END = 1
 _WORDS = 120
 """Bytes of a comment: `nft` shows no longer ones."""
@@ -76,6 +77,9 @@ class Element:
     key_end: bytes | None = None
     interval_end: bool = False
     goto: str = ""
+    packets: int = 0
+    """How often a packet met it, where the set counts. Only read, never written, as is `bytes`."""
+    bytes: int = 0
 
 
 def table(family: Family, name: str) -> Message:
@@ -128,10 +132,12 @@ def set_(
     data: Type | None = None,
     verdicts: bool = False,
     ranges: bool = False,
+    timeout: int = 0,
+    size: int = 0,
     comment: str = "",
 ) -> Message:
-    """Make a set, or a map to `data` or to verdicts; `ranges` says that its elements may be ranges. One that is there stays
-    as it is."""
+    """Make a set, or a map to `data` or to verdicts; `ranges` says that its elements may be ranges. With a `timeout` (seconds)
+    packets write to it, up to `size` elements. One that is there stays as it is."""
     flags, number = 0, 0
     for part in key:
         number = number << 6 | part
@@ -147,6 +153,9 @@ def set_(
     if ranges and len(key) > 1:
         flags |= _CONCATENATED
         body += nest(9, nest(2, *(nest(1, _u32(1, part.length)) for part in key)))
+    if timeout:
+        flags |= _TIMEOUT | _WRITTEN
+        body += attr(11, struct.pack("!Q", timeout * 1000)) + nest(9, _u32(1, size))
     if comment:
         body += attr(13, _words(7, comment))
     return _message(_NEWSET, F_CREATE, family, attr(1, table) + attr(2, name) + _u32(3, flags) + body)
@@ -205,12 +214,16 @@ def read_elements(netlink: Netlink, family: Family, table: str, name: str) -> It
                 parts = dict(attributes(element))
                 data = dict(attributes(parts.get(_DATA, b"")))
                 verdict = dict(attributes(data.get(_VERDICT, b"")))
+                counted = _counted(parts.get(_EXPRESSION, b""))
                 yield Element(
                     dict(attributes(parts[_KEY]))[_VALUE],
                     data.get(_VALUE),
                     key_end=dict(attributes(parts[_KEY_END]))[_VALUE] if _KEY_END in parts else None,
                     interval_end=bool(int.from_bytes(parts.get(_FLAGS, b"")) & _INTERVAL_END),
                     goto=_text(verdict.get(2, b"")),
+                    comment=_comment(parts.get(_USERDATA, b"")),
+                    packets=counted[0],
+                    bytes=counted[1],
                 )
 
 
@@ -265,6 +278,20 @@ def _words(kind: int, text: str) -> bytes:
     """A comment as `nft` keeps it in user data."""
     words = text.encode()[:_WORDS] + b"\0"
     return struct.pack("=BB", kind, len(words)) + words
+
+
+def _comment(user_data: bytes) -> str:
+    """The comment that `_words` made."""
+    return _text(user_data[2 : 2 + user_data[1]]) if len(user_data) > 2 and user_data[0] == 0 else ""
+
+
+def _counted(expression: bytes) -> tuple[int, int]:
+    """(packets, bytes) of a counter; zeros for anything else."""
+    parts = dict(attributes(expression))
+    if parts.get(1) != b"counter\0":
+        return 0, 0
+    values = dict(attributes(parts[2]))
+    return int.from_bytes(values[2]), int.from_bytes(values[1])
 
 
 def _text(value: bytes) -> str:

@@ -16,6 +16,8 @@ NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 _MARK, _L4PROTO = 3, 16
 _ESTABLISHED_OR_RELATED = 0x2 | 0x4
 _FIRST_REGISTER = 8
+UPDATE, DELETE = 1, 2
+"""What `write` does: add an element or begin its time anew; take it out."""
 _NOT_EQUAL = 1
 
 
@@ -50,6 +52,22 @@ def lookup(set_name: str, register: int, into: int | None = None, *, verdicts: b
     elif into is not None:
         parts.append(_u32(3, _FIRST_REGISTER + into))
     return _expression("lookup", *parts)
+
+
+def write(set_name: str, register: int, operation: int, *, data: int | None = None) -> bytes:
+    """Have the packet change a set: the element whose key begins in `register`, with what is in the register `data` in a map."""
+    parts = [attr(1, set_name), _u32(3, operation), _u32(4, _FIRST_REGISTER + register)]
+    if data is not None:
+        parts.append(_u32(5, _FIRST_REGISTER + data))
+    return _expression("dynset", *parts)
+
+
+def masked(register: int, mask: bytes) -> bytes:
+    """Keep only the bits of `mask`, in as many registers as it takes."""
+    where, zero = _FIRST_REGISTER + register, bytes(len(mask))
+    return _expression(
+        "bitwise", _u32(1, where), _u32(2, where), _u32(3, len(mask)), nest(4, attr(1, mask)), nest(5, attr(1, zero))
+    )  # fmt: skip
 
 
 def established() -> list[bytes]:

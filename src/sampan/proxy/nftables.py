@@ -1,4 +1,4 @@
-"""The kernel's nf_tables: the fixed part by `nft -f` once, elements by netlink from then on.
+"""The kernel's nf_tables: what all Services share by `nft -f` once, the rest by netlink from then on.
 
 libnftables reads the whole rule set before each transaction (60 ms at 10,000 Services); an element by netlink costs
 what the element costs.
@@ -6,102 +6,139 @@ what the element costs.
 
 from __future__ import annotations
 
-import socket
-import struct
+import dataclasses
+import logging
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from sampan.network.netlink import (
-    F_CREATE,
-    NETLINK_NETFILTER,
-    Message,
-    Netlink,
-    attr,
-    attributes,
-    nest,
-)
-from sampan.proxy import skeleton
+from sampan.network import nftables
+from sampan.network.netlink import NETLINK_NETFILTER, Message, Netlink
+from sampan.network.nftables import Element, Family
+from sampan.proxy import classes, requirements, skeleton
 from sampan.proxy.types import Elements, Layout, Operation
 
-_SUBSYSTEM = 10
-_NEWSETELEM, _GETSETELEM, _DELSETELEM = 12, 13, 14
-_LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
-_ELEM, _KEY, _DATA, _USERDATA, _VALUE = 1, 1, 2, 6, 1
-_PER_MESSAGE = 200
-"""Elements a message: a list attribute holds 64 KiB at most."""
-_HEADER = struct.pack("=BBH", socket.AF_INET, 0, 0)
+log = logging.getLogger(__name__)
+_OWN_CLASSES = ("affinity-", "remember-")
 
 
 class NfTables:
-    """Our table in the network namespace that the process is in."""
+    """Our tables in the network namespace that the process is in. `own` is told who makes our transactions, by netlink port,
+    for whoever watches for foreign ones; a program's port is its process id."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Callable[[int], None] = lambda port: None) -> None:
         self._netlink = Netlink(NETLINK_NETFILTER)
         self._layout: Layout | None = None
+        self._own = own
+        own(self._netlink.port)
 
     def close(self) -> None:
         self._netlink.close()
 
     def prepare(self, layout: Layout) -> None:
         """Make sets and maps that are missing and all chains anew, in one transaction: connections that are open live
-        on, and at no moment is a rule missing."""
-        present = self._chains()
-        script = [f"flush chain ip {skeleton.TABLE} {name}" for name in sorted(present)]
-        script += [skeleton.render(layout)]
-        wanted = set(skeleton.chains(layout))
-        script += [f"delete chain ip {skeleton.TABLE} {name}" for name in sorted(present - wanted)]
-        done = subprocess.run(
-            ["nft", "-f", "-"], input="\n".join(script), text=True, capture_output=True, check=False
-        )
-        if done.returncode:
-            raise OSError(0, f"nft -f - failed: {done.stderr.strip()}")
+        on, and at no moment is a rule missing. Tables that cannot be brought to that are replaced whole."""
+        before = self._layout
+        if before is not None and before == dataclasses.replace(
+            layout, affinities=before.affinities, source_lengths=before.source_lengths
+        ):
+            if before != layout:
+                self._netlink.transaction(nftables.SUBSYSTEM, list(self._classes(layout, before)))
+                self._layout = layout
+            return
+        try:
+            self._make(layout)
+        except OSError as e:
+            requirements.explain(e)
+            if not self._delete():
+                raise
+            log.warning("the tables of the proxy cannot be brought in line (%s): they are made anew", e)
+            self._make(layout)
         self._layout = layout
 
+    def distrust(self) -> None:
+        self._layout = None
+
     def read(self) -> Elements:
+        return {at: {e.key: e.data for e in found} for at, found in self.read_elements().items()}
+
+    def read_elements(self) -> dict[tuple[Family, str], list[Element]]:
+        """As `read`, with comments and counters."""
         assert self._layout is not None, "prepare comes first"
-        return {name: dict(self._elements(name)) for name in skeleton.fixed_sets(self._layout)}
+        return read_elements(self._netlink, skeleton.fixed_sets(self._layout))
 
     def apply(self, operations: Sequence[Operation]) -> None:
-        messages = []
-        for (verb, name), group in groupby(operations, key=lambda o: (o.verb, o.set)):
-            several = list(group)
-            for at in range(0, len(several), _PER_MESSAGE):
-                elements = b"".join(map(_element, several[at : at + _PER_MESSAGE]))
-                body = _HEADER + attr(_LIST_TABLE, skeleton.TABLE) + attr(_LIST_SET, name)
-                body += nest(_LIST_ELEMENTS, elements)
-                kind = _NEWSETELEM if verb == "add" else _DELSETELEM
-                flags = F_CREATE if verb == "add" else 0
-                messages.append(Message(_SUBSYSTEM << 8 | kind, flags, body))
+        messages: list[Message] = []
+        for (verb, family, name), group in groupby(operations, key=lambda o: (o.verb, o.family, o.set)):
+            several = [Element(o.key, o.data, o.comment) for o in group]
+            change = nftables.add_elements if verb == "add" else nftables.delete_elements
+            messages += change(family, skeleton.TABLE, name, several)
         if messages:
-            self._netlink.transaction(_SUBSYSTEM, messages)
+            self._netlink.transaction(nftables.SUBSYSTEM, messages)
 
-    def _chains(self) -> set[str]:
-        done = subprocess.run(
-            ["nft", "-t", "list", "table", "ip", skeleton.TABLE], text=True, capture_output=True, check=False
-        )
-        if done.returncode and "No such file or directory" not in done.stderr:
-            raise OSError(0, f"nft list table failed: {done.stderr.strip()}")
-        lines = (line.split() for line in done.stdout.splitlines())
-        return {words[1] for words in lines if len(words) == 3 and words[0] == "chain"}
+    def _make(self, layout: Layout) -> None:
+        script = []
+        for family in layout.families:
+            ip = family.name.lower()
+            present = set(nftables.chain_names(self._netlink, family, skeleton.TABLE))
+            wanted = {*skeleton.chains(layout), *(c for c in present if c.startswith(_OWN_CLASSES))}
+            flushed = sorted(present - {c for c in wanted if _is_class(c)})
+            script += [f"flush chain {ip} {skeleton.TABLE} {name}" for name in flushed]
+            script += [skeleton.render(layout, family)]
+            script += [f"delete chain {ip} {skeleton.TABLE} {name}" for name in sorted(present - wanted)]
+        self._nft("\n".join(script))
+        self._netlink.transaction(nftables.SUBSYSTEM, list(self._classes(layout, None)))
 
-    def _elements(self, name: str) -> Iterator[tuple[bytes, bytes | None]]:
-        body = _HEADER + attr(_LIST_TABLE, skeleton.TABLE) + attr(_LIST_SET, name)
-        for _, answer in self._netlink.dump(Message(_SUBSYSTEM << 8 | _GETSETELEM, 0, body)):
-            for kind, value in attributes(answer[4:]):
-                if kind == _LIST_ELEMENTS:
-                    for _, element in attributes(value):
-                        parts = dict(attributes(element))
-                        data = dict(attributes(parts[_DATA])).get(_VALUE) if _DATA in parts else None
-                        yield dict(attributes(parts[_KEY]))[_VALUE], data
+    def _classes(self, layout: Layout, before: Layout | None) -> Iterator[Message]:
+        """What some Services need of the chains, as far as it is not as it was `before` (None: all of it)."""
+        for family in layout.families:
+            if before is None:
+                names = nftables.chain_names(self._netlink, family, skeleton.TABLE)
+                there = {int(n.removeprefix("affinity-")) for n in names if n.startswith("affinity-")}
+                new = list(layout.affinities)
+            else:
+                there = set(before.affinities)
+                new = [s for s in layout.affinities if s not in there]
+            for seconds in sorted(there - set(layout.affinities)):
+                yield from classes.without_affinity(family, seconds)
+            for seconds in new:
+                yield from classes.of_affinity(family, seconds)
+            if before is None or before.source_lengths != layout.source_lengths:
+                lengths = [length for f, length in layout.source_lengths if f == family]
+                yield from classes.of_sources(family, lengths)
+
+    def _delete(self) -> bool:
+        """Take our tables away; False where there are none."""
+        there = [f for f in (Family.IP, Family.IP6) if nftables.has_table(self._netlink, f, skeleton.TABLE)]
+        messages = [nftables.delete_table(f, skeleton.TABLE) for f in there]
+        if messages:
+            self._netlink.transaction(nftables.SUBSYSTEM, messages)
+        return bool(messages)
+
+    def _nft(self, script: str) -> None:
+        try:
+            process = subprocess.Popen(
+                ["nft", "-f", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )  # fmt: skip
+        except FileNotFoundError as e:
+            raise OSError(e.errno, "the program nft is missing: apt-get install nftables") from None
+        with process:
+            self._own(process.pid)
+            _, said = process.communicate(script)
+        if process.returncode:
+            raise OSError(0, f"nft -f - failed: {said.strip()}")
 
 
-def _element(operation: Operation) -> bytes:
-    parts = nest(_KEY, attr(_VALUE, operation.key))
-    if operation.verb == "add":
-        if operation.data is not None:
-            parts += nest(_DATA, attr(_VALUE, operation.data))
-        if operation.comment:
-            words = operation.comment.encode()[:120] + b"\0"
-            parts += attr(_USERDATA, struct.pack("=BB", 0, len(words)) + words)
-    return nest(_ELEM, parts)
+def read_elements(
+    netlink: Netlink, sets: Sequence[tuple[Family, str]]
+) -> dict[tuple[Family, str], list[Element]]:
+    """What is in sets of our tables."""
+    return {
+        (family, name): list(nftables.read_elements(netlink, family, skeleton.TABLE, name))
+        for family, name in sets
+    }
+
+
+def _is_class(chain: str) -> bool:
+    """Whether a chain is filled by `classes`."""
+    return chain == skeleton.RESTRICTED_CHAIN or chain.startswith(_OWN_CLASSES)

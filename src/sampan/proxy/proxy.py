@@ -18,10 +18,11 @@ from sampan.api.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES
 from sampan.client.events import Recorder
 from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client
-from sampan.proxy import conntrack, health_check, services
+from sampan.proxy import health_check, services
+from sampan.proxy.conntrack import Conntrack
 from sampan.proxy.health_check import HealthCheck, HealthChecks
 from sampan.proxy.nftables import NfTables
-from sampan.proxy.rules import Rules
+from sampan.proxy.rules import Rules, Talking
 from sampan.proxy.server import Health, ProxyServer
 from sampan.proxy.services import Place
 from sampan.proxy.types import Frontend, Layout, Table, Target
@@ -57,12 +58,12 @@ class Proxy:
         self._cidrs = Informer(client, SERVICECIDRS)
         self._node = Informer(client, NODES, field_selector=f"metadata.name={node_name}")
         self._recorder = Recorder(client, "kube-proxy", node_name)
-        self._node_address = addresses[0]
-        self._pod_cidr = pod_cidrs[0]
-        self._service_cidr = service_cidrs[0]
+        self._pod_cidrs = tuple(pod_cidrs)
+        self._service_cidrs = tuple(service_cidrs)
         self._ranges_changed = False
-        layout = Layout(self._node_address, self._pod_cidr, (self._service_cidr,))
+        layout = Layout(addresses, self._pod_cidrs, service_ranges(self._service_cidrs, ()))
         self._rules = Rules(table or NfTables(), layout)
+        self._conntrack = Conntrack() if table is None else None
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._health = Health()
@@ -91,7 +92,7 @@ class Proxy:
                     self._wake.clear()
                     if self._ranges_changed:
                         self._set_ranges()
-                    await self._flush(group)
+                    await self._flush()
         finally:
             await self._server.close()
             await self._checks.close()
@@ -101,21 +102,24 @@ class Proxy:
         state = {key_of(s): self._targets(key_of(s), s) for s in self._services.list()}
         changed = self._rules.start(state)
         log.info("%d Services; %d elements changed at start", len(state), changed)
+        self._forget(self._rules.talking())
         self._health.updated()
         self._services.add_handler(self._service_changed)
         self._slices.add_handler(self._slice_changed)
         self._dirty.clear()
         await self._checks.update(self._checks_of(state))
 
-    async def _flush(self, group: asyncio.TaskGroup) -> None:
+    async def _flush(self) -> None:
         keys, self._dirty = self._dirty, set()
         changes = {key: self._targets(key, self._services.get_by_key(key)) for key in keys}
-        ended = self._rules.update(changes)
+        talking = self._rules.update(changes)
         self._health.updated()
-        stale = [(f, b) for f, b in ended if f.protocol == "UDP"]
-        if stale:
-            group.create_task(conntrack.forget(stale))
+        self._forget(talking)
         await self._checks.update(self._checks_of(keys))
+
+    def _forget(self, talking: Talking) -> None:
+        if self._conntrack is not None:
+            self._conntrack.clean(talking)
 
     def _checks_of(self, keys: Iterable[str]) -> Mapping[str, HealthCheck | None]:
         found: dict[str, HealthCheck | None] = {}
@@ -138,19 +142,17 @@ class Proxy:
     def _set_ranges(self) -> None:
         self._ranges_changed = False
         cidrs = [c for obj in self._cidrs.list() for c in obj["spec"].get("cidrs") or ()]
-        usable = [c for c in cidrs if c != self._service_cidr and self._usable(c)]
+        usable = [c for c in cidrs if c not in self._service_cidrs and self._usable(c)]
         try:
-            self._rules.set_service_ranges(service_ranges(self._service_cidr, usable))
+            self._rules.set_service_ranges(service_ranges(self._service_cidrs, usable))
         except OSError as e:
             log.warning("further ranges of Service addresses are not seen to: %s", e)
 
     def _usable(self, cidr: str) -> bool:
         """Whether all that is sent to a range may be rejected unless a Service has the address."""
         network = ipaddress.ip_network(cidr)
-        if network.version == 6:
-            return False
-        taken = [ipaddress.ip_network(self._pod_cidr), ipaddress.ip_network(self._node_address)]
-        if any(network.overlaps(t) for t in taken):
+        taken = [ipaddress.ip_network(t) for t in (*self._pod_cidrs, *self._place.addresses)]
+        if any(network.version == t.version and network.overlaps(t) for t in taken):
             log.warning("Service addresses of %s are those of pods or nodes, too: none is rejected", cidr)
             return False
         return True
@@ -194,7 +196,9 @@ def _service_of(obj: Object) -> Iterable[str]:
     return (f"{meta['namespace']}/{name}",) if name else ()
 
 
-def service_ranges(first: str, further: Iterable[str]) -> tuple[str, ...]:
-    """The cluster's own range and further ones, without overlaps."""
-    networks = [ipaddress.IPv4Network(c) for c in (first, *further)]
-    return tuple(str(n) for n in ipaddress.collapse_addresses(networks))
+def service_ranges(first: Iterable[str], further: Iterable[str]) -> tuple[str, ...]:
+    """The cluster's own ranges and further ones, without overlaps."""
+    networks = [ipaddress.ip_network(c) for c in (*first, *further)]
+    fours = ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv4Network))
+    sixes = ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv6Network))
+    return (*map(str, fours), *map(str, sixes))

@@ -1,4 +1,4 @@
-"""The content of the table as the proxy knows it, changed Service by Service with one transaction for each batch.
+"""The content of the tables as the proxy knows it, changed Service by Service with one transaction for each batch.
 
 The cost of a change is that of what the changed Services have, whatever else there is.
 """
@@ -6,14 +6,19 @@ The cost of a change is that of what the changed Services have, whatever else th
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import logging
 from collections.abc import Iterable, Mapping
 
+from sampan.network.nftables import Family
 from sampan.proxy import elements, slots
-from sampan.proxy.elements import Content
-from sampan.proxy.types import Backend, Frontend, Layout, Operation, Table, Target
+from sampan.proxy.elements import Assigned, Content
+from sampan.proxy.types import Backend, Elements, Frontend, Layout, Operation, Table, Target, family_of
 
 log = logging.getLogger(__name__)
+
+Talking = dict[Frontend, frozenset[Backend]]
+"""Which backends the clients of a UDP frontend may be talking to."""
 
 
 class Rules:
@@ -24,76 +29,91 @@ class Rules:
         self._layout = layout
         self._targets: dict[str, dict[Frontend, Target]] = {}
         self._owner: dict[Frontend, str] = {}
-        self._slots: dict[Frontend, tuple[Backend, ...]] = {}
+        self._assigned: dict[Frontend, Assigned] = {}
         self._content: dict[Frontend, Content] = {}
         self._hairpins: dict[str, int] = {}
 
     def start(self, state: Mapping[str, Mapping[Frontend, Target]]) -> int:
-        """Bring the table from whatever it holds to `state`; only what differs is touched. Returns how many elements
+        """Bring the tables from whatever they hold to `state`; only what differs is touched. Returns how many elements
         that was. Raises OSError."""
-        self._targets = {key: dict(found) for key, found in state.items()}
-        used = {t.affinity for found in self._targets.values() for t in found.values() if t.affinity}
-        self._layout = dataclasses.replace(self._layout, affinities=tuple(sorted(used)))
+        self._targets = {key: self._usable(found) for key, found in state.items()}
+        self._layout = dataclasses.replace(self._layout, affinities=(), source_lengths=())
+        self._widen(t for found in self._targets.values() for t in found.values())
         self._table.prepare(self._layout)
         present = self._table.read()
         self._owner, self._content, self._hairpins = {}, {}, {}
-        self._slots = elements.known_slots(present)
-        wanted: Content = {}
+        self._assigned = elements.known_slots(present)
         for key, found in self._targets.items():
             for frontend, target in found.items():
                 if self._claim(key, frontend):
-                    wanted.update(self._place(frontend, target))
-        self._slots = {f: s for f, s in self._slots.items() if f in self._owner}
-        for address in self._hairpins:
-            wanted["hairpin", elements.hairpin_key(address)] = (None, "")
-        old = {(name, key): (data, "") for name, found in present.items() for key, data in found.items()}
-        operations = elements.difference(old, wanted)
-        self._table.apply(operations)
-        return len(operations)
+                    self._place(frontend, target)
+        self._assigned = {f: s for f, s in self._assigned.items() if f in self._owner}
+        return self._bring(present)
 
-    def update(self, changes: Mapping[str, Mapping[Frontend, Target]]) -> list[tuple[Frontend, Backend]]:
-        """Set the targets of the Services in `changes` (empty: the Service is gone) in one transaction. Returns the
-        pairs of frontend and backend that ended, for whoever cleans up connections. If the kernel refuses, the whole
-        table is compared with what it should be and brought in line."""
+    def repair(self) -> int:
+        """Undo what somebody else did to the tables. Returns how many elements that was. Raises OSError."""
+        self._table.distrust()
+        self._table.prepare(self._layout)
+        return self._bring(self._table.read())
+
+    def update(self, changes: Mapping[str, Mapping[Frontend, Target]]) -> Talking:
+        """Set the targets of the Services in `changes` (empty: the Service is gone) in one transaction. Returns the UDP
+        frontends that have others to talk to now, for whoever cleans up connections. If the kernel refuses, the whole
+        content is compared with what it should be and brought in line."""
+        changes = {key: self._usable(found) for key, found in changes.items()}
         gone = {
             key: [f for f in self._targets.get(key, ()) if f not in found] for key, found in changes.items()
         }
+        talked = self._talking(f for key in changes for f in self._targets.get(key, ()))
         for key, found in changes.items():
             if found:
                 self._targets[key] = dict(found)
             else:
                 self._targets.pop(key, None)
-        self._add_affinities(t.affinity for found in changes.values() for t in found.values())
         before: Content = {}
         after: Content = {}
-        ended: list[tuple[Frontend, Backend]] = []
         hairpins = dict(self._hairpins)
         # What ends comes first: another Service may take over an address in the same batch.
         for key, frontends in gone.items():
             for frontend in frontends:
                 if self._owner.get(frontend) == key:
-                    ended += [(frontend, b) for b in dict.fromkeys(self._slots.get(frontend, ()))]
                     before.update(self._content.get(frontend, {}))
                     self._release(frontend)
         for key, found in changes.items():
             for frontend, target in found.items():
                 if not self._claim(key, frontend):
                     continue
-                old_backends = self._slots.get(frontend, ())
                 before.update(self._content.get(frontend, {}))
-                after.update(self._place(frontend, target))
-                ended += [(frontend, b) for b in dict.fromkeys(old_backends) if b not in target.backends]
+                self._place(frontend, target)
+                after.update(self._content[frontend])
         operations = elements.difference(before, after)
-        for address in hairpins.keys() - self._hairpins.keys():
-            operations.append(Operation("delete", "hairpin", elements.hairpin_key(address)))
-        for address in self._hairpins.keys() - hairpins.keys():
-            operations.append(Operation("add", "hairpin", elements.hairpin_key(address)))
+        for verb, addresses in (
+            ("delete", hairpins.keys() - self._hairpins.keys()),
+            ("add", self._hairpins.keys() - hairpins.keys()),
+        ):
+            for address in sorted(addresses):
+                key_ = elements.hairpin_key(address)
+                operations.append(Operation(verb, family_of(address), "hairpin", key_))  # type: ignore[arg-type]
         try:
+            if self._widen(t for found in changes.values() for t in found.values()):
+                self._table.prepare(self._layout)
             self._table.apply(operations)
         except OSError as e:
-            log.warning("the kernel refused a change (%s): the whole table is compared", e)
-            self.start(self._targets)
-        return ended
+            log.warning("the kernel refused a change (%s): all is compared", e)
+            self.repair()
+        talking = self._talking(f for found in changes.values() for f in found)
+        return {f: backends for f, backends in talking.items() if talked.get(f) != backends}
+
+    def talking(self) -> Talking:
+        """Every UDP frontend with the backends that its clients may be talking to."""
+        return self._talking(self._owner)
+
+    def wanted(self) -> Elements:
+        """What the tables are kept at."""
+        found: Elements = {}
+        for (family, name, key), (data, _) in self._all().items():
+            found.setdefault((family, name), {})[key] = data
+        return found
 
     def set_service_ranges(self, ranges: tuple[str, ...]) -> None:
         """Where an address that no Service has is rejected from now on. Raises OSError."""
@@ -101,12 +121,35 @@ class Rules:
             self._layout = dataclasses.replace(self._layout, service_ranges=ranges)
             self._table.prepare(self._layout)
 
-    def _add_affinities(self, timeouts: Iterable[int]) -> None:
-        new = {t for t in timeouts if t} - set(self._layout.affinities)
-        if new:
-            affinities = tuple(sorted({*self._layout.affinities, *new}))
-            self._layout = dataclasses.replace(self._layout, affinities=affinities)
-            self._table.prepare(self._layout)
+    def _bring(self, present: Elements) -> int:
+        old = {(*at, key): (data, "") for at, found in present.items() for key, data in found.items()}
+        operations = elements.difference(old, self._all())
+        self._table.apply(operations)
+        return len(operations)
+
+    def _all(self) -> Content:
+        wanted = {at: value for content in self._content.values() for at, value in content.items()}
+        for address in self._hairpins:
+            wanted[family_of(address), "hairpin", elements.hairpin_key(address)] = (None, "")
+        return wanted
+
+    def _usable(self, found: Mapping[Frontend, Target]) -> dict[Frontend, Target]:
+        return {f: t for f, t in found.items() if f.family in self._layout.families}
+
+    def _widen(self, targets: Iterable[Target]) -> bool:
+        """Take in time-outs and prefix lengths that were not there; whether there were any. None is ever given up before
+        the next start: others may have them, too."""
+        timeouts, lengths = set(self._layout.affinities), set(self._layout.source_lengths)
+        for target in targets:
+            if target.affinity:
+                timeouts.add(target.affinity)
+            for source in target.sources:
+                lengths.add(_length(source))
+        layout = dataclasses.replace(
+            self._layout, affinities=tuple(sorted(timeouts)), source_lengths=tuple(sorted(lengths))
+        )
+        wider, self._layout = layout != self._layout, layout
+        return wider
 
     def _claim(self, key: str, frontend: Frontend) -> bool:
         owner = self._owner.setdefault(frontend, key)
@@ -114,25 +157,42 @@ class Rules:
             log.warning("%s is claimed by Services %s and %s: the first keeps it", frontend, owner, key)
         return owner == key
 
-    def _place(self, frontend: Frontend, target: Target) -> Content:
-        """Give a frontend its backends; returns its elements."""
-        assigned = slots.assign(self._slots.get(frontend, ()), target.backends, sticky=bool(target.affinity))
-        content = elements.render(frontend, target, assigned)
-        self._count(self._slots.get(frontend, ()) if frontend in self._content else (), -1)
+    def _place(self, frontend: Frontend, target: Target) -> None:
+        """Give a frontend its backends."""
+        old = self._assigned.get(frontend, Assigned())
+        sticky = bool(target.affinity)
+        inside = None
+        if target.inside is not None:
+            inside = slots.assign(old.inside or (), target.inside, sticky=sticky)
+        assigned = Assigned(slots.assign(old.outside, target.backends, sticky=sticky), inside)
+        if frontend in self._content:
+            self._count(old, -1)
         self._count(assigned, +1)
-        self._slots[frontend] = assigned
-        self._content[frontend] = content
-        return content
+        self._assigned[frontend] = assigned
+        self._content[frontend] = elements.render(frontend, target, assigned)
 
     def _release(self, frontend: Frontend) -> None:
-        self._count(self._slots.pop(frontend, ()), -1)
+        self._count(self._assigned.pop(frontend), -1)
         self._content.pop(frontend, None)
         self._owner.pop(frontend, None)
 
-    def _count(self, backends: Iterable[Backend], by: int) -> None:
-        for address in {b.address for b in backends}:
+    def _count(self, assigned: Assigned, by: int) -> None:
+        for address in {b.address for b in assigned.backends()}:
             left = self._hairpins.get(address, 0) + by
             if left:
                 self._hairpins[address] = left
             else:
                 self._hairpins.pop(address, None)
+
+    def _talking(self, frontends: Iterable[Frontend]) -> Talking:
+        found: Talking = {}
+        for frontend in frontends:
+            owner = self._owner.get(frontend)
+            if frontend.protocol == "UDP" and owner is not None:
+                target = self._targets[owner][frontend]
+                found[frontend] = frozenset({*target.backends, *(target.inside or ()), *target.lingering})
+        return found
+
+
+def _length(network: str) -> tuple[Family, int]:
+    return family_of(network), ipaddress.ip_network(network, strict=False).prefixlen
