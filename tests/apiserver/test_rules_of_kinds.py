@@ -24,17 +24,16 @@ async def test_the_new_group_is_strict_and_the_old_one_is_not(api: Api) -> None:
     assert shown["note"] == "other"
 
 
-async def test_a_network_policy_is_refused_after_its_problems(api: Api) -> None:
+async def test_a_network_policy_is_kept_with_its_defaults_and_refused_with_its_problems(api: Api) -> None:
     path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
     policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p"}, "spec": {"podSelector": {}, "policyTypes": ["Both"]}}  # fmt: skip
     reply = await api("POST", path, policy)
     assert [c["field"] for c in reply.json["details"]["causes"]] == ["spec.policyTypes[0]"]
-    reply = await api("POST", path, {**policy, "spec": {"podSelector": {}}})
-    assert reply.json["message"] == (
-        'NetworkPolicy.networking.k8s.io "p" is invalid: kind: Forbidden: network policies are not implemented: '
-        "nothing would keep the traffic out"
-    )
-    assert (await api.ok("GET", path))["items"] == []
+    spec = {"podSelector": {}, "egress": [{"ports": [{"port": 53}]}]}
+    made = await api.ok("POST", path, {**policy, "spec": spec})
+    assert made["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert made["spec"]["egress"] == [{"ports": [{"port": 53, "protocol": "TCP"}]}]
+    assert made["metadata"]["generation"] == 1
 
 
 async def test_a_binding_tells_all_its_problems(api: Api) -> None:

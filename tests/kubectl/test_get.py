@@ -171,21 +171,6 @@ spec:
         assert said(kubectl, "get", kind, "-o", "name").endswith("/d\n")
 
 
-def test_network_policies_are_refused_until_they_keep_traffic_out(kubectl: Kubectl) -> None:
-    manifest = """
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: p}
-spec: {podSelector: {}}
-"""
-    assert '"p" is invalid: kind: Forbidden: network policies are not implemented' in refused(
-        kubectl, "apply", "-f", "-", stdin=manifest
-    )
-    assert (
-        kubectl.run("get", "networkpolicies").err == f"No resources found in {kubectl.namespace} namespace.\n"
-    )
-
-
 def test_more_formats(kubectl: Kubectl, tmp_path: Path) -> None:
     for name, label in (("b", "x"), ("a", "y"), ("c", "z")):
         said(kubectl, "create", "configmap", name, f"--from-literal={label}=1")

@@ -37,8 +37,16 @@ spec: {spec: {devices: {requests: [{name: gpu, firstAvailable: [{name: big, devi
 POLICY = """
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {name: deny}
-spec: {podSelector: {}, policyTypes: [Ingress]}
+metadata: {name: some}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Ingress, Egress]
+  ingress:
+  - from:
+    - ipBlock: {cidr: 172.17.0.0/16, except: [172.17.1.0/24]}
+    - namespaceSelector: {matchLabels: {team: a}}
+      podSelector: {matchLabels: {role: frontend}}
+    ports: [{port: http}, {port: 8000, endPort: 8010, protocol: UDP}]
 """
 
 
@@ -80,13 +88,20 @@ def test_devices(kubectl: Kubectl, devices: str) -> None:
     assert "field is immutable" in wrong
 
 
-def test_a_network_policy_is_refused_by_name(kubectl: Kubectl) -> None:
-    wrong = refused(kubectl, "apply", "-f", "-", stdin=POLICY)
-    assert (
-        'The NetworkPolicy "deny" is invalid: kind: Forbidden: network policies are not implemented: nothing would keep '
-        "the traffic out" in wrong
-    )
-    assert answers(kubectl, "get", "netpol", "-o=name") == ""
+def test_network_policies(kubectl: Kubectl) -> None:
+    answers(kubectl, "apply", "-f", "-", stdin=POLICY)
+    assert answers(kubectl, "apply", "-f", "-", stdin=POLICY).endswith(" unchanged\n")
+    [found] = rows(answers(kubectl, "get", "netpol"))
+    assert found[:2] == ["some", "app=web"]
+    described = [line.strip() for line in answers(kubectl, "describe", "networkpolicy", "some").splitlines()]
+    for line in (
+        "PodSelector:     app=web", "To Port: http/TCP", "To Port: 8000-8010/UDP", "CIDR: 172.17.0.0/16",
+        "Except: 172.17.1.0/24", "NamespaceSelector: team=a", "PodSelector: role=frontend", "Policy Types: Ingress, Egress",
+        "<none> (Selected pods are isolated for egress connectivity)",
+    ):  # fmt: skip
+        assert line in described
+    wrong = refused(kubectl, "patch", "netpol", "some", "--type=merge", "-p", '{"spec":{"policyTypes":["Both"]}}')  # fmt: skip
+    assert 'spec.policyTypes[0]: Unsupported value: "Both": supported values: ' in wrong
 
 
 def test_addresses_and_ranges(kubectl: Kubectl) -> None:

@@ -89,7 +89,7 @@ ALWAYS_CONFIGURED = {
 DESCRIBED_AS_BETA = {"ServiceCIDR", "IPAddress", "VolumeAttributesClass"}
 # Subjects of requests alone; the status of the server's parts; what is refused (test_network_and_devices).
 NOT_KEPT = {
-    "Binding", "ComponentStatus", "NetworkPolicy", "LocalSubjectAccessReview", "SelfSubjectAccessReview",
+    "Binding", "ComponentStatus", "LocalSubjectAccessReview", "SelfSubjectAccessReview",
     "SelfSubjectReview", "SelfSubjectRulesReview", "SubjectAccessReview", "TokenReview",
 }  # fmt: skip
 

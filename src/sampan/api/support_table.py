@@ -309,7 +309,4 @@ KINDS: dict[tuple[str, str], Support] = {
     )
     for kind in kinds
 }
-KINDS[_NETWORKING, "NetworkPolicy"] = _refused(
-    "network policies are not implemented: nothing would keep the traffic out"
-)
 """Kinds that are served, and whose controller is not there yet, by group and kind."""

@@ -81,6 +81,7 @@ async def run(
     from sampan.network.host_ports import HostPorts
     from sampan.network.pods import RoutedPodNetwork
     from sampan.network.routes import NodeRoutes
+    from sampan.networkpolicy.enforcement import NetworkPolicies
     from sampan.node.agent import NodeAgent
     from sampan.node.config import NodeConfig
     from sampan.node.images.service import LocalImages
@@ -99,6 +100,7 @@ async def run(
         host_ports=HostPorts(KernelTable()),
         cgroup_parent=place.cgroup,
     )
+    policies = NetworkPolicies(client, node_name=place.name)
     agent = NodeAgent(
         client,
         runtime,
@@ -114,6 +116,7 @@ async def run(
             lease_seconds=place.lease_seconds,
             cluster_dns=place.dns_addresses,
         ),
+        guard=policies,
     )
     proxy = Proxy(
         client,
@@ -134,6 +137,7 @@ async def run(
             uplink=place.uplink,
             networks=_networks(place.uplink),
         ).run(),
+        "network policies": policies.run(),
         "routes": NodeRoutes(client, place.name).run(),
     }
     try:

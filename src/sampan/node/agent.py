@@ -13,6 +13,7 @@ from sampan.client.types import Client
 from sampan.node.cgroups import PodCgroups
 from sampan.node.config import NodeConfig
 from sampan.node.context import NodeContext
+from sampan.node.guard import PodGuard
 from sampan.node.images.types import ImageService
 from sampan.node.pod_workers import PodWorkers
 from sampan.node.references import ReferencedObjects
@@ -31,7 +32,12 @@ class NodeAgent:
     """
 
     def __init__(
-        self, client: Client, runtime: RuntimeService, images: ImageService, config: NodeConfig
+        self,
+        client: Client,
+        runtime: RuntimeService,
+        images: ImageService,
+        config: NodeConfig,
+        guard: PodGuard | None = None,
     ) -> None:
         self.config = config
         self.runtime = runtime
@@ -52,6 +58,7 @@ class NodeAgent:
             cgroups=PodCgroups(config.cgroup_root),
             cpus=cpus,
             memory=memory,
+            guard=guard,
         )
         self.registration = Registration(client, config, images, cpus, memory)
         self.workers = PodWorkers(self.context, self._pods)

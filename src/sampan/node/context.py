@@ -12,6 +12,7 @@ from sampan.node import pods
 from sampan.node.backoff import Backoff
 from sampan.node.cgroups import PodCgroups
 from sampan.node.config import NodeConfig
+from sampan.node.guard import PodGuard
 from sampan.node.images.types import ImageService
 from sampan.node.references import ReferencedObjects
 from sampan.node.runtime.types import RuntimeService
@@ -42,6 +43,7 @@ class NodeContext:
     cgroups: PodCgroups
     cpus: float
     memory: int
+    guard: PodGuard | None = None
     crashes: Backoff = field(default_factory=Backoff)
     pulls: Backoff = field(default_factory=Backoff)
 

@@ -97,6 +97,8 @@ class PodSandbox:
         for sandbox in self._all():
             await self._node.runtime.stop_pod_sandbox(sandbox.id)
         self.ready.clear()
+        if self._node.guard is not None:
+            self._node.guard.released(pods.uid(pod))
 
     async def remove(self) -> None:
         """Remove all sandboxes and with them the records of their containers. Raises RuntimeFailure."""
@@ -127,7 +129,7 @@ class PodSandbox:
             self._cgroup = node.cgroups.create(pod)
             config = sandbox_config(pod, node.config, attempt, self._cgroup)
             node.config.pod_directory(pods.uid(pod)).mkdir(parents=True, exist_ok=True)
-            self.status = await node.runtime.run_pod_sandbox(config)
+            self.status = await self._admitted(pod, await node.runtime.run_pod_sandbox(config))
             write_pod_files(pod, node.config, self.ips(pod))
             self._failures = 0
             self._made()
@@ -144,6 +146,16 @@ class PodSandbox:
         finally:
             self._task = None
             self._tasks.wake()
+
+    async def _admitted(self, pod: Object, made: SandboxStatus) -> SandboxStatus:
+        """A sandbox whose addresses are guarded. Raises RuntimeFailure or OSError; then there is none."""
+        if self._node.guard is not None:
+            try:
+                await self._node.guard.admit(pod, made.ips)
+            except BaseException:
+                await self._node.runtime.remove_pod_sandbox(made.id)
+                raise
+        return made
 
     async def _refresh(self) -> None:
         if self.status is None:

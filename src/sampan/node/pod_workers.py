@@ -19,7 +19,7 @@ from sampan.node import pods
 from sampan.node.context import NodeContext
 from sampan.node.image_puller import ImagePuller
 from sampan.node.pod_lifecycle import PodLifecycle
-from sampan.node.runtime.types import ContainerStatus, RuntimeEvent, SandboxStatus
+from sampan.node.runtime.types import ContainerStatus, RuntimeEvent, SandboxState, SandboxStatus
 from sampan.node.volumes.pod_volumes import remove_pod_directory
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,9 @@ class PodWorkers:
         """Take up what runs, wait for the API's word, then work until cancelled. The runtime must have been started."""
         for sandbox in await self._node.runtime.list_pod_sandboxes():
             self._sandboxes[sandbox.uid].append(sandbox)
+        if self._node.guard is not None:
+            ready = (s for group in self._sandboxes.values() for s in group if s.state is SandboxState.READY)
+            self._node.guard.taken_up({s.uid: s.ips for s in ready})
         by_sandbox = {s.id: uid for uid, group in self._sandboxes.items() for s in group}
         for container in await self._node.runtime.list_containers():
             if container.sandbox_id in by_sandbox:

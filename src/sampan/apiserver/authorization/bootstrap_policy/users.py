@@ -166,6 +166,11 @@ def _nodes() -> list[Object]:
             rule("list watch", "discovery.k8s.io", "endpointslices"),
         ),
         role(
+            "sampan:network-policy",
+            rule("list watch", "", "namespaces pods"),
+            rule("list watch", "networking.k8s.io", "networkpolicies"),
+        ),
+        role(
             "system:kubelet-api-admin",
             rule(READ, "", "nodes"),
             rule("proxy", "", "nodes"),
@@ -258,7 +263,8 @@ def _certificates() -> list[Object]:
 
 def bindings() -> list[Object]:
     """A node's rights come from the node authorizer: `system:node` is bound to nobody, as upstream has it. Of our own
-    are `sampan:node-proxier` and `sampan:node-dns`: a node here is its own proxy and DNS server."""
+    are `sampan:node-proxier`, `sampan:node-dns` and `sampan:network-policy`: a node here is its own proxy and DNS server, and
+    keeps from its pods what policies forbid."""
     everybody = ("Group", "system:authenticated")
     return [
         binding("cluster-admin", ("Group", "system:masters")),
@@ -270,6 +276,7 @@ def bindings() -> list[Object]:
         binding("system:node-proxier", ("User", "system:kube-proxy")),
         binding("system:node-proxier", ("Group", "system:nodes"), name="sampan:node-proxier"),
         binding("sampan:node-dns", ("Group", "system:nodes")),
+        binding("sampan:network-policy", ("Group", "system:nodes")),
         binding("system:kube-controller-manager", ("User", "system:kube-controller-manager")),
         binding("system:kube-dns", ("ServiceAccount", "kube-system:kube-dns")),
         binding("system:kube-scheduler", ("User", "system:kube-scheduler")),
