@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,33 @@ async def test_every_container_gets_two_seconds_at_least(node: Node, graces: lis
     node.client.graceful_delete("default", "web", 1)
     await node.until(lambda: node.pod() is None)
     assert graces == [2]
+
+
+async def test_a_container_is_ready_until_it_has_ended_unless_its_probe_says_otherwise(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no other pod is ready, connections still lead to one that ends."""
+    switch = Switch(node)
+    node.add(containers=pod(readinessProbe=PROBE, livenessProbe=PROBE))
+    await node.until_ready()
+    told, may_end, stop = asyncio.Event(), asyncio.Event(), node.runtime.stop_container
+
+    async def slowly(container_id: str, timeout: float) -> None:
+        told.set()
+        await may_end.wait()
+        await stop(container_id, timeout)
+
+    monkeypatch.setattr(node.runtime, "stop_container", slowly)
+    node.client.graceful_delete("default", "web", 30)
+    await told.wait()
+    assert node.condition("Ready")["status"] == "True"
+    switch.good = False
+    await node.until(lambda: node.condition("Ready")["status"] == "False")
+    switch.good = True
+    await node.until_ready()
+    assert node.container()["restartCount"] == 0, "it is not restarted any more"
+    may_end.set()
+    await node.until(lambda: node.pod() is None)
 
 
 def test_messages(tmp_path: Path) -> None:

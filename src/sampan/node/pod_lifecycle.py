@@ -299,7 +299,7 @@ class PodLifecycle:
 
     async def _end(self) -> None:
         """Stop everything of the pod, then, if it is deleted, remove it from here and from the API."""
-        self._probes.stop_all()
+        self._probes.end(self.pod, self._sandbox.ip(self.pod))
         await self._starts.close()
         await self._sandbox.close()
         await self._volumes.close()
@@ -307,6 +307,7 @@ class PodLifecycle:
         running = self._records.running()
         ip = self._sandbox.ip(self.pod)
         await stop_pod_containers(self._node, self.pod, running, self._termination_grace, ip)
+        self._probes.stop_all()
         for record in running:
             await self._records.refresh(record.id)
         self._terminated = True

@@ -67,6 +67,17 @@ class PodProbes:
             if probes.has_any():
                 self._running[record.name] = self._tasks.spawn(probes.run())
 
+    def end(self, pod: Object, pod_ip: str) -> None:
+        """The pod is ending: nothing is restarted any more, but whether its containers are ready counts until they have
+        ended, for connections still lead to them where nobody else is ready."""
+        self.ensure(pod, pod_ip)
+        for name, probes in self._probes.items():
+            task = self._running.pop(name, None)
+            if task is not None:
+                task.cancel()
+            if probes.started and probes.has("readiness"):
+                self._running[name] = self._tasks.spawn(probes.run_readiness())
+
     def stop(self, name: str, container_id: str = "") -> None:
         """Probe the container of a name (if it is that one) no longer."""
         probes = self._probes.get(name)

@@ -67,8 +67,11 @@ class ContainerProbes:
     def ready(self) -> bool:
         return self.started and self._readiness
 
+    def has(self, kind: Kind) -> bool:
+        return f"{kind}Probe" in self._container
+
     def has_any(self) -> bool:
-        return any(f"{kind}Probe" in self._container for kind in ("startup", "readiness", "liveness"))
+        return self.has("startup") or self.has("readiness") or self.has("liveness")
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -78,6 +81,10 @@ class ContainerProbes:
             for kind in ("readiness", "liveness"):
                 if f"{kind}Probe" in self._container:
                     group.create_task(self._probe(kind))
+
+    async def run_readiness(self) -> None:
+        """Find out whether the container is ready, and nothing else, until cancelled."""
+        await self._probe("readiness")
 
     async def _probe(self, kind: Kind) -> None:
         """Probe of one kind until cancelled; the startup probe, until it succeeded."""
