@@ -1,22 +1,27 @@
 """The process of a node's DNS: it answers while the node's agent is busy or starts anew.
 
 It stays in the host's network, where the host's resolvers are, be they on its loopback; the sockets for questions are made in
-the node's, so that nobody beyond pods, node and bridge can reach them. `node_parts` runs the same server on machines that joined.
+the node's, so that nobody beyond pods, node and bridge can reach them. On a machine that joined, `here` is the same server in
+the process of the node, on the machine's own network.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sampan.cluster import logs, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink
 from sampan.cluster.owner import run_until_told, stop_event
 from sampan.linux.syscalls import CLONE_NEWNET, setns
-from sampan.network import links
-from sampan.network.netlink import NETLINK_ROUTE, Netlink
+from sampan.network import dns_addresses
+
+if TYPE_CHECKING:
+    from sampan.client.types import Client
 
 _SUFFIX = "-dns"
 
@@ -29,18 +34,6 @@ def part(node: str) -> str:
 def node_of(part_name: str) -> str:
     """The node whose DNS a part is, "" for any other part."""
     return part_name.removesuffix(_SUFFIX) if part_name.endswith(_SUFFIX) else ""
-
-
-def add_addresses(addresses: tuple[str, ...], netns: str = "") -> None:
-    """Have the cluster's DNS addresses on the loopback of a network namespace (the process' own)."""
-    netlink = Netlink.inside(netns) if netns else Netlink(NETLINK_ROUTE)
-    try:
-        index = links.index_of(netlink, "lo")
-        assert index is not None, "every network namespace has a loopback"
-        bits = {a: 128 if ":" in a else 32 for a in addresses}
-        netlink.request([links.up(index), *(links.address(index, f"{a}/{bits[a]}") for a in addresses)])
-    finally:
-        netlink.close()
 
 
 class NodeSockets:
@@ -65,7 +58,7 @@ def run(config: ClusterConfig, node: str) -> None:
     logs.configure(config.logging_format)
     processes.join(f"{config.node_cgroup(node)}/dns")
     netns = config.node_netns(node)
-    add_addresses(config.dns_addresses, str(netns))
+    dns_addresses.add(config.dns_addresses, str(netns))
     import uvloop
 
     uvloop.run(_serve(config, node, NodeSockets(netns)))
@@ -100,3 +93,16 @@ async def _serve(config: ClusterConfig, node: str, sockets: NodeSockets) -> None
         await run_until_told({"link": link.run(), "dns": server.run()}, stop)
     finally:
         await client.close()
+
+
+async def here(client: Client, node: str, addresses: tuple[str, ...], uplink: str) -> None:
+    """Answer for a machine that joined until cancelled; what is beyond `uplink` gets no answer. Raises OSError."""
+    from sampan.dns.server import DnsServer
+
+    dns_addresses.add(addresses)
+    try:
+        await asyncio.to_thread(dns_addresses.shield, addresses, uplink)
+        await DnsServer(client, node_name=node, addresses=addresses).run()
+    finally:
+        dns_addresses.remove(addresses)
+        dns_addresses.unshield()

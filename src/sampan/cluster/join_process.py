@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sampan.cluster import logs, node_parts, preflight, processes
+from sampan.cluster import dns_process, logs, node_parts, preflight, processes
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.joined import DIRECTORY, IMAGES, RUN_DIRECTORY, JoinedNode, registries_file
 from sampan.cluster.node_parts import NodePlace
@@ -177,6 +177,7 @@ async def _once(node: JoinedNode, client: HttpsClient, stop: asyncio.Event) -> J
         "address": changes.follow_addresses(),
         "ranges": changes.follow_node(),
         "end": _when(stop, anew),
+        "dns": dns_process.here(client, node.name, place.dns_addresses, uplink),
     }
     await node_parts.run(place, client, anew, more, serving.ready)
     return changes.node
