@@ -202,6 +202,17 @@ def test_targets(case: str) -> None:
     assert shown(targets(svc, slices, HERE)) == expected
 
 
+def test_who_talks_by_udp_to_one_that_serves_goes_on_doing_so() -> None:
+    slices = [
+        slice_(endpoint(A), endpoint(B, **ENDING), endpoint(C, ready=False, serving=False), protocol="UDP")
+    ]
+    [target] = targets(service({"port": 53, "protocol": "UDP"}), slices, HERE).values()
+    assert ([str(b) for b in target.backends], [str(b) for b in target.lingering]) == (
+        [f"{A}:8080"],
+        [f"{B}:8080"],
+    )
+
+
 def test_the_annotation_of_before_is_a_source_range() -> None:
     svc = service(**BALANCED)
     svc["metadata"]["annotations"] = {services.SOURCE_RANGES: "203.0.113.7/24, 192.0.2.0/24"}

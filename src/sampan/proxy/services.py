@@ -8,6 +8,7 @@ dropped, and who is let past policy Local, is upstream's nftables proxier.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class Endpoints:
     local: tuple[Backend, ...]
     anywhere: bool
     """Whether any node has one."""
+    serving: tuple[Backend, ...]
+    """All that answer who talks to them already, on whatever node."""
 
 
 def targets(service: Object, slices: Sequence[Object], place: Place) -> dict[Frontend, Target]:
@@ -145,11 +148,14 @@ def _of_port(
     for address in _of_family(_virtual_addresses(service), family):
         sources = _with_own(ranges, address, place)
         found[Frontend(address, protocol, number)] = (
-            Target(name, reached, affinity, external_local, short, sources, target.drop)
-            if sources
-            else target
+            dataclasses.replace(target, sources=sources) if sources else target
         )
-    return found
+    return {f: _with_lingering(t, those) for f, t in found.items()} if protocol == "UDP" else found
+
+
+def _with_lingering(target: Target, those: Endpoints) -> Target:
+    new = {*target.backends, *(target.inside or ())}
+    return dataclasses.replace(target, lingering=tuple(b for b in those.serving if b not in new))
 
 
 def _affinity(spec: Object) -> int:
@@ -239,6 +245,7 @@ def _categorize(endpoints: Sequence[Endpoint], place: Place) -> Endpoints:
         tuple(e.backend for e in chosen),
         tuple(e.backend for e in local),
         any(e.ready or e.last_resort for e in endpoints),
+        tuple(e.backend for e in endpoints if e.serving),
     )
 
 
