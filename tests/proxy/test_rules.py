@@ -126,6 +126,42 @@ def test_an_address_passes_from_one_service_to_another_in_one_batch(table: Table
     assert "10.96.0.7:80/TCP 0 : 10.244.0.3:8080" in dump(table)
 
 
+def test_of_two_services_with_one_address_the_first_has_it_until_it_gives_it_up(table: Table) -> None:
+    told: list[tuple[str, str, str]] = []
+    rules = Rules(table, LAYOUT, lambda frontend, owner, key: told.append((str(frontend), owner, key)))
+    claims = {
+        key: of(service(key, f"10.96.0.{n}", externalIPs=["192.0.2.1"]), slice_(f"10.244.0.{n}"))
+        for n, key in enumerate(("a", "b", "c"), 2)
+    }
+    rules.start({})
+    for key, found in claims.items():
+        rules.update({key: found})
+    assert told == [("192.0.2.1:80/TCP", "a", "b"), ("192.0.2.1:80/TCP", "a", "c")]
+
+    def behind() -> str:
+        return next(
+            row.split(" : ")[1] for row in dump(table).splitlines() if "endpoints 192.0.2.1:80/TCP 0" in row
+        )
+
+    rules.update(claims)
+    assert (behind(), len(told)) == ("10.244.0.2:8080", 2), "it is told once"
+    rules.update({"b": {}})
+    rules.update({"a": {}})
+    assert behind() == "10.244.0.4:8080"
+    rules.update(
+        {"c": of(service("c", "10.96.0.4"), slice_("10.244.0.4")), "a": claims["a"], "b": claims["b"]}
+    )
+    assert behind() == "10.244.0.2:8080"
+    # In one go with whoever claims it anew.
+    rules.update({"a": {}, "c": claims["c"]})
+    assert behind() == "10.244.0.4:8080"
+    rules.update({"c": {}})
+    assert behind() == "10.244.0.3:8080"
+    fresh = FakeTable()
+    Rules(fresh, LAYOUT).start({"b": claims["b"]})
+    assert dump(table) == fresh.dump()
+
+
 def test_a_new_start_changes_only_what_differs(table: Table) -> None:
     state = {
         f"default/s{n}": of(service(f"s{n}", f"10.96.1.{n}"), slice_("10.244.0.2", "10.244.0.3"))

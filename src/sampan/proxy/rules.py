@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sampan.network.nftables import Family
 from sampan.proxy import elements, slots
@@ -22,11 +22,19 @@ Talking = dict[Frontend, frozenset[Backend]]
 
 
 class Rules:
-    """Keeps `table` at what it is told. A key stands for a Service (`ns/name`)."""
+    """Keeps `table` at what it is told. A key stands for a Service (`ns/name`). Where two claim a frontend, the first has it
+    until it gives it up, and `clashed` is told of the frontend, who has it and who does not."""
 
-    def __init__(self, table: Table, layout: Layout) -> None:
+    def __init__(
+        self,
+        table: Table,
+        layout: Layout,
+        clashed: Callable[[Frontend, str, str], None] = lambda frontend, owner, key: None,
+    ) -> None:
         self._table = table
         self._layout = layout
+        self._clashed = clashed
+        self._waiting: dict[Frontend, list[str]] = {}
         self._targets: dict[str, dict[Frontend, Target]] = {}
         self._owner: dict[Frontend, str] = {}
         self._assigned: dict[Frontend, Assigned] = {}
@@ -41,7 +49,7 @@ class Rules:
         self._widen(t for found in self._targets.values() for t in found.values())
         self._table.prepare(self._layout)
         present = self._table.read()
-        self._owner, self._content, self._hairpins = {}, {}, {}
+        self._owner, self._content, self._hairpins, self._waiting = {}, {}, {}, {}
         self._assigned = elements.known_slots(present)
         for key, found in self._targets.items():
             for frontend, target in found.items():
@@ -73,18 +81,26 @@ class Rules:
         before: Content = {}
         after: Content = {}
         hairpins = dict(self._hairpins)
+        freed: list[Frontend] = []
         # What ends comes first: another Service may take over an address in the same batch.
         for key, frontends in gone.items():
             for frontend in frontends:
                 if self._owner.get(frontend) == key:
                     before.update(self._content.get(frontend, {}))
                     self._release(frontend)
+                    freed.append(frontend)
+                elif key in self._waiting.get(frontend, ()):
+                    self._waiting[frontend].remove(key)
         for key, found in changes.items():
             for frontend, target in found.items():
                 if not self._claim(key, frontend):
                     continue
                 before.update(self._content.get(frontend, {}))
                 self._place(frontend, target)
+                after.update(self._content[frontend])
+        for frontend in freed:
+            if (heir := self._inherit(frontend)) is not None:
+                self._place(frontend, self._targets[heir][frontend])
                 after.update(self._content[frontend])
         operations = elements.difference(before, after)
         for verb, addresses in (
@@ -101,7 +117,7 @@ class Rules:
         except OSError as e:
             log.warning("the kernel refused a change (%s): all is compared", e)
             self.repair()
-        talking = self._talking(f for found in changes.values() for f in found)
+        talking = self._talking((*(f for found in changes.values() for f in found), *freed))
         return {f: backends for f, backends in talking.items() if talked.get(f) != backends}
 
     def talking(self) -> Talking:
@@ -153,9 +169,22 @@ class Rules:
 
     def _claim(self, key: str, frontend: Frontend) -> bool:
         owner = self._owner.setdefault(frontend, key)
-        if owner != key:
+        if owner != key and key not in (waiting := self._waiting.setdefault(frontend, [])):
+            waiting.append(key)
             log.warning("%s is claimed by Services %s and %s: the first keeps it", frontend, owner, key)
+            self._clashed(frontend, owner, key)
         return owner == key
+
+    def _inherit(self, frontend: Frontend) -> str | None:
+        """Who gets a frontend that its owner gave up, unless another change has taken it."""
+        waiting = self._waiting.pop(frontend, [])
+        owner = self._owner.get(frontend)
+        heir = None
+        if owner is None and waiting:
+            heir = self._owner[frontend] = waiting[0]
+        if left := [key for key in waiting if key not in (owner, heir)]:
+            self._waiting[frontend] = left
+        return heir
 
     def _place(self, frontend: Frontend, target: Target) -> None:
         """Give a frontend its backends."""
