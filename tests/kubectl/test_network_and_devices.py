@@ -46,7 +46,7 @@ spec:
     - ipBlock: {cidr: 172.17.0.0/16, except: [172.17.1.0/24]}
     - namespaceSelector: {matchLabels: {team: a}}
       podSelector: {matchLabels: {role: frontend}}
-    ports: [{port: http}, {port: 8000, endPort: 8010, protocol: UDP}]
+    ports: [{port: http, protocol: TCP}, {port: 8000, endPort: 8010, protocol: UDP}]
 """
 
 
@@ -95,7 +95,7 @@ def test_network_policies(kubectl: Kubectl) -> None:
     assert found[:2] == ["some", "app=web"]
     described = [line.strip() for line in answers(kubectl, "describe", "networkpolicy", "some").splitlines()]
     for line in (
-        "PodSelector:     app=web", "To Port: http/TCP", "To Port: 8000-8010/UDP", "CIDR: 172.17.0.0/16",
+        "PodSelector:     app=web", "To Port: http/TCP", "To Port Range: 8000-8010/UDP", "CIDR: 172.17.0.0/16",
         "Except: 172.17.1.0/24", "NamespaceSelector: team=a", "PodSelector: role=frontend", "Policy Types: Ingress, Egress",
         "<none> (Selected pods are isolated for egress connectivity)",
     ):  # fmt: skip
