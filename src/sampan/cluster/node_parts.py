@@ -79,6 +79,7 @@ async def run(
     from sampan.loadbalancer.speaker import Speaker
     from sampan.network.host_port_table import KernelTable
     from sampan.network.host_ports import HostPorts
+    from sampan.network.nftables_monitor import NftablesMonitor
     from sampan.network.pods import RoutedPodNetwork
     from sampan.network.routes import NodeRoutes
     from sampan.networkpolicy.enforcement import NetworkPolicies
@@ -118,6 +119,7 @@ async def run(
         ),
         guard=policies,
     )
+    monitor = NftablesMonitor()
     proxy = Proxy(
         client,
         node_name=place.name,
@@ -125,10 +127,13 @@ async def run(
         pod_cidrs=place.cluster_pod_cidrs,
         service_cidrs=place.service_cidrs,
         node_port_addresses=nodeport_addresses.resolve(place.nodeport_addresses, place.addresses),
+        own_pod_cidrs=place.pod_cidrs,
+        monitor=monitor,
     )
     parts: Tasks = {
         "server": _serve(agent, place, certified),
         "agent": agent.run(),
+        "changes of nf_tables": monitor.run(),
         "proxy": proxy.run(),
         "load balancer": Speaker(
             client,

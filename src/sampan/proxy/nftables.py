@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import groupby
 
 from sampan.network import nftables
 from sampan.network.netlink import NETLINK_NETFILTER, Message, Netlink
 from sampan.network.nftables import Element, Family
+from sampan.network.nftables_monitor import NftablesMonitor
 from sampan.proxy import classes, requirements, skeleton
 from sampan.proxy.types import Elements, Layout, Operation
 
@@ -23,14 +25,14 @@ _OWN_CLASSES = ("affinity-", "remember-")
 
 
 class NfTables:
-    """Our tables in the network namespace that the process is in. `own` is told who makes our transactions, by netlink port,
-    for whoever watches for foreign ones; a program's port is its process id."""
+    """Our tables in the network namespace that the process is in. `monitor` is told which changes are ours."""
 
-    def __init__(self, own: Callable[[int], None] = lambda port: None) -> None:
+    def __init__(self, monitor: NftablesMonitor | None = None) -> None:
         self._netlink = Netlink(NETLINK_NETFILTER)
         self._layout: Layout | None = None
-        self._own = own
-        own(self._netlink.port)
+        self._monitor = monitor
+        if monitor is not None:
+            monitor.own(self._netlink.port)
 
     def close(self) -> None:
         self._netlink.close()
@@ -122,8 +124,8 @@ class NfTables:
             )  # fmt: skip
         except FileNotFoundError as e:
             raise OSError(e.errno, "the program nft is missing: apt-get install nftables") from None
-        with process:
-            self._own(process.pid)
+        expected = self._monitor.expecting(process.pid) if self._monitor is not None else nullcontext()
+        with expected, process:
             _, said = process.communicate(script)
         if process.returncode:
             raise OSError(0, f"nft -f - failed: {said.strip()}")

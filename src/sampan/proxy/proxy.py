@@ -18,6 +18,7 @@ from sampan.api.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES
 from sampan.client.events import Recorder
 from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client
+from sampan.network.nftables_monitor import NftablesMonitor
 from sampan.proxy import health_check, services
 from sampan.proxy.conntrack import Conntrack
 from sampan.proxy.health_check import HealthCheck, HealthChecks
@@ -25,9 +26,11 @@ from sampan.proxy.nftables import NfTables
 from sampan.proxy.rules import Rules, Talking
 from sampan.proxy.server import Health, ProxyServer
 from sampan.proxy.services import Place
+from sampan.proxy.skeleton import TABLE
 from sampan.proxy.types import Frontend, Layout, Table, Target
 
 log = logging.getLogger(__name__)
+_BETWEEN_REPAIRS = 0.25
 _SERVICE_NAME = "kubernetes.io/service-name"
 _ZONE = "topology.kubernetes.io/zone"
 _OURS = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless"
@@ -36,7 +39,8 @@ _OURS = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headle
 
 class Proxy:
     """`table` is the kernel's, in the network namespace of the process, unless another is given. Of each plural there is one
-    a family, the primary one first; `node_port_addresses` are those of the node that NodePorts are open at."""
+    a family, the primary one first; `node_port_addresses` are those of the node that NodePorts are open at, `own_pod_cidrs` its
+    part of `pod_cidrs`. `monitor` tells of changes to the tables that are somebody else's: they are undone."""
 
     def __init__(
         self,
@@ -47,7 +51,9 @@ class Proxy:
         pod_cidrs: Sequence[str],
         service_cidrs: Sequence[str],
         node_port_addresses: Sequence[str] = (),
+        own_pod_cidrs: Sequence[str] = (),
         table: Table | None = None,
+        monitor: NftablesMonitor | None = None,
     ) -> None:
         addresses = tuple(node_addresses)
         self._place = Place(node_name, addresses, tuple(node_port_addresses) or addresses)
@@ -61,8 +67,14 @@ class Proxy:
         self._pod_cidrs = tuple(pod_cidrs)
         self._service_cidrs = tuple(service_cidrs)
         self._ranges_changed = False
-        layout = Layout(addresses, self._pod_cidrs, service_ranges(self._service_cidrs, ()))
-        self._rules = Rules(table or NfTables(), layout)
+        ranges = service_ranges(self._service_cidrs, ())
+        layout = Layout(addresses, self._pod_cidrs, ranges, tuple(own_pod_cidrs))
+        self._rules = Rules(table or NfTables(monitor), layout, self._clashed)
+        if monitor is not None:
+            for family in layout.families:
+                monitor.watch(family, TABLE, self._meddled)
+        self._meddlers: list[str] = []
+        self._repaired = 0.0
         self._conntrack = Conntrack() if table is None else None
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
@@ -90,6 +102,8 @@ class Proxy:
                 while True:
                     await self._wake.wait()
                     self._wake.clear()
+                    if self._meddlers:
+                        self._repair()
                     if self._ranges_changed:
                         self._set_ranges()
                     await self._flush()
@@ -117,6 +131,23 @@ class Proxy:
         self._forget(talking)
         await self._checks.update(self._checks_of(keys))
 
+    def _meddled(self, who: str) -> None:
+        self._meddlers.append(who)
+        # Somebody who does it again and again gets no more of our time than this.
+        late = asyncio.get_running_loop().time() - self._repaired
+        asyncio.get_running_loop().call_later(max(0, _BETWEEN_REPAIRS - late), self._wake.set)
+
+    def _repair(self) -> None:
+        who, self._meddlers = ", ".join(dict.fromkeys(self._meddlers)), []
+        self._repaired = asyncio.get_running_loop().time()
+        changed = self._rules.repair()
+        message = (
+            f"The proxy's nf_tables were changed by {who}: chains made anew, {changed} elements put right"
+        )
+        log.warning("%s", message)
+        for node in self._node.list():
+            self._recorder.event(node, "Warning", "ProxyRulesRepaired", message)
+
     def _forget(self, talking: Talking) -> None:
         if self._conntrack is not None:
             self._conntrack.clean(talking)
@@ -138,6 +169,12 @@ class Proxy:
         if service is not None:
             message = f'node {self._place.node} failed to start healthcheck "{key}" on port {port}: {error}'
             self._recorder.event(service, "Warning", "FailedToStartServiceHealthcheck", message)
+
+    def _clashed(self, frontend: Frontend, owner: str, key: str) -> None:
+        service = self._services.get_by_key(key)
+        if service is not None:
+            message = f"{frontend} is Service {owner}'s on node {self._place.node}: it leads there until that gives it up"
+            self._recorder.event(service, "Warning", "AddressConflict", message)
 
     def _set_ranges(self) -> None:
         self._ranges_changed = False
