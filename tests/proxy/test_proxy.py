@@ -151,6 +151,20 @@ async def health_check(port: int, code: int | None) -> int:
             await asyncio.sleep(0)
 
 
+async def test_two_services_with_one_address_are_an_event(node: Node) -> None:
+    for name in ("web", "other"):
+        await node.client.create(SERVICES, service(name, externalIPs=["192.0.2.1"]))
+        await node.table.until(lambda text: "192.0.2.1:80/TCP" in text)
+    async with asyncio.timeout(10):
+        async for event in node.client.watch(EVENTS, "default", resource_version="0"):
+            if event.object.get("reason") == "AddressConflict":
+                break
+    assert event.object["involvedObject"]["name"] == "other"
+    assert event.object["message"] == (
+        "192.0.2.1:80/TCP is Service default/web's on node n1: it leads there until that gives it up"
+    )
+
+
 async def test_a_health_check_port_that_is_taken_is_an_event_of_the_service(node: Node) -> None:
     server = await asyncio.start_server(lambda r, w: None, HOST, 30999)
     await node.client.create(

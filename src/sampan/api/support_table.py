@@ -261,7 +261,7 @@ SERVICE: dict[str, Support] = {
     "spec.ipFamilyPolicy": WORKS,
     "spec.loadBalancerClass": WORKS,
     "spec.loadBalancerIP": WORKS,
-    "spec.loadBalancerSourceRanges": _refused("filtering by source address is not implemented"),
+    "spec.loadBalancerSourceRanges": WORKS,
     "spec.ports.appProtocol": WORKS,
     "spec.ports.name": WORKS,
     "spec.ports.nodePort": WORKS,
