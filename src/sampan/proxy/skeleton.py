@@ -130,6 +130,8 @@ def render(layout: Layout, family: Family) -> str:
     ]
     if ranges:
         unserved += [
+            # Yet not an address that is the node's own: the cluster's DNS answers at the loopback of each.
+            "fib daddr type local return",
             f"{ip} daddr {_any(ranges)} meta l4proto tcp reject with tcp reset",
             f"{ip} daddr {_any(ranges)} reject",
         ]
