@@ -17,7 +17,9 @@ def add(addresses: Sequence[str], netns: str = "") -> None:
     netlink = Netlink.inside(netns) if netns else Netlink(NETLINK_ROUTE)
     try:
         index = _loopback(netlink)
-        netlink.request([links.up(index), *(links.address(index, c) for c in _hosts(addresses))])
+        netlink.request(
+            [links.up(index), *(links.address(index, c, only_answers=True) for c in _hosts(addresses))]
+        )
     finally:
         netlink.close()
 

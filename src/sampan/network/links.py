@@ -38,7 +38,8 @@ _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _NET_NS_FD = 1, 3, 4, 5, 10,
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _UP = 1
 _MAIN, _PROTO_STATIC = 254, 4
-_SCOPE_LINK, _SCOPE_NOWHERE, _SCOPE_UNIVERSE = 253, 255, 0
+_SCOPE_LINK, _SCOPE_HOST, _SCOPE_NOWHERE, _SCOPE_UNIVERSE = 253, 254, 255, 0
+_CACHEINFO, _FOR_EVER = 6, 0xFFFFFFFF
 _ONLINK = 4
 _PERMANENT = 0x80
 
@@ -83,11 +84,17 @@ def delete(index: int) -> Message:
     return Message(_DELLINK, 0, _link(index))
 
 
-def address(index: int, cidr: str) -> Message:
+def address(index: int, cidr: str, *, only_answers: bool = False) -> Message:
+    """An address of a link. From one that `only_answers` nothing is sent that has not been sent to it: neither connections
+    nor what is masqueraded."""
     interface = ipaddress.ip_interface(cidr)
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
-    body = struct.pack("=BBBBI", family, interface.network.prefixlen, 0, _SCOPE_UNIVERSE, index)
+    scope = _SCOPE_HOST if only_answers and interface.version == 4 else _SCOPE_UNIVERSE
+    body = struct.pack("=BBBBI", family, interface.network.prefixlen, 0, scope, index)
     raw = interface.ip.packed
+    if only_answers and interface.version == 6:
+        # There is no such scope; one that is no longer preferred is the last to be chosen.
+        body += attr(_CACHEINFO, struct.pack("=IIII", 0, _FOR_EVER, 0, 0))
     return Message(_NEWADDR, F_CREATE | F_REPLACE, body + attr(2, raw) + attr(1, raw))
 
 
