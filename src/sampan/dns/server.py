@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sampan.api.errors import Object
+from sampan.api.errors import Object, StatusError
 from sampan.api.resources import CONFIGMAPS, ENDPOINTSLICES, NAMESPACES, PODS, SERVICES
 from sampan.client.events import Recorder
 from sampan.client.informer import Informer, key_of
-from sampan.client.types import Client
+from sampan.client.types import Client, ConnectionLost
 from sampan.dns import corefile, objects, settings, wire
 from sampan.dns.answering import Answering
 from sampan.dns.kubernetes import changed_names
@@ -26,6 +26,7 @@ from sampan.dns.upstreams import SocketMaker, searches
 log = logging.getLogger(__name__)
 NAMESPACE, NAME = "kube-system", "coredns"
 """The ConfigMap that configures it."""
+_FIRST_PAUSE, _MOST_PAUSE = 0.02, 5.0
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
@@ -71,6 +72,7 @@ class DnsServer:
             self._answering = Answering(group)
             self._pages = Pages(self._bind, self._addresses, self._answering, self._version)
             listeners = Listeners(self._answering, self._bind)
+            await self._reach_api()
             followed = (self._services, self._slices, self._namespaces, self._config)
             for informer in followed:
                 group.create_task(informer.run(), name=informer.resource.plural)
@@ -91,6 +93,20 @@ class DnsServer:
             finally:
                 listeners.close()
                 self._pages.close()
+
+    async def _reach_api(self) -> None:
+        """It starts at the same time: nobody has to wait as long as informers do between their tries."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self._client.get(CONFIGMAPS, NAMESPACE, NAME)
+            except StatusError:
+                return
+            except ConnectionLost:
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.2, _MOST_PAUSE)
+            else:
+                return
 
     # ---- the objects, for answers
 
