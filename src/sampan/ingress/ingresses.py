@@ -1,0 +1,205 @@
+"""From an Ingress to what it contributes to the routing (upstream: networking.k8s.io/v1, `pathType` and `host`).
+
+What the API leaves to the implementation is decided so: an ImplementationSpecific path is a prefix, by path element, and one that
+ends in `/*` is the prefix before the star; a rule without host is for all hosts, also for one that other rules name, where
+none of those matches; a default backend gets what no rule matches, first for the hosts of its own rules, then for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from urllib.parse import quote
+
+from sampan.api.errors import Object
+from sampan.api.validation import formats
+from sampan.ingress.types import (
+    ANY_HOST,
+    DEFAULT_POLICY,
+    EVERY_PATH,
+    INGRESS_SCOPE,
+    NO_OPTIONS,
+    Backend,
+    Contribution,
+    Host,
+    Options,
+    Path,
+    PathKind,
+    Place,
+    Policy,
+    Problem,
+    Route,
+    ServicePort,
+    Source,
+    Target,
+)
+
+CONTROLLER = "sampan.io/ingress"
+"""What an IngressClass of ours has as its controller."""
+CLASS_ANNOTATION = "kubernetes.io/ingress.class"
+SERVICE_NOT_FOUND = "ServiceNotFound"
+PORT_NOT_FOUND = "ServicePortNotFound"
+NOT_SUPPORTED = "NotSupported"
+INVALID = "Invalid"
+
+_PATH_SAFE = "/:@!$&'()*+,;=-._~%"
+
+ServiceLookup = Callable[[str, str], Object | None]
+"""The Service of that namespace and name, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What an Ingress wants besides its rules (annotations), already read: the same for all its routes."""
+
+    options: Options = NO_OPTIONS
+    policy: Policy = DEFAULT_POLICY
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One Ingress while it is read."""
+
+    ingress: Object
+    service: ServiceLookup
+    wishes: Wishes
+    routes: list[Route] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, source: Source, reason: str, message: str) -> None:
+        self.problems.append(Problem(source, reason, f"{source.field}: {message}"))
+
+
+def contribution(ingress: Object, service: ServiceLookup, wishes: Wishes | None = None) -> Contribution:
+    """What an Ingress of ours asks for. `wishes` are those of its annotations."""
+    reading = _Reading(ingress, service, wishes or Wishes())
+    spec = ingress.get("spec") or {}
+    hosts: dict[Host, None] = {}
+    for i, rule in enumerate(spec.get("rules") or ()):
+        host = _host(reading, rule.get("host") or "", f"spec.rules[{i}].host")
+        if host is None:
+            continue
+        hosts[host] = None
+        for j, path in enumerate((rule.get("http") or {}).get("paths") or ()):
+            source = _source(ingress, f"spec.rules[{i}].http.paths[{j}]")
+            place = Place(INGRESS_SCOPE, host, path_of(path))
+            _add(reading, place, path.get("backend") or {}, source, (i, j))
+    default = spec.get("defaultBackend")
+    if default is not None:
+        source = _source(ingress, "spec.defaultBackend")
+        for n, host in enumerate(dict.fromkeys((ANY_HOST, *hosts))):
+            place = Place(INGRESS_SCOPE, host, EVERY_PATH, default=True)
+            _add(reading, place, default, source, (len(spec.get("rules") or ()), n))
+    problems = dict.fromkeys((*reading.problems, *reading.wishes.problems))
+    return Contribution(routes=tuple(reading.routes), problems=tuple(problems))
+
+
+def path_of(path: Object) -> Path:
+    """The Path of an HTTPIngressPath."""
+    kind, text = path.get("pathType"), canonical_path(path.get("path") or "/")
+    if kind == "Exact":
+        return Path(PathKind.EXACT, text)
+    if kind != "Prefix" and text.endswith("/*"):
+        text = text[:-1]
+    return Path(PathKind.PREFIX, text.rstrip("/"))
+
+
+def canonical_path(path: str) -> str:
+    """A path as the proxy sees it in requests that it has normalised (RFC 3986, 6.2.2): what may not stand in a path is
+    percent-encoded, what need not be encoded is not, and hexadecimal digits are upper-case."""
+    encoded = quote(path.encode(errors="surrogatepass"), safe=_PATH_SAFE)
+    out, i = [], 0
+    while i < len(encoded):
+        char, code = encoded[i], encoded[i + 1 : i + 3]
+        if char != "%":
+            out.append(char)
+            i += 1
+        elif len(code) == 2 and all(c in "0123456789abcdefABCDEF" for c in code):
+            plain = chr(int(code, 16))
+            unreserved = plain.isascii() and (plain.isalnum() or plain in "-._~")
+            out.append(plain if unreserved else f"%{code.upper()}")
+            i += 3
+        else:
+            out.append("%25")
+            i += 1
+    return "".join(out)
+
+
+def service_port(service: Object, port: Object) -> int | None:
+    """The number of the port of a Service that a ServiceBackendPort means; None if the Service has none such."""
+    ports = (service.get("spec") or {}).get("ports") or ()
+    if port.get("name"):
+        return next((p["port"] for p in ports if p.get("name") == port["name"]), None)
+    number: int | None = port.get("number")
+    if (service.get("spec") or {}).get("type") == "ExternalName" and not ports:
+        return number
+    return number if any(p["port"] == number for p in ports) else None
+
+
+def services_of(ingress: Object) -> Iterator[str]:
+    """`namespace/name` of every Service that an Ingress refers to; for an index."""
+    namespace = ingress["metadata"].get("namespace", "")
+    spec = ingress.get("spec") or {}
+    paths = [p for r in spec.get("rules") or () for p in (r.get("http") or {}).get("paths") or ()]
+    backends = [spec.get("defaultBackend") or {}, *(p.get("backend") or {} for p in paths)]
+    names = dict.fromkeys((b.get("service") or {}).get("name") for b in backends)
+    return (f"{namespace}/{name}" for name in names if name)
+
+
+def class_of(ingress: Object) -> str:
+    """The name of an Ingress's class, from its field or from the old annotation; "" if it has none."""
+    name = (ingress.get("spec") or {}).get("ingressClassName")
+    return str(name or (ingress["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION) or "")
+
+
+def _source(ingress: Object, where: str) -> Source:
+    meta = ingress["metadata"]
+    return Source("Ingress", meta.get("namespace", ""), meta["name"], where)
+
+
+def _host(reading: _Reading, text: str, where: str) -> Host | None:
+    problems = formats.wildcard_subdomain(text) if "*" in text else formats.dns1123_subdomain(text)
+    if text and problems:
+        # Validation has refused it long before; no such text may come any further.
+        reading.problem(_source(reading.ingress, where), INVALID, "; ".join(problems))
+        return None
+    return Host.of_ingress(text)
+
+
+def _add(reading: _Reading, place: Place, backend: Object, source: Source, index: tuple[int, int]) -> None:
+    meta = reading.ingress["metadata"]
+    precedence = (meta.get("creationTimestamp") or "", meta.get("namespace", ""), meta["name"], *index)
+    route = Route(place, (), source, precedence, options=reading.wishes.options, status=503)
+    target = _target(reading, backend, source)
+    if target is not None:
+        route = replace(route, targets=(target,), status=0)
+    reading.routes.append(route)
+
+
+def _target(reading: _Reading, backend: Object, source: Source) -> Target | None:
+    namespace = reading.ingress["metadata"].get("namespace", "")
+    if backend.get("resource") is not None:
+        kind, name = backend["resource"].get("kind"), backend["resource"].get("name")
+        reading.problem(
+            source, NOT_SUPPORTED, f"backend is the resource {kind} {name}: only Services are supported"
+        )
+        return None
+    given = backend.get("service") or {}
+    name, port = given.get("name") or "", given.get("port") or {}
+    service = reading.service(namespace, name)
+    if service is None:
+        reading.problem(source, SERVICE_NOT_FOUND, f"there is no Service {namespace}/{name}")
+        return None
+    number = service_port(service, port)
+    if number is None:
+        wanted = port.get("name") or port.get("number")
+        there = ", ".join(_port_text(p) for p in (service.get("spec") or {}).get("ports") or ()) or "none"
+        message = f"Service {namespace}/{name} has no port {wanted}; it has {there}"
+        reading.problem(source, PORT_NOT_FOUND, message)
+        return None
+    return Target(Backend(ServicePort(namespace, name, number), reading.wishes.policy))
+
+
+def _port_text(port: Object) -> str:
+    return f"{port['name']} ({port['port']})" if port.get("name") else str(port["port"])

@@ -1,0 +1,213 @@
+"""The routing table: what each object contributes, who has a place that several ask for, and what changed.
+
+The cost of a change is that of the object that changed: nothing here walks over the others.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Sequence
+
+from sampan.ingress.types import (
+    NOTHING,
+    Certificate,
+    Change,
+    Contribution,
+    Endpoint,
+    Host,
+    Listener,
+    Owner,
+    Place,
+    Problem,
+    Route,
+    Routing,
+    ServicePort,
+)
+
+CONFLICT = "Conflict"
+"""Reason of the event for a rule whose place another object has."""
+
+_CertificateKey = tuple[str, Host]
+
+
+class RoutingTable:
+    """Holds contributions by owner and the Routing that follows from them. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._contributions: dict[Owner, Contribution] = {}
+        self._claims: dict[Place, list[Route]] = {}
+        self._certificate_claims: dict[_CertificateKey, list[Certificate]] = {}
+        self._listener_claims: dict[str, dict[Owner, Listener]] = {}
+        self._fixed: dict[str, Listener] = {}
+        self._listeners: dict[str, Listener] = {}
+        self._routes: dict[Place, tuple[Route, ...]] = {}
+        self._endpoints: dict[ServicePort, tuple[Endpoint, ...]] = {}
+        self._certificates: dict[_CertificateKey, Certificate] = {}
+        self._uses: dict[ServicePort, int] = {}
+        self._changed_places: set[Place] = set()
+        self._changed_endpoints: set[ServicePort] = set()
+        self._changed_certificates: set[_CertificateKey] = set()
+        self._changed_listeners: set[str] = set()
+        self.routing = Routing(self._listeners, self._routes, self._endpoints, self._certificates)
+
+    def __contains__(self, owner: Owner) -> bool:
+        return owner in self._contributions
+
+    def contribution(self, owner: Owner) -> Contribution:
+        """What an object asked for last; NOTHING where it asked for nothing."""
+        return self._contributions.get(owner, NOTHING)
+
+    def set_listeners(self, listeners: Iterable[Listener]) -> None:
+        """The listeners that are there whatever objects say."""
+        before, self._fixed = self._fixed, {one.name: one for one in listeners}
+        for name in before.keys() | self._fixed.keys():
+            self._settle_listener(name)
+
+    def update(self, owner: Owner, contribution: Contribution) -> frozenset[Owner]:
+        """Have `contribution` in place of what this owner gave before; NOTHING takes it away. Returns the owners whose
+        conflicts may be others now, itself not among them."""
+        old = self._contributions.get(owner, NOTHING)
+        if old == contribution:
+            return frozenset()
+        if contribution == NOTHING:
+            self._contributions.pop(owner, None)
+        else:
+            self._contributions[owner] = contribution
+        touched = self._update_routes(owner, old.routes, contribution.routes)
+        self._update_certificates(old.certificates, contribution.certificates)
+        for name in {one.name for one in (*old.listeners, *contribution.listeners)}:
+            claims = self._listener_claims.setdefault(name, {})
+            claims.pop(owner, None)
+            for one in contribution.listeners:
+                if one.name == name:
+                    claims[owner] = one
+            if not claims:
+                del self._listener_claims[name]
+            self._settle_listener(name)
+        return frozenset(touched)
+
+    def set_endpoints(self, port: ServicePort, endpoints: Sequence[Endpoint]) -> None:
+        """What is behind a Service port. Those of ports that no route leads to need not be told."""
+        new = tuple(endpoints)
+        if self._endpoints.get(port, ()) == new:
+            return
+        if new:
+            self._endpoints[port] = new
+        else:
+            self._endpoints.pop(port, None)
+        self._changed_endpoints.add(port)
+
+    def in_use(self, port: ServicePort) -> bool:
+        """Whether some contribution leads to this port."""
+        return port in self._uses
+
+    def take_change(self) -> Change:
+        """What changed since this was asked last."""
+        change = Change(
+            frozenset(self._changed_listeners),
+            frozenset(self._changed_places),
+            frozenset(self._changed_endpoints),
+            frozenset(self._changed_certificates),
+        )
+        for one in (
+            self._changed_listeners,
+            self._changed_places,
+            self._changed_endpoints,
+            self._changed_certificates,
+        ):
+            one.clear()
+        return change
+
+    def conflicts(self, owner: Owner) -> list[Problem]:
+        """For each rule of an object that has no effect since another one has the place: who has it."""
+        found = []
+        for route in self._contributions.get(owner, NOTHING).routes:
+            winners = self._routes.get(route.place, ())
+            if any(route is w for w in winners):
+                continue
+            winner = winners[-1]
+            if route.place.default and not route.place.host.name and winner.source.owner != owner:
+                what = "the default backend"
+            else:
+                what = f"host {route.place.host} and path {route.place.path}"
+            by = "a rule before it" if winner.source.owner == owner else str(winner.source)
+            found.append(
+                Problem(route.source, CONFLICT, f"{route.source.field}: {what}: {by} has it and goes first")
+            )
+        return found
+
+    def _update_routes(self, owner: Owner, old: Sequence[Route], new: Sequence[Route]) -> set[Owner]:
+        places = {r.place for r in (*old, *new)}
+        gone = {id(r) for r in old}
+        for place in {r.place for r in old}:
+            self._claims[place] = [r for r in self._claims[place] if id(r) not in gone]
+        for route in new:
+            insort(self._claims.setdefault(route.place, []), route, key=_order)
+        self._count(old, -1)
+        self._count(new, 1)
+        touched: set[Owner] = set()
+        for place in places:
+            touched.update(r.source.owner for r in self._claims[place])
+            self._settle(place)
+        touched.discard(owner)
+        return touched
+
+    def _settle(self, place: Place) -> None:
+        claims = self._claims[place]
+        if not claims:
+            del self._claims[place]
+            if self._routes.pop(place, None) is not None:
+                self._changed_places.add(place)
+            return
+        reached: list[Route] = []
+        for route in claims:
+            reached.append(route)
+            if not route.conditional:
+                break
+        settled = tuple(reached)
+        if self._routes.get(place) != settled:
+            self._changed_places.add(place)
+        self._routes[place] = settled
+
+    def _count(self, routes: Sequence[Route], by: int) -> None:
+        for route in routes:
+            for target in (*route.targets, *route.options.mirror):
+                port = target.backend.port
+                left = self._uses.get(port, 0) + by
+                if left:
+                    self._uses[port] = left
+                else:
+                    del self._uses[port]
+
+    def _update_certificates(self, old: Sequence[Certificate], new: Sequence[Certificate]) -> None:
+        gone = {id(c) for c in old}
+        keys = {(c.scope, c.host) for c in (*old, *new)}
+        for key in {(c.scope, c.host) for c in old}:
+            self._certificate_claims[key] = [c for c in self._certificate_claims[key] if id(c) not in gone]
+        for one in new:
+            claims = self._certificate_claims.setdefault((one.scope, one.host), [])
+            insort(claims, one, key=lambda c: (c.created, c.source))
+        for key in keys:
+            claims = self._certificate_claims[key]
+            if not claims:
+                del self._certificate_claims[key]
+                if self._certificates.pop(key, None) is not None:
+                    self._changed_certificates.add(key)
+            elif self._certificates.get(key) != claims[0]:
+                self._certificates[key] = claims[0]
+                self._changed_certificates.add(key)
+
+    def _settle_listener(self, name: str) -> None:
+        claims = self._listener_claims.get(name, {})
+        wanted = self._fixed.get(name) or (claims[min(claims)] if claims else None)
+        if self._listeners.get(name) == wanted:
+            return
+        if wanted is None:
+            del self._listeners[name]
+        else:
+            self._listeners[name] = wanted
+        self._changed_listeners.add(name)
+
+
+def _order(route: Route) -> tuple[bool, tuple[int | str, ...]]:
+    return not route.conditional, route.precedence

@@ -1,0 +1,422 @@
+"""The routing of the whole cluster as plain values: what listens, which request matches what, where it goes.
+
+Pure functions compute it from API objects (`ingresses` from Ingresses; whatever else describes routes yields the same values),
+`table` keeps it and settles who has what, and `haproxy/` makes a proxy do it. A value says what was asked for, in the words of
+the field; how a proxy is told is nobody's business here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+# ---- where a rule came from
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Source:
+    """The object, and the place in it, that asked for something. `field` is a path such as `spec.rules[0].http.paths[1]`."""
+
+    kind: str
+    namespace: str
+    name: str
+    field: str = ""
+
+    @property
+    def owner(self) -> Owner:
+        return self.kind, self.namespace, self.name
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+Owner = tuple[str, str, str]
+"""Kind, namespace and name of an object that asks for routes."""
+
+
+# ---- what listens
+
+INGRESS_SCOPE = "ingress"
+"""The scope of all Ingresses: they share the listeners for ports 80 and 443."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Listener:
+    """A port of the nodes that requests come in at. A request is held against the routes of the listener's scope alone."""
+
+    name: str
+    port: int
+    scope: str
+    tls: bool = False
+    proxy_protocol: bool = False
+    """Whether each connection begins with a PROXY header, which then says where it came from."""
+
+
+# ---- which requests
+
+
+class PathKind(Enum):
+    """How a path is compared. A prefix is compared path element by path element."""
+
+    EXACT = "Exact"
+    PREFIX = "Prefix"
+    REGEX = "Regex"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A path to compare with. A PREFIX has no slash at its end: "" is the prefix of all paths."""
+
+    kind: PathKind
+    value: str
+
+    def __str__(self) -> str:
+        return self.value or "/"
+
+
+EVERY_PATH = Path(PathKind.PREFIX, "")
+
+
+class HostKind(Enum):
+    """What a host is. Order is precedence."""
+
+    EXACT = "exact"
+    WILDCARD = "wildcard"
+    """`*.example.com`: one label more than what follows the star."""
+    SUFFIX = "suffix"
+    """`*.example.com`: one label more, or several; the longest wins."""
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host to compare with, in lower case and without port; a WILDCARD or SUFFIX begins with `*.`, ANY is ""."""
+
+    kind: HostKind
+    name: str = ""
+
+    @classmethod
+    def of_ingress(cls, host: str) -> Host:
+        if not host:
+            return ANY_HOST
+        return cls(HostKind.WILDCARD if host.startswith("*.") else HostKind.EXACT, host.lower())
+
+    def __str__(self) -> str:
+        return self.name or "*"
+
+
+ANY_HOST = Host(HostKind.ANY)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something more that a request must have: a header or a query parameter with a value (the whole of it)."""
+
+    where: Literal["header", "query"]
+    name: str
+    value: str
+    regex: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The host and path that a route is for, in one scope. What has the same place is in competition.
+
+    `default` is the place below all rules of a host: where a request goes that none of the rules for its host matches
+    (`defaultBackend` of an Ingress). Its path is EVERY_PATH.
+    """
+
+    scope: str
+    host: Host
+    path: Path
+    default: bool = False
+
+
+# ---- where to
+
+Protocol = Literal["http", "h2c", "https", "h2"]
+"""What is spoken with a backend; h2 is HTTP/2 over TLS."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendTls:
+    """How the certificate of a backend is looked at. Without `ca` (PEM) it is not verified."""
+
+    ca: str = ""
+    server_name: str = ""
+    """For SNI and for the check of the certificate's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StickyCookie:
+    """A cookie by which a client keeps the endpoint that it had."""
+
+    name: str
+    max_age: int = 0
+    """Seconds, 0 for as long as the browser runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a backend is talked to. Routes that want different things of one Service port have a backend each."""
+
+    protocol: Protocol = "http"
+    tls: BackendTls | None = None
+    sticky: StickyCookie | None = None
+    balance: Literal["roundrobin", "leastconn", "random", "source"] = "roundrobin"
+
+
+DEFAULT_POLICY = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of a Service, by number."""
+
+    namespace: str
+    service: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.service}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A Service port and how to talk to what is behind it."""
+
+    port: ServicePort
+    policy: Policy = DEFAULT_POLICY
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A backend with its weight among a route's. Weight 0 gets nothing."""
+
+    backend: Backend
+    weight: int = 1
+
+
+class EndpointState(Enum):
+    """READY gets requests. DRAINING gets none that is new: what is under way ends in its own time."""
+
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of a Service port. `pod` is the name of the pod in the Service's namespace, "" where there is none."""
+
+    address: str
+    port: int
+    state: EndpointState = EndpointState.READY
+    pod: str = ""
+
+
+# ---- what happens to a request on its way
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Answer with the way to somewhere else. "" and 0 keep what the request has. Of `path` and `prefix` one is given at most:
+    the whole new path, or what the matched prefix becomes."""
+
+    scheme: str = ""
+    hostname: str = ""
+    port: int = 0
+    path: str | None = None
+    prefix: str | None = None
+    status: int = 302
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Change what the backend sees. `path` is the whole new path, `prefix` what the matched prefix becomes, and `regex` with
+    `replacement` (`\\1` ... are its groups) changes the path by pattern; one of the three at most."""
+
+    hostname: str = ""
+    path: str | None = None
+    prefix: str | None = None
+    regex: str = ""
+    replacement: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderChange:
+    """One header changed. `set` replaces, `add` adds another one, `remove` takes all away."""
+
+    verb: Literal["set", "add", "remove"]
+    name: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Milliseconds; 0 leaves what is usual. `tunnel` holds for WebSockets and the like."""
+
+    connect: int = 0
+    response: int = 0
+    tunnel: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BasicAuth:
+    """Users by name with crypt(3) hashes, as in an htpasswd file."""
+
+    realm: str
+    users: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How many requests a client's address may make within a period (seconds). More are answered with 429."""
+
+    requests: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """What other sites' pages may do. `("*",)` allows all."""
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
+    credentials: bool = False
+    max_age: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """This route takes a share of what another one of the same place gets: `weight` of `total`, and all with the header."""
+
+    weight: int = 0
+    total: int = 100
+    header: str = ""
+    header_value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All that may be done to the requests of a route besides sending them somewhere. Every field's default does nothing."""
+
+    redirect: Redirect | None = None
+    https_only: bool = False
+    """Redirect to HTTPS what came without."""
+    hsts: int = 0
+    """Seconds for which a browser is told to come by HTTPS only."""
+    rewrite: Rewrite | None = None
+    request_headers: tuple[HeaderChange, ...] = ()
+    response_headers: tuple[HeaderChange, ...] = ()
+    timeouts: Timeouts | None = None
+    max_body: int = 0
+    """Bytes of a request's body, 0 for no limit."""
+    auth: BasicAuth | None = None
+    rate_limit: RateLimit | None = None
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    """Networks in CIDR form that may come, or may not; `()` for no list."""
+    cors: Cors | None = None
+    mirror: tuple[Target, ...] = ()
+    error_pages: tuple[tuple[int, str], ...] = ()
+    """Bodies (HTML) by status code, for answers that the proxy makes by itself."""
+
+
+NO_OPTIONS = Options()
+
+
+# ---- a route
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What happens to the requests of one place that meet the conditions.
+
+    `status` answers by itself where there is nothing to send to: 503 for a Service that is missing, 500 for a reference that
+    is refused. `precedence` settles between routes of one place: the smaller goes first.
+    """
+
+    place: Place
+    targets: tuple[Target, ...]
+    source: Source
+    precedence: tuple[int | str, ...]
+    method: str = ""
+    conditions: tuple[Condition, ...] = ()
+    options: Options = NO_OPTIONS
+    canary: Canary | None = None
+    status: int = 0
+
+    @property
+    def conditional(self) -> bool:
+        """Whether a request of this place may yet be another route's."""
+        return bool(self.method or self.conditions or self.canary)
+
+
+# ---- certificates
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate chain with its key (PEM), for the hosts that are asked for with it. `host` is a name, `*.name`, or "" for
+    the default. The key is no part of any text made of this value."""
+
+    scope: str
+    host: Host
+    chain: str
+    key: str = field(repr=False)
+    source: Source = field(compare=False)
+    created: str = field(default="", compare=False)
+    """Age of what asked for it: the elder has the host."""
+
+
+# ---- all of it
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in an object that cannot be done, for an event about it: a reason in upstream's manner and a message."""
+
+    source: Source
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one object asks for, as if it were alone in the cluster."""
+
+    routes: tuple[Route, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+NOTHING = Contribution()
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The whole. `routes` holds for each place the routes that can be reached, the first to be tried first: all but the last
+    are conditional. Maps of a table that goes on: read them, keep what you need."""
+
+    listeners: Mapping[str, Listener]
+    routes: Mapping[Place, tuple[Route, ...]]
+    endpoints: Mapping[ServicePort, tuple[Endpoint, ...]]
+    certificates: Mapping[tuple[str, Host], Certificate]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What differs between two states of a Routing, by key: what was changed, has come or has gone."""
+
+    listeners: frozenset[str] = frozenset()
+    routes: frozenset[Place] = frozenset()
+    endpoints: frozenset[ServicePort] = frozenset()
+    certificates: frozenset[tuple[str, Host]] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.listeners or self.routes or self.endpoints or self.certificates)
