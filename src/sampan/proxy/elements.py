@@ -125,7 +125,7 @@ def _line(name: str, key: bytes, data: bytes | None) -> str:
     if name == "hairpin":
         return f"hairpin {unpacked(key[: len(key) // 2])}"
     if name.startswith("sources-"):
-        size = 4 if len(key) == 12 else 16
+        size = (len(key) - 8) // 2
         return f"sources {Frontend.from_key(key[:-size])} {unpacked(key[-size:])}/{name.removeprefix('sources-')}"
     if name == "endpoints":
         slot = said_by(key[-4:])
