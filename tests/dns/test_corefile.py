@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.dns import corefile, settings, wire
+from sampan.dns import corefile, directives, wire
 from sampan.dns.rewriting import NameRule, rewritten
 
 KUBEADM = """
@@ -39,7 +39,7 @@ def zone(name: str) -> bytes:
 
 
 def test_kubeadms_own() -> None:
-    read = settings.load({"Corefile": KUBEADM})
+    read = directives.load({"Corefile": KUBEADM})
     assert (read.prometheus, read.health, read.ready) == (":9153", ":8080", ":8181")
     (server,) = read.servers
     assert server.kubernetes is not None
@@ -57,7 +57,7 @@ def test_kubeadms_own() -> None:
 
 
 def test_the_default_takes_no_port_from_pods_in_the_nodes_network() -> None:
-    read = settings.load({"Corefile": corefile.DEFAULT})
+    read = directives.load({"Corefile": corefile.DEFAULT})
     assert (read.health, read.ready, read.notes) == ("", "", [])
 
 
@@ -86,7 +86,9 @@ def test_stub_domains_hosts_and_rewrites() -> None:
         autopath @kubernetes
     }
     """
-    read = settings.load({"Corefile": text, "NodeHosts": "192.0.2.1 node-1\n# no\n\n192.0.2.2 node-2 # x\n"})
+    read = directives.load(
+        {"Corefile": text, "NodeHosts": "192.0.2.1 node-1\n# no\n\n192.0.2.2 node-2 # x\n"}
+    )
     stub, main = read.servers
     assert stub.zones == (zone("example.org"), zone("example.com"), zone("0.0.10.in-addr.arpa"))
     assert stub.forwards[0].targets == ("10.150.0.1:53", "10.150.0.2:5353", "[2001:db8::1]:53")
@@ -133,7 +135,7 @@ def test_stub_domains_hosts_and_rewrites() -> None:
 )  # fmt: skip
 def test_what_is_not_understood_is_refused_by_name_and_line(body: str, problem: str) -> None:
     with pytest.raises(corefile.CorefileError) as e:
-        settings.load({"Corefile": f". {{\n {body}\n}}\n"})
+        directives.load({"Corefile": f". {{\n {body}\n}}\n"})
     assert e.value.problems == [problem]
 
 
@@ -150,13 +152,13 @@ def test_what_is_not_understood_is_refused_by_name_and_line(body: str, problem: 
 )
 def test_servers(text: str, problem: str) -> None:
     with pytest.raises(corefile.CorefileError) as e:
-        settings.load({"Corefile": text})
+        directives.load({"Corefile": text})
     assert e.value.problems == [problem]
 
 
 def test_all_problems_at_once() -> None:
     with pytest.raises(corefile.CorefileError) as e:
-        settings.load({"Corefile": ". {\n a\n b\n}\nx:1 {\n c\n}\n"})
+        directives.load({"Corefile": ". {\n a\n b\n}\nx:1 {\n c\n}\n"})
     assert len(e.value.problems) == 4
 
 

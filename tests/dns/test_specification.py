@@ -10,7 +10,7 @@ import dns.rcode
 import pytest
 
 from sampan.api.errors import Object
-from sampan.dns import objects, settings, wire
+from sampan.dns import directives, objects, wire
 from sampan.dns.resolver import Question, Resolver
 from tests.dns.cluster import Objects, service, slice_
 
@@ -54,7 +54,7 @@ def resolver() -> Resolver:
         raise OSError("there is none here")
 
     return Resolver(
-        settings.load({"Corefile": COREFILE}), Objects(MANIFESTS), no_network, own=["10.96.0.10"],
+        directives.load({"Corefile": COREFILE}), Objects(MANIFESTS), no_network, own=["10.96.0.10"],
         changed=lambda: 1234.0, clock=lambda: 0.0,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from sampan.dns import settings, wire
+from sampan.dns import messages, settings, wire
 from sampan.dns.wire import Answer
 
 
@@ -59,7 +59,7 @@ class Cache:
         return self.success.get(key, now) or self.denial.get(key, now)
 
     def put(
-        self, key: tuple[bytes, int, bool, bool], answer: Answer, message: wire.Message, now: float
+        self, key: tuple[bytes, int, bool, bool], answer: Answer, message: messages.Message, now: float
     ) -> int:
         """Keep it if it may be kept. Returns how long its records may be said to last; 0 for as long as they say."""
         configuration = self._configuration
@@ -79,7 +79,7 @@ class Cache:
         return ttl if kept else 0
 
 
-def _denied(message: wire.Message, configuration: settings.Cache) -> int:
+def _denied(message: messages.Message, configuration: settings.Cache) -> int:
     """How long a denial lasts: as its SOA record says (RFC 2308), a failure some seconds."""
     if message.rcode == wire.SERVFAIL:
         return configuration.servfail

@@ -1,6 +1,6 @@
 """The text of a Corefile as blocks and directives, each with its line (Caddy's syntax, as CoreDNS has it).
 
-What the directives mean is `settings`'.
+What the directives mean is `directives`'.
 """
 
 from __future__ import annotations

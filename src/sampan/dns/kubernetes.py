@@ -17,7 +17,6 @@ from typing import Protocol
 from sampan.api.errors import Object
 from sampan.dns import settings, wire
 from sampan.dns.objects import SERVICE_NAME
-from sampan.dns.settings import reverse_name
 from sampan.dns.wire import Record
 
 SCHEMA_VERSION = b"1.1.0"
@@ -268,7 +267,7 @@ def address_record(owner: bytes, address: str, ttl: int) -> Record:
 
 def changed_names(old: Iterable[str], new: Iterable[str]) -> set[tuple[str, ...]]:
     """The groups of reverse names whose address came or went."""
-    return {(reverse_name(a).decode("latin-1"),) for a in set(old) ^ set(new)}
+    return {(wire.reverse_name(a).decode("latin-1"),) for a in set(old) ^ set(new)}
 
 
 def _same(asked: str, there: str) -> bool:

@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sampan.dns import settings, wire
+from sampan.dns import messages, settings, wire
 from sampan.dns.cache import Cache
 from sampan.dns.kubernetes import NoSuchName, Objects, Zone, address_record
 from sampan.dns.rewriting import rewritten
@@ -302,8 +302,8 @@ def _made(answer: Answer) -> tuple[Answer, bytes]:
     return answer, answer.body
 
 
-def _records(key: bytes, answer: Answer, body: bytes) -> wire.Message:
-    return wire.records_of(
+def _records(key: bytes, answer: Answer, body: bytes) -> messages.Message:
+    return messages.records_of(
         key, Answer(answer.rcode, answer.flags, answer.counts, body, answer.ends, answer.ttls)
     )
 

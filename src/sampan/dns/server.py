@@ -15,7 +15,7 @@ from sampan.api.resources import CONFIGMAPS, ENDPOINTSLICES, NAMESPACES, PODS, S
 from sampan.client.events import Recorder
 from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client, ConnectionLost
-from sampan.dns import corefile, objects, settings, wire
+from sampan.dns import corefile, directives, objects, settings, wire
 from sampan.dns.answering import Answering
 from sampan.dns.kubernetes import changed_names
 from sampan.dns.listeners import PORT, Bind, Listeners, bound_socket
@@ -82,7 +82,7 @@ class DnsServer:
             self._services.add_handler(self._service_changed)
             self._slices.add_handler(self._slice_changed)
             self._namespaces.add_handler(self._namespace_changed)
-            self._use(settings.load({"Corefile": corefile.DEFAULT}))
+            self._use(directives.load({"Corefile": corefile.DEFAULT}))
             self._config.add_handler(self._config_changed)
             try:
                 await listeners.start(self._addresses, self._port)
@@ -159,10 +159,10 @@ class DnsServer:
     def _config_changed(self, old: Object | None, new: Object | None) -> None:
         if new is None:
             log.info("ConfigMap %s is gone: the default Corefile is in force", NAME)
-            self._use(settings.load({"Corefile": corefile.DEFAULT}))
+            self._use(directives.load({"Corefile": corefile.DEFAULT}))
             return
         try:
-            configuration = settings.load(new.get("data") or {})
+            configuration = directives.load(new.get("data") or {})
         except corefile.CorefileError as e:
             self._answering.counts.failed_reloads += 1
             message = f"The Corefile is not used, the last good one stays in force: {e}"

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sampan.client.metrics import Histogram
-from sampan.dns import wire
-from sampan.dns.wire import Message
+from sampan.dns import messages, wire
+from sampan.dns.messages import Message
 
 READ_TIMEOUT = 2.0
 """Seconds for one answer of one server."""
@@ -77,11 +77,11 @@ async def exchange(
     checking_disabled: bool,
     tcp: bool,
 ) -> Message:
-    """Ask one server. Raises OSError, TimeoutError, wire.Malformed."""
+    """Ask one server. Raises OSError, TimeoutError, messages.Malformed."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     number = int.from_bytes(os.urandom(2), "big")
-    query = wire.make_query(number, name, kind, dnssec=dnssec, checking_disabled=checking_disabled)
+    query = messages.make_query(number, name, kind, dnssec=dnssec, checking_disabled=checking_disabled)
     async with asyncio.timeout(READ_TIMEOUT):
         message = None if tcp else await _by_udp(server, make, query, number, name, kind)
         if message is None or message.flags & wire.TC:
@@ -124,15 +124,15 @@ async def _by_tcp(
             data += more
     message = _matching(data[2 : 2 + int.from_bytes(data[:2], "big")], number, name, kind)
     if message is None:
-        raise wire.Malformed("an answer to another question")
+        raise messages.Malformed("an answer to another question")
     return message
 
 
 def _matching(data: bytes, number: int, name: bytes, kind: int) -> Message | None:
     """The answer, if it is one to this question."""
     try:
-        message = wire.read_message(data)
-    except wire.Malformed:
+        message = messages.read_message(data)
+    except messages.Malformed:
         return None
     if message.id != number:
         return None
@@ -177,7 +177,7 @@ class Upstreams:
                             server, self._make, name, kind,
                             dnssec=dnssec, checking_disabled=checking_disabled, tcp=self._force_tcp,
                         )  # fmt: skip
-                    except (OSError, wire.Malformed) as e:  # TimeoutError is an OSError
+                    except (OSError, messages.Malformed) as e:  # TimeoutError is an OSError
                         problem = f"{server.text}: {e or 'no answer in time'}"
                         server.failed(self._max_fails, loop.time())
         except TimeoutError:
