@@ -68,6 +68,10 @@ def test_not_reachable_by_name_from_outside(served: Kubectl) -> None:
         assert curl(f"http://{name}/").code == CANNOT_RESOLVE
 
 
+def test_reachable_by_name_from_a_pod(served: Kubectl) -> None:
+    assert set(ask_from_a_pod(served, "http://my-internal-service/", 40)) == pods(served)
+
+
 def test_without_endpoints_refused_at_once(kubectl: Kubectl) -> None:
     kubectl.apply(LESSON / "my-internal-service.yaml")
     address = kubectl.value("service/my-internal-service", ".spec.clusterIP")
