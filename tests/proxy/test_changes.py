@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -131,7 +132,10 @@ def follow(table: Table, steps: list[State]) -> None:
             rules.start(state)
             check(table.read(), state)
     assert elements.dump(table.read()) == elements.dump(rules.wanted())
-    assert Rules(table, LAYOUT).start(state) == 0
+    changed = Rules(table, LAYOUT).start(state)
+    claims = Counter(front for found in state.values() for front in found)
+    # Who was first of two that claim the same is not remembered over a restart.
+    assert changed == 0 or max(claims.values()) > 1
 
 
 steps = st.lists(changes, min_size=1, max_size=8)

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import ipaddress
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from sampan.api.errors import Object
@@ -22,6 +23,7 @@ from sampan.network.nftables_monitor import NftablesMonitor
 from sampan.proxy import health_check, services
 from sampan.proxy.conntrack import Conntrack
 from sampan.proxy.health_check import HealthCheck, HealthChecks
+from sampan.proxy.metrics import ProxyMetrics, exposition
 from sampan.proxy.nftables import NfTables
 from sampan.proxy.rules import Rules, Talking
 from sampan.proxy.server import Health, ProxyServer
@@ -32,6 +34,7 @@ from sampan.proxy.types import Frontend, Layout, Table, Target
 log = logging.getLogger(__name__)
 _BETWEEN_REPAIRS = 0.25
 _SERVICE_NAME = "kubernetes.io/service-name"
+_TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 _ZONE = "topology.kubernetes.io/zone"
 _OURS = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless"
 """What has the first label is another proxy's; what has the second has no address."""
@@ -82,7 +85,8 @@ class Proxy:
         self._checks = HealthChecks(
             self._place.node_port_addresses, lambda: self._health.healthy, self._not_listening
         )
-        self._server = ProxyServer(self._health, lambda: b"", addresses)
+        self._metrics = ProxyMetrics(layout.families)
+        self._server = ProxyServer(self._health, self._exposition, addresses)
 
     async def run(self) -> None:
         """Until cancelled; the rules stay."""
@@ -114,7 +118,9 @@ class Proxy:
     async def _begin(self) -> None:
         """The first time, for all Services."""
         state = {key_of(s): self._targets(key_of(s), s) for s in self._services.list()}
+        began = time.monotonic()
         changed = self._rules.start(state)
+        self._metrics.synced(time.monotonic() - began, whole=True)
         log.info("%d Services; %d elements changed at start", len(state), changed)
         self._forget(self._rules.talking())
         self._health.updated()
@@ -126,7 +132,9 @@ class Proxy:
     async def _flush(self) -> None:
         keys, self._dirty = self._dirty, set()
         changes = {key: self._targets(key, self._services.get_by_key(key)) for key in keys}
+        began = time.monotonic()
         talking = self._rules.update(changes)
+        self._metrics.synced(time.monotonic() - began, whole=False)
         self._health.updated()
         self._forget(talking)
         await self._checks.update(self._checks_of(keys))
@@ -140,7 +148,9 @@ class Proxy:
     def _repair(self) -> None:
         who, self._meddlers = ", ".join(dict.fromkeys(self._meddlers)), []
         self._repaired = asyncio.get_running_loop().time()
+        began = time.monotonic()
         changed = self._rules.repair()
+        self._metrics.synced(time.monotonic() - began, whole=True)
         message = (
             f"The proxy's nf_tables were changed by {who}: chains made anew, {changed} elements put right"
         )
@@ -149,8 +159,14 @@ class Proxy:
             self._recorder.event(node, "Warning", "ProxyRulesRepaired", message)
 
     def _forget(self, talking: Talking) -> None:
-        if self._conntrack is not None:
-            self._conntrack.clean(talking)
+        if self._conntrack is not None and talking:
+            began = time.monotonic()
+            deleted = self._conntrack.clean(talking)
+            self._metrics.cleaned(time.monotonic() - began, deleted)
+
+    def _exposition(self) -> bytes:
+        self._metrics.failures = self._rules.failures
+        return exposition(self._metrics, self._rules.without_local(), self._health.answers)
 
     def _checks_of(self, keys: Iterable[str]) -> Mapping[str, HealthCheck | None]:
         found: dict[str, HealthCheck | None] = {}
@@ -210,9 +226,12 @@ class Proxy:
                 self._changed(key_of(service))
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
+        self._metrics.queued("service")
         self._changed(key_of(new or old or {}))
 
     def _slice_changed(self, old: Object | None, new: Object | None) -> None:
+        annotations = ((new or {}).get("metadata") or {}).get("annotations") or {}
+        self._metrics.queued("endpoint", annotations.get(_TRIGGER_TIME, ""))
         for obj in (old, new):
             for key in _service_of(obj) if obj is not None else ():
                 self._changed(key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from sampan.network.nftables import Family
@@ -40,6 +41,8 @@ class Rules:
         self._assigned: dict[Frontend, Assigned] = {}
         self._content: dict[Frontend, Content] = {}
         self._hairpins: dict[str, int] = {}
+        self.failures = 0
+        """How often the kernel refused a change."""
 
     def start(self, state: Mapping[str, Mapping[Frontend, Target]]) -> int:
         """Bring the tables from whatever they hold to `state`; only what differs is touched. Returns how many elements
@@ -115,6 +118,7 @@ class Rules:
                 self._table.prepare(self._layout)
             self._table.apply(operations)
         except OSError as e:
+            self.failures += 1
             log.warning("the kernel refused a change (%s): all is compared", e)
             self.repair()
         talking = self._talking((*(f for found in changes.values() for f in found), *freed))
@@ -123,6 +127,17 @@ class Rules:
     def talking(self) -> Talking:
         """Every UDP frontend with the backends that its clients may be talking to."""
         return self._talking(self._owner)
+
+    def without_local(self) -> dict[tuple[Family, str], int]:
+        """By family and policy (`internal`, `external`), how many ports of Services have a Local policy and nobody here
+        while others do."""
+        names = {
+            (frontend.family, "external" if target.keep_source else "internal", target.name)
+            for found in self._targets.values()
+            for frontend, target in found.items()
+            if target.drop
+        }
+        return dict(Counter((family, policy) for family, policy, _ in names))
 
     def wanted(self) -> Elements:
         """What the tables are kept at."""
