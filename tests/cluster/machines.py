@@ -4,6 +4,7 @@ a name of its own, and its own /var/lib/sampan and /run. The way has a delay and
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,6 @@ class Machine:
     number: int
     holder: subprocess.Popen[str]
     home: Path
-    running: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -67,8 +67,8 @@ class Machine:
             yield process
         finally:
             if process.poll() is None:
-                process.send_signal(2)
-            assert process.wait(timeout=30) in (0, -2, 130), self.log()
+                process.send_signal(signal.SIGINT)
+                assert process.wait(timeout=30) == 0, self.log()
 
     def log(self) -> str:
         return (self.home / "node.log").read_text()

@@ -21,13 +21,13 @@ from sampan.api.objects import condition_true
 from sampan.api.resources import CONFIGMAPS, NODES
 from sampan.cluster import join_objects, join_tokens
 from sampan.cluster.errors import ClusterError
-from sampan.cluster.joined import JoinedNode
+from sampan.cluster.joined import DIRECTORY, JoinedNode
 
 if TYPE_CHECKING:
     from sampan.client.access import Access
     from sampan.client.https import HttpsClient
 
-SIGNATURE_SECONDS = 3.0
+SIGNATURE_SECONDS = 2.0
 """For which a signature that is not there is waited for: the token may be new."""
 _ASK_AGAIN = 0.25
 _CERTIFICATE_SECONDS = 60.0
@@ -95,6 +95,7 @@ async def join(wishes: JoinWishes) -> JoinedNode:
             cluster_pod_cidrs=_list(networking.get("podSubnet")),
             service_cidrs=_list(networking.get("serviceSubnet")),
         )
+        DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
         await obtain(client, Wanted(node.name), node.client_certificate, _CERTIFICATE_SECONDS)
         node.ca.write_bytes(authority)
         node.save()
