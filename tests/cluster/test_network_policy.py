@@ -13,7 +13,7 @@ import pytest
 from sampan.cluster import config as configuration
 from tests.cluster.test_lifecycle import ROOT, pids
 from tests.cluster.test_lifecycle import pytestmark as pytestmark
-from tests.real_cluster import Cluster, Kubectl, sampan
+from tests.real_cluster import Cluster, Kubectl, curl, fetch, sampan
 
 SERVER = """
 import socket, threading
@@ -45,7 +45,7 @@ def ask(target):
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     try:
         with socket.socket(socket.AF_INET, kind) as s:
-            s.settimeout(1)
+            s.settimeout(0.5)
             s.connect((host, int(port)))
             s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
             said = b""
@@ -71,12 +71,13 @@ import socket, sys
 got = 0
 for _ in range(10):
     try:
-        socket.create_connection((sys.argv[1], 8080), timeout=0.2).close()
+        socket.create_connection((sys.argv[1], 8080), timeout=0.1).close()
         got += 1
     except OSError:
         pass
 print(got, "of 10", flush=True)
 """
+TIMED_OUT = 28
 PODS = {"near": "node-1", "far": "node-2"}
 
 
@@ -126,12 +127,17 @@ class Scene:
     def policy(self, kubectl: Kubectl, name: str, spec: str) -> None:
         kubectl("apply", "-f", "-", stdin=f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n")  # fmt: skip
 
+    def rules(self) -> list[str]:
+        """Of the first node; sets and maps come in any order."""
+        shown = self.cluster.in_node("nft", "-s", "list", "table", "ip", "sampan-policy").out
+        return sorted(shown.splitlines())
+
     def ask(self, kubectl: Kubectl, pod: str, *targets: str) -> list[str]:
         return kubectl("exec", pod, "--", "python3", "-c", ASK, *targets).split()
 
     def expect(self, kubectl: Kubectl, pod: str, expected: dict[str, str]) -> None:
         """What a pod gets from each target (`HOST/PORT/tcp`), "-" for nothing. A node follows a moment after kubectl returned."""
-        for _ in range(5):
+        for _ in range(10):
             seen = dict(zip(expected, self.ask(kubectl, pod, *expected), strict=True))
             if seen == expected:
                 return
@@ -241,8 +247,48 @@ def test_rules_outlive_the_nodes_process_and_changes_are_caught_up(scene: Scene)
     scene.expect(scene.front, "far", {direct: "-"})
     for _ in range(2):
         os.kill(pids(scene.cluster.name)["sampan-node-1"], signal.SIGKILL)
-        for _ in range(3):
+        for _ in range(2):
             assert scene.ask(scene.front, "far", direct) == ["-"]
     os.kill(pids(scene.cluster.name)["sampan-node-1"], signal.SIGKILL)
     scene.back("delete", "networkpolicy", "deny")
     scene.expect(scene.front, "far", {direct: "server"})
+
+
+def test_what_somebody_else_flushes_is_whole_again(scene: Scene) -> None:
+    direct = f"{scene.server}/8080/tcp"
+    scene.policy(scene.back, "deny", "{podSelector: {}}")
+    scene.expect(scene.front, "far", {direct: "-"})
+    before = scene.rules()
+    for command in (
+        ("flush", "ruleset"),
+        ("flush", "chain", "ip", "sampan-policy", "forward"),
+        ("flush", "map", "ip", "sampan-policy", "ingress"),
+        ("delete", "table", "ip", "sampan-policy"),
+    ):
+        assert scene.cluster.in_node("nft", *command).code == 0
+        scene.expect(scene.front, "far", {direct: "-"})
+        assert scene.rules() == before
+
+
+def test_from_outside_by_a_node_port(scene: Scene) -> None:
+    """The client is this machine, at the bridge's address: a policy sees it where the pod is on the node that was asked."""
+    scene.back(
+        "expose", "pod", "server", "--name=outer", "--port=80", "--target-port=8080", "--type=NodePort"
+    )
+    port = int(scene.back.value("service/outer", ".spec.ports[0].nodePort"))
+    scene.back.wait_endpoints("outer", 1)
+    here = scene.cluster.config.bridge_address
+    first = scene.cluster.node_address
+    assert fetch(f"http://{first}:{port}/") == "server\n"
+    scene.policy(
+        scene.back, "others", f"{{podSelector: {{}}, ingress: [{{from: [{{ipBlock: {{cidr: 0.0.0.0/0, except: [{here}/32]}}}}]}}]}}",
+    )  # fmt: skip
+    scene.expect(scene.front, "far", {f"{scene.server}/8080/tcp": "server"})
+    assert curl(f"http://{first}:{port}/", "--max-time", "1").code == TIMED_OUT
+    scene.policy(
+        scene.back,
+        "others",
+        f"{{podSelector: {{}}, ingress: [{{from: [{{ipBlock: {{cidr: {here}/32}}}}]}}]}}",
+    )
+    scene.expect(scene.front, "far", {f"{scene.server}/8080/tcp": "-"})
+    assert fetch(f"http://{first}:{port}/") == "server\n"

@@ -101,7 +101,8 @@ async def run(
         host_ports=HostPorts(KernelTable()),
         cgroup_parent=place.cgroup,
     )
-    policies = NetworkPolicies(client, node_name=place.name)
+    monitor = NftablesMonitor()
+    policies = NetworkPolicies(client, node_name=place.name, monitor=monitor)
     agent = NodeAgent(
         client,
         runtime,
@@ -119,7 +120,6 @@ async def run(
         ),
         guard=policies,
     )
-    monitor = NftablesMonitor()
     proxy = Proxy(
         client,
         node_name=place.name,

@@ -14,9 +14,10 @@ from sampan.api.errors import Object
 from sampan.api.resources import NAMESPACES, NETWORKPOLICIES, PODS
 from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client
+from sampan.network.nftables_monitor import NftablesMonitor
 from sampan.networkpolicy.content import difference
 from sampan.networkpolicy.desired import Desired
-from sampan.networkpolicy.nftables import NfTables
+from sampan.networkpolicy.nftables import FAMILIES, TABLE, NfTables
 from sampan.networkpolicy.reading import pod_of, policy_of, trimmed
 from sampan.networkpolicy.table import Table
 
@@ -25,11 +26,22 @@ _FIRST_PAUSE, _MOST_PAUSE = 0.1, 30.0
 
 
 class NetworkPolicies:
-    """`table` is the kernel's, in the network namespace of the process, unless another is given."""
+    """`table` is the kernel's, in the network namespace of the process, unless another is given; `monitor` tells of changes to
+    it that are somebody else's: they are undone."""
 
-    def __init__(self, client: Client, *, node_name: str, table: Table | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        node_name: str,
+        table: Table | None = None,
+        monitor: NftablesMonitor | None = None,
+    ) -> None:
         self._node_name = node_name
-        self._table = table or NfTables()
+        self._table = table or (NfTables() if monitor is None else NfTables(monitor.own))
+        if monitor is not None:
+            for family in FAMILIES:
+                monitor.watch(family, TABLE, self._meddled)
         self._policies = Informer(client, NETWORKPOLICIES)
         self._namespaces = Informer(client, NAMESPACES)
         self._pods = Informer(client, PODS, field_selector="spec.hostNetwork=false", transform=trimmed)
@@ -75,11 +87,6 @@ class NetworkPolicies:
         if self._addresses.pop(uid, None) is not None:
             self._desired.set_pod(uid, None)
             self._wake.set()
-
-    def verify(self) -> None:
-        """Somebody else may have changed the tables: they are compared with what they should be."""
-        self._in_doubt = True
-        self._wake.set()
 
     # -- life
 
@@ -148,6 +155,11 @@ class NetworkPolicies:
                 log.error("network policies are not enforced as they should be: %s", e)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MOST_PAUSE)
+
+    def _meddled(self, who: str) -> None:
+        log.warning("%s changed the tables of network policies: they are brought in line", who)
+        self._in_doubt = True
+        self._wake.set()
 
     # -- told by the API
 

@@ -7,7 +7,7 @@ one that receives is asked for its chain. What the node itself sends or gets is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sampan.network import nftables
 from sampan.network import nftables_expressions as expressions
@@ -17,7 +17,7 @@ from sampan.networkpolicy.content import SELF, Chain, Content, Item, Match, Valu
 from sampan.networkpolicy.types import DIRECTIONS, Direction
 
 TABLE = "sampan-policy"
-_FAMILIES = (Family.IP, Family.IP6)
+FAMILIES = (Family.IP, Family.IP6)
 _ADDRESS = {Family.IP: Type.IPV4_ADDR, Family.IP6: Type.IPV6_ADDR}
 _SOURCE = {Family.IP: 12, Family.IP6: 8}
 _DESTINATION = {Family.IP: 16, Family.IP6: 24}
@@ -29,26 +29,27 @@ _Parts = Sequence[tuple[str, bytes]]
 
 
 class NfTables:
-    """Our tables in the network namespace that the process is in."""
+    """Our tables in the network namespace that the process is in. `own` is told who makes our transactions, by netlink port,
+    for whoever watches for foreign ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Callable[[int], None] = lambda port: None) -> None:
         self._netlink = Netlink(NETLINK_NETFILTER)
         self._made: set[Family] = set()
         """The families whose fixed part is there for certain."""
+        self._found: set[Family] = set()
+        """The families whose fixed part is there, who knows how."""
+        own(self._netlink.port)
 
     def close(self) -> None:
         self._netlink.close()
 
     def read(self) -> Content:
         self._made.clear()
-        found: Content = {}
-        for family in _FAMILIES:
-            if nftables.has_table(self._netlink, family, TABLE):
-                found.update(self._read(family))
-        return found
+        self._found = {f for f in FAMILIES if nftables.has_table(self._netlink, f, TABLE)}
+        return {item: value for family in sorted(self._found) for item, value in self._read(family)}
 
     def apply(self, before: Content, after: Content) -> None:
-        families = {item.family for item in (*before, *after)}
+        families = {item.family for item in (*before, *after)} | self._found
         messages: list[Message] = []
         for family in sorted(families):
             if family not in self._made:
@@ -61,12 +62,13 @@ class NfTables:
         if messages:
             self._netlink.transaction(SUBSYSTEM, messages)
             self._made |= families
+            self._found.clear()
 
     def rebuild(self, content: Content) -> None:
         self._made.clear()
         families = {item.family for item in content}
         messages: list[Message] = []
-        for family in _FAMILIES:
+        for family in FAMILIES:
             if nftables.has_table(self._netlink, family, TABLE):
                 messages.append(nftables.delete_table(family, TABLE))
             if family in families:
@@ -75,6 +77,7 @@ class NfTables:
         if messages:
             self._netlink.transaction(SUBSYSTEM, messages)
         self._made |= families
+        self._found.clear()
 
     def _read(self, family: Family) -> Iterator[tuple[Item, Value]]:
         rules: dict[str, list[_Parts]] = {
