@@ -60,6 +60,22 @@ def check_address(flag: str, text: str) -> None:
         raise ClusterError(f"{flag} {text}: pods cannot reach that; give an address of this machine")
 
 
+def node_ranges(allocate: bool, cluster_cidr: str) -> tuple[str, ...]:
+    """The ranges that Nodes get theirs from: one, or one of each family. Raises ClusterError."""
+    if not allocate:
+        return ()
+    if not cluster_cidr:
+        raise ClusterError("--allocate-node-cidrs needs --cluster-cidr: the range, or one of each family")
+    found = cluster_cidr.split(",")
+    try:
+        versions = [ipaddress.ip_network(cidr).version for cidr in found]
+    except ValueError as e:
+        raise ClusterError(f"--cluster-cidr {cluster_cidr}: {e}") from None
+    if len(set(versions)) < len(versions):
+        raise ClusterError(f"--cluster-cidr {cluster_cidr}: allowed is one range of each family")
+    return tuple(found)
+
+
 def run(work: Work) -> None:
     """Do a part's work until SIGTERM or SIGINT, its log on stderr. Blocks; makes its own loop. Raises ClusterError for a
     store that cannot be opened and an address that cannot be had."""
@@ -107,15 +123,17 @@ async def control(
     root_ca: bytes,
     signing_key: bytes | None,
     authority: tuple[Path, Path] | None,
+    node_ranges: tuple[str, ...] = (),
     elect: bool,
 ) -> None:
     """Run the controllers until told to stop; without `signing_key` no tokens are kept in Secrets, without `authority`
-    (certificate and key) no certificates are signed."""
+    (certificate and key) no certificates are signed, without `node_ranges` Nodes get no ranges for their pods."""
     from functools import partial
 
     from sampan.apiserver.tokens import legacy
     from sampan.controllers.certificates.authority import Authority
     from sampan.controllers.manager import Manager
+    from sampan.controllers.node_ipam import NodeRanges
 
     def work() -> Coroutine[Any, Any, None]:
         return Manager(
@@ -123,6 +141,7 @@ async def control(
             cluster_ca=root_ca.decode(),
             sign_token=partial(legacy.sign, signing_key) if signing_key is not None else None,
             authority=Authority(*authority) if authority is not None else None,
+            node_ranges=NodeRanges(node_ranges) if node_ranges else None,
         ).run()
 
     await _elected(client, "kube-controller-manager", work, elect)
