@@ -107,6 +107,12 @@ def controllers(
         Path | None, typer.Option(help="The authority for CertificateSigningRequests.")
     ] = None,
     cluster_signing_key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    allocate_node_cidrs: Annotated[
+        bool, typer.Option(help="Give Nodes without one a range for their pods.")
+    ] = False,
+    cluster_cidr: Annotated[
+        str, typer.Option(help="Where these are taken from; for two families with a comma.")
+    ] = "",
     leader_elect: Elect = True,
 ) -> None:
     """Run the controllers, in the foreground."""
@@ -115,6 +121,7 @@ def controllers(
     key_file = service_account_private_key_file
     key = alone.read("--service-account-private-key-file", key_file) if key_file is not None else None
     root_ca = alone.read("--root-ca-file", root_ca_file)
+    ranges = alone.node_ranges(allocate_node_cidrs, cluster_cidr)
     authority = None
     if cluster_signing_cert_file is not None and cluster_signing_key_file is not None:
         authority = cluster_signing_cert_file, cluster_signing_key_file
@@ -124,6 +131,7 @@ def controllers(
             root_ca=root_ca,
             signing_key=key,
             authority=authority,
+            node_ranges=ranges,
             elect=leader_elect,
         )
     )
