@@ -6,6 +6,7 @@ outside of the cluster; pods and nodes are clients inside.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
+from bench import rolling_update
 
 from sampan.cluster import config as configuration
 from tests import real_cluster
@@ -351,6 +353,17 @@ def test_affinity_ends_after_its_time(network: Network) -> None:
         assert time.monotonic() < end
         time.sleep(1.1)  # the time that it is about
     network.kubectl("delete", "service", "sticky")
+
+
+def test_a_rolling_update_loses_no_request(network: Network) -> None:
+    """Few pods here; `bench/rolling_update.py` is the measurement."""
+    node = network.nodes["node-2"]
+    update = rolling_update.measure(network.cluster.kubeconfig, node, pods=3, clients=1, pre_stop=0.5)
+    _, *outcomes = asyncio.run(update)
+    for outcome in outcomes:
+        assert not outcome.lost, outcome
+        assert len(outcome.answered_by) == 6, "old ones as well as new ones"
+    network.kubectl("delete", "deployment,service", "rolling")
 
 
 def test_traffic_stays_in_its_zone_and_on_its_node(network: Network) -> None:
