@@ -73,6 +73,21 @@ def remove(
 
 
 @app.command()
+def rules(
+    service: Annotated[
+        str, typer.Argument(help="NAME or NAMESPACE/NAME of a Service; all unless given.")
+    ] = "",
+    node: Annotated[str, typer.Option(help="On which node; the first unless given.")] = "",
+    cluster: Cluster = "default",
+) -> None:
+    """Say in words what the proxy of a node has in the kernel for a Service: who is behind each of its addresses, and how
+    many connections each got."""
+    from sampan.cli import node_rules
+
+    print(node_rules.show(cluster, service, node))
+
+
+@app.command()
 def reset() -> None:
     """Remove every trace of a node that joined from this machine, its containers included."""
     from sampan.cluster import join_command
