@@ -185,3 +185,37 @@ def test_small_objects_keep_what_names_need() -> None:
     assert small["endpoints"] == [("10.3.0.1", "a", "")]
     assert list(objects.by_service(small)) == ["default/headless"]
     assert objects.endpoint_slice({**made, "addressType": "FQDN"})["endpoints"] == []
+
+
+def other(options: str) -> Resolver:
+    """A resolver whose Corefile has other lines in the block of kubernetes, and nobody to ask besides."""
+    corefile = f".:53 {{\n kubernetes cluster.local {{\n {options}\n }}\n}}\n"
+    manifests = [
+        *MANIFESTS,
+        slice_("foo-pods", [("10.3.0.5", "")], ports=[("http", "TCP", 80)]),
+        service("foo-pods", clusterIPs=["None"], clusterIP="None"),
+    ]
+    manifests[-2]["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": "foo-0", "namespace": "default"}
+    return Resolver(
+        directives.load({"Corefile": corefile}), Objects(manifests), socket.socket, own=["10.96.0.10"],
+        changed=lambda: 1234.0, clock=lambda: 0.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "answer"),
+    [
+        ("pods disabled", "172-17-0-3.default.pod.cluster.local.", []),
+        ("ttl 0", f"kubernetes.{DEFAULT}", [f"kubernetes.{DEFAULT} 0 IN A 10.3.0.1"]),
+        ("pods insecure", f"kubernetes.{DEFAULT}", [f"kubernetes.{DEFAULT} 5 IN A 10.3.0.1"]),
+        ("endpoint_pod_names", f"foo-0.foo-pods.{DEFAULT}", [f"foo-0.foo-pods.{DEFAULT} 5 IN A 10.3.0.5"]),
+        ("pods insecure", f"foo-0.foo-pods.{DEFAULT}", []),
+        ("ignore empty_service", f"kubernetes.{DEFAULT}", []),
+        ("namespaces other", f"kubernetes.{DEFAULT}", []),
+        ("namespaces default other", f"kubernetes.{DEFAULT}", [f"kubernetes.{DEFAULT} 5 IN A 10.3.0.1"]),
+    ],
+)
+async def test_options(options: str, name: str, answer: list[str]) -> None:
+    message = await ask(other(options), name, "A")
+    assert text(message.answer) == answer
+    assert message.rcode() == (dns.rcode.NOERROR if answer else dns.rcode.NXDOMAIN)

@@ -228,7 +228,7 @@ def resolvers(path: Path) -> list[str]:
         words = line.split()
         if len(words) < 2 or words[0] != "nameserver":
             continue
-        address = words[1].partition("%")[0]
+        address = words[1]
         try:
             version = ipaddress.ip_address(address).version
         except ValueError:
