@@ -52,6 +52,8 @@ COLUMNS = {
     "certificatesigningrequest.certificates.k8s.io": "AGE SIGNERNAME REQUESTOR REQUESTEDDURATION CONDITION",
     "lease.coordination.k8s.io": "HOLDER AGE",
     "endpointslice.discovery.k8s.io": "ADDRESSTYPE PORTS ENDPOINTS AGE",
+    "ipaddresspool.loadbalancer.sampan.io": "AUTO-ASSIGN AVOID-BUGGY-IPS ADDRESSES ASSIGNED-IPV4 AVAILABLE-IPV4 "
+    "ASSIGNED-IPV6 AVAILABLE-IPV6 AGE",
     "prioritylevelconfiguration.flowcontrol.apiserver.k8s.io": "TYPE NOMINALCONCURRENCYSHARES QUEUES HANDSIZE "
     "QUEUELENGTHLIMIT AGE",
     "flowschema.flowcontrol.apiserver.k8s.io": "PRIORITYLEVEL MATCHINGPRECEDENCE DISTINGUISHERMETHOD AGE MISSINGPL",
@@ -142,6 +144,7 @@ def settled(kubectl: Kubectl) -> None:
     kubectl.wait("deployment,replicaset", "jsonpath={.status.observedGeneration}=1", "--all")
     kubectl.wait(f"servicecidr/{kubectl.namespace}", "condition=Ready")
     kubectl.wait("quota/one", "jsonpath={.status.used}")
+    kubectl.wait(f"ipaddresspool/{kubectl.namespace}", "jsonpath={.status.availableIPv4}=4")
     taint = 'jsonpath={.spec.taints[?(@.key=="node.kubernetes.io/unschedulable")].effect}=NoSchedule'
     kubectl.wait(f"node/{kubectl.namespace}", taint)
 
