@@ -80,7 +80,11 @@ class NetworkPolicies:
         if known is None or known["metadata"]["uid"] != uid:
             known = trimmed(pod)
         self._desired.set_pod(uid, pod_of(known, self._node_name, addresses))
-        self._flush()
+        try:
+            self._flush()
+        except OSError:
+            self._wake.set()  # `run` goes on trying
+            raise
 
     def released(self, uid: str) -> None:
         """A pod of this node has no addresses any more."""

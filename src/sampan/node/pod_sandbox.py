@@ -154,6 +154,7 @@ class PodSandbox:
                 await self._node.guard.admit(pod, made.ips)
             except BaseException:
                 await self._node.runtime.remove_pod_sandbox(made.id)
+                self._node.guard.released(pods.uid(pod))
                 raise
         return made
 
