@@ -9,7 +9,7 @@ import pytest
 from sampan.api.errors import Object
 from sampan.api.objects import deep_copy
 from sampan.api.resources import ENDPOINTS, ENDPOINTSLICES, PODS, SERVICES
-from sampan.controllers.endpointslice import layout
+from sampan.controllers.endpointslice import endpoints, layout
 from sampan.controllers.endpointslice.endpoints import shape_of
 from tests.controllers.conftest import Cluster, pod, service
 
@@ -248,6 +248,37 @@ async def test_a_pod_on_the_nodes_network_is_an_endpoint_at_the_nodes_address(cl
     p = await cluster.client.create(PODS, pod("a", {"app": "web"}, hostNetwork=True))
     await cluster.run(p, ip="172.29.0.2")
     await cluster.until(ENDPOINTSLICES, lambda all_: addresses(all_, ready=True) == {"172.29.0.2"})
+
+
+def test_of_many_pods_only_the_changed_one_is_computed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    svc = service(ipFamilies=["IPv4"])
+    pods = [{**pod(f"p{n}"), "status": {"phase": "Running", "podIP": f"10.244.0.{n}"}} for n in range(100)]
+    for n, p in enumerate(pods):
+        p["metadata"]["uid"] = str(n)
+    node: Object = {"metadata": {"labels": {"topology.kubernetes.io/zone": "z1"}}}
+    asked: list[str] = []
+    made = endpoints._endpoint
+
+    def noting(service: Object, pod: Object, zone: str, address: str) -> Object:
+        asked.append(address)
+        return made(service, pod, zone, address)
+
+    monkeypatch.setattr(endpoints, "_endpoint", noting)
+    computed = endpoints.Computed()
+    first = computed.wanted(svc, pods, lambda name: node)
+    assert len(asked) == 100
+    asked.clear()
+    pods[7] = deep_copy(pods[7])
+    again = computed.wanted(svc, pods, lambda name: deep_copy(node))
+    assert (asked, again) == (["10.244.0.7"], first)
+    # Another zone or another Service is another matter.
+    node["metadata"]["labels"] = {}
+    assert computed.wanted(svc, pods, lambda name: node) == endpoints.Computed().wanted(
+        svc, pods, lambda name: node
+    )
+    asked.clear()
+    computed.wanted(deep_copy(svc), pods, lambda name: node)
+    assert len(asked) == 100
 
 
 # ---- layout

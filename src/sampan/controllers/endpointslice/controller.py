@@ -63,6 +63,7 @@ class EndpointSliceController(Controller):
         self._slices = context.informers.of(ENDPOINTSLICES)
         self._writes = OwnWrites(self._slices)
         self._times = TriggerTimes()
+        self._computed: dict[str, endpoints.Computed] = {}
         self._waiting: set[str] = set()
         self._revisions: dict[str, int] = {}
         self._services.add_handler(self.enqueue_either)
@@ -109,12 +110,14 @@ class EndpointSliceController(Controller):
         if service is None or not manages(service):
             self._writes.forget(key)
             self._times.forget(key)
+            self._computed.pop(key, None)
             return
         if self._writes.unseen(key):
             self._waiting.add(key)
             return
         pods = selected(self._pods, service)
-        groups = endpoints.wanted(service, pods, lambda name: self._nodes.get("", name))
+        computed = self._computed.setdefault(key, endpoints.Computed())
+        groups = computed.wanted(service, pods, lambda name: self._nodes.get("", name))
         slices = [s for s in self._slices.by_index(SERVICE, key) if _ours(s) and not deleting(s)]
         owned = [s for s in slices if _owned(s, service)]
         made = layout.plan(groups, endpoints.address_types(service), owned)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from sampan.api.errors import Object
 from sampan.api.objects import condition_true
@@ -14,29 +15,67 @@ ZONE_LABEL = "topology.kubernetes.io/zone"
 FAMILIES = ("IPv4", "IPv6")
 
 
-def wanted(
-    service: Object, pods: Iterable[Object], node_of: Callable[[str], Object | None]
-) -> dict[tuple[str, str], tuple[list[Object], list[Object]]]:
-    """Ports and endpoints for each (address type, ports written as a text).
+Groups = dict[tuple[str, str], tuple[list[Object], list[Object]]]
+"""Ports and endpoints for each (address type, ports written as a text)."""
 
-    Pods whose named target ports have different numbers fall into different groups. A pod on a node that is not
-    known is left out, unless the Service wants addresses that are not ready.
-    """
-    found: dict[tuple[str, str], tuple[list[Object], list[Object]]] = {}
-    for pod in pods:
-        if not _has_endpoint(pod):
-            continue
-        node = node_of(pod["spec"].get("nodeName") or "")
-        if node is None and not service["spec"].get("publishNotReadyAddresses"):
-            continue
-        ports = ports_of(service, pod)
-        shape = shape_of(ports)
-        for family in address_types(service):
-            address = address_of(pod, family)
-            if address:
-                group = found.setdefault((family, shape), (ports, []))
-                group[1].append(_endpoint(service, pod, node, address))
-    return found
+
+_FEW = 20
+"""Pods that are not worth remembering."""
+
+
+class Computed:
+    """What the pods of one Service come to, remembered: of a thousand pods the one that changed is computed anew."""
+
+    def __init__(self) -> None:
+        self._service: Object | None = None
+        self._known: dict[str, _Known] = {}
+
+    def wanted(
+        self, service: Object, pods: Iterable[Object], node_of: Callable[[str], Object | None]
+    ) -> Groups:
+        """The Service's endpoints. Objects that are the same as the last time are taken to be unchanged.
+
+        Pods whose named target ports have different numbers fall into different groups. A pod on a node that is not
+        known is left out, unless the Service wants addresses that are not ready.
+        """
+        before = self._known if service is self._service else {}
+        self._service, self._known = service, {}
+        found: Groups = {}
+        for pod in pods:
+            zone = _zone(node_of(pod["spec"].get("nodeName") or ""))
+            uid = pod["metadata"]["uid"]
+            known = before.get(uid)
+            if known is None or known.pod is not pod or known.zone != zone:
+                known = _Known(pod, zone, _parts(service, pod, zone))
+            self._known[uid] = known
+            for family, shape, ports, endpoint in known.parts:
+                found.setdefault((family, shape), (ports, []))[1].append(endpoint)
+        if len(self._known) <= _FEW:
+            self._known = {}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """One pod as it was, the zone of its node (None: the node is not known), and what came of it."""
+
+    pod: Object
+    zone: str | None
+    parts: list[tuple[str, str, list[Object], Object]]
+
+
+def _zone(node: Object | None) -> str | None:
+    return None if node is None else (node["metadata"].get("labels") or {}).get(ZONE_LABEL) or ""
+
+
+def _parts(service: Object, pod: Object, zone: str | None) -> list[tuple[str, str, list[Object], Object]]:
+    """A pod's endpoint in each family, with its ports."""
+    if not _has_endpoint(pod) or (zone is None and not service["spec"].get("publishNotReadyAddresses")):
+        return []
+    ports = ports_of(service, pod)
+    shape = shape_of(ports)
+    addresses = ((family, address_of(pod, family)) for family in address_types(service))
+    return [(f, shape, ports, _endpoint(service, pod, zone or "", a)) for f, a in addresses if a]
 
 
 def address_types(service: Object) -> list[str]:
@@ -104,7 +143,7 @@ def target_port(pod: Object, service_port: Object) -> int | None:
     return None
 
 
-def _endpoint(service: Object, pod: Object, node: Object | None, address: str) -> Object:
+def _endpoint(service: Object, pod: Object, zone: str, address: str) -> Object:
     meta, spec = pod["metadata"], pod["spec"]
     serving, terminating = condition_true(pod, "Ready"), deleting(pod)
     publish = bool(service["spec"].get("publishNotReadyAddresses"))
@@ -126,7 +165,6 @@ def _endpoint(service: Object, pod: Object, node: Object | None, address: str) -
         made["nodeName"] = spec["nodeName"]
     if spec.get("hostname") and spec.get("subdomain") == service["metadata"]["name"]:
         made["hostname"] = spec["hostname"]
-    zone = (node["metadata"].get("labels") or {}).get(ZONE_LABEL) if node is not None else None
     if zone:
         made["zone"] = zone
     hints = _hints(service, made)
