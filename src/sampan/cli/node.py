@@ -66,9 +66,8 @@ def remove(
     from sampan.cluster import config as configuration
     from sampan.cluster import node_changes
 
-    with configuration.locked(_say):
-        config = configuration.existing(cluster)
-        ours = node_changes.remove(config, node, force=force, timeout=timeout, say=_say)
+    config = configuration.existing(cluster)
+    ours = node_changes.remove(config, node, force=force, timeout=timeout, say=_say)
     print(f"{node} is removed{'' if ours else '; run `sampan node reset` on its machine'}")
 
 

@@ -14,6 +14,7 @@ from sampan.api.errors import Object, StatusError
 from sampan.api.objects import condition_true
 from sampan.api.resources import NODES
 from sampan.cluster import asking, dns_process, link, pki, processes, teardown
+from sampan.cluster import config as configuration
 from sampan.cluster.config import MOST_NODES, ClusterConfig
 from sampan.cluster.drain import drain
 from sampan.cluster.errors import ClusterError
@@ -63,8 +64,8 @@ def add(config: ClusterConfig, say: Callable[[str], None]) -> str:
 def remove(
     config: ClusterConfig, node: str, *, force: bool, timeout: float, say: Callable[[str], None]
 ) -> bool:
-    """Drain a node and delete it; whether it was one of this machine's. To be called under `locked()`. Raises ClusterError,
-    where pods cannot leave it with the node as it was, but for new pods."""
+    """Drain a node and delete it; whether it was one of this machine's. Raises ClusterError, where pods cannot leave it with
+    the node as it was, but for new pods."""
     ours = node in config.nodes
     if ours and node == config.nodes[0]:
         raise ClusterError(
@@ -82,11 +83,14 @@ def remove(
             raise
         await drain(client, node, force=force, timeout=timeout, say=say)
 
+    # Without the lock, for which every other cluster of this machine would wait: pods may take their time.
     asking.ask(config, empty)
-    if ours:
-        _end(config, node)
-        dataclasses.replace(config, nodes=tuple(n for n in config.nodes if n != node)).save()
-    asking.ask(config, lambda client: _forget(client, node))
+    with configuration.locked(say):
+        config = configuration.existing(config.name)
+        if node in config.nodes:
+            _end(config, node)
+            dataclasses.replace(config, nodes=tuple(n for n in config.nodes if n != node)).save()
+        asking.ask(config, lambda client: _forget(client, node))
     return ours
 
 
