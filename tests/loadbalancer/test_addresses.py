@@ -256,3 +256,19 @@ class Books(RuleBasedStateMachine):
 
 TestBooks = Books.TestCase
 TestBooks.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("taken", "left"),
+    [
+        ("192.0.2.0-192.0.2.9", ["192.0.2.10-192.0.2.20"]),
+        ("192.0.2.0-192.0.2.10", ["192.0.2.11-192.0.2.20"]),
+        ("192.0.2.12-192.0.2.13", ["192.0.2.10-192.0.2.11", "192.0.2.14-192.0.2.20"]),
+        ("192.0.2.20-192.0.2.30", ["192.0.2.10-192.0.2.19"]),
+        ("192.0.2.0/24", []),
+        ("2001:db8::/32", ["192.0.2.10-192.0.2.20"]),
+    ],
+)
+def test_what_is_left_of_a_range(taken: str, left: list[str]) -> None:
+    found = address_ranges.parse("192.0.2.10-192.0.2.20").without(address_ranges.parse(taken))
+    assert list(map(str, found)) == left

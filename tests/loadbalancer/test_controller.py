@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sampan.api import address_ranges
 from sampan.api.errors import Object, StatusError
 from sampan.api.resources import EVENTS, IPADDRESSPOOLS, SERVICES
 from sampan.client.types import MERGE_PATCH
@@ -165,6 +166,30 @@ async def test_an_address_is_shared_by_annotation(cluster: Cluster) -> None:
     await patch(cluster, "b", {"spec": {"ports": [{"port": 8443}]}})
     await has(cluster, "d", "192.0.2.200")
     await counted(cluster, "default", 2, 1)
+
+
+async def test_addresses_of_nodes_are_in_no_pool(api: Any) -> None:
+    reserved = [address_ranges.parse("192.0.2.0-192.0.2.30")]
+    async with running(LoadBalancerController(api, ["192.0.2.0/27"], reserved).run()):
+        cluster = Cluster(api)
+        await make(cluster, "a", "192.0.2.31")
+        await counted(cluster, "default", 1, 0)
+        await make(cluster, "b", loadBalancerIP="192.0.2.1")
+        await cluster.event("AllocationFailed", '["192.0.2.1"] is not allowed in config')
+
+
+async def test_without_ranges_nobody_gets_an_address_and_who_had_one_loses_it(api: Any) -> None:
+    async with controlled(api) as cluster:
+        await make(cluster, "a", "192.0.2.200")
+    async with running(LoadBalancerController(api).run()):
+        await has(Cluster(api), "a")
+        await cluster.until(SERVICES, lambda all_: not any(s["metadata"].get("finalizers") for s in all_))
+        await api.create(SERVICES, wanted("of-another"))
+        status = {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9", "ipMode": "VIP"}]}}}
+        await api.patch(SERVICES, "default", "of-another", status, subresource="status")
+        await api.delete(SERVICES, "default", "a")
+        await has(cluster, "of-another", "192.0.2.9")
+    assert not any(e["involvedObject"]["name"] == "of-another" for e in await cluster.all(EVENTS))
 
 
 async def test_services_of_other_classes_are_left_alone(cluster: Cluster) -> None:

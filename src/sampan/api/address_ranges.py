@@ -33,6 +33,17 @@ class AddressRange:
             and int(other.first) <= int(self.last)
         )
 
+    def without(self, other: AddressRange) -> list[AddressRange]:
+        """What is left if the addresses of another one are taken away: at most two ranges."""
+        if not self.overlaps(other):
+            return [self]
+        out = []
+        if int(self.first) < int(other.first):
+            out.append(AddressRange(self.first, other.first - 1))
+        if int(other.last) < int(self.last):
+            out.append(AddressRange(other.last + 1, self.last))
+        return out
+
     def __str__(self) -> str:
         return f"{self.first}-{self.last}"
 

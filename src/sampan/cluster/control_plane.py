@@ -106,6 +106,10 @@ async def _serve(config: ClusterConfig, number: int) -> None:
                 node_ranges=NodeRanges(config.pod_cidrs, MOST_NODES),
             ).run()
 
+        def balance() -> Coroutine[Any, Any, None]:
+            client = app.client(manager="sampan-loadbalancer")
+            return LoadBalancerController(client, lb_pools.ranges(config), lb_pools.reserved(config)).run()
+
         def schedule() -> Coroutine[Any, Any, None]:
             return Scheduler(app.client(manager="kube-scheduler")).run()
 
@@ -115,14 +119,9 @@ async def _serve(config: ClusterConfig, number: int) -> None:
             "link": link.run(),
             "controllers": elected("kube-controller-manager", control),
             "scheduler": elected("kube-scheduler", schedule),
+            "load balancer": elected("sampan-loadbalancer", balance),
             "readiness": _tell_readiness(config, app, link),
         }
-        if pool := lb_pools.ranges(config):
-
-            def balance() -> Coroutine[Any, Any, None]:
-                return LoadBalancerController(app.client(manager="sampan-loadbalancer"), pool).run()
-
-            tasks["load balancer"] = elected("sampan-loadbalancer", balance)
         if number == 0:
             first_node = config.node_address(config.nodes[0])
             tasks["publish"] = Publisher(config.publish, first_node).run()

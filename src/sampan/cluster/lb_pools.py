@@ -59,6 +59,11 @@ def ranges(config: ClusterConfig) -> tuple[str, ...]:
     return tuple(f"{s[_FIRST]}-{s[_LAST]}" for s in subnets)
 
 
+def reserved(config: ClusterConfig) -> tuple[AddressRange, ...]:
+    """What is never given, whatever a pool says: the addresses that the nodes and the bridge have or may get."""
+    return tuple(map(_nodes, config.node_subnets))
+
+
 def check(config: ClusterConfig, others: Sequence[ClusterConfig]) -> None:
     """Refuse ranges whose addresses are somebody else's. Raises ClusterError with all of them."""
     out = []

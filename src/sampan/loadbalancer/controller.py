@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from sampan.api.address_ranges import Address
+from sampan.api.address_ranges import Address, AddressRange
 from sampan.api.errors import Object, StatusError
 from sampan.api.resources import IPADDRESSPOOLS, SERVICES
 from sampan.client.events import Recorder
@@ -31,11 +31,15 @@ _MANAGER = "sampan-loadbalancer"
 
 
 class LoadBalancerController:
-    """`pool` are the ranges that the cluster was made with: the pool `default` gets them."""
+    """`pool` are the ranges that the cluster was made with: the pool `default` gets them. Without any, no Service gets an
+    address, and those that had one from here lose it. Addresses of `reserved` are never given, whatever pools have them."""
 
-    def __init__(self, client: Client, pool: Sequence[str] = ()) -> None:
+    def __init__(
+        self, client: Client, pool: Sequence[str] = (), reserved: Sequence[AddressRange] = ()
+    ) -> None:
         self._client = client
         self._default = tuple(pool)
+        self._reserved = tuple(reserved)
         self._services = Informer(client, SERVICES)
         self._pools = Informer(client, IPADDRESSPOOLS)
         self._recorder = Recorder(client, _MANAGER)
@@ -63,13 +67,16 @@ class LoadBalancerController:
             group.create_task(self._counts.run(self._write_counts), name="counts of pools")
             group.create_task(self._queue.run(self._sync), name="load balancer")
 
+    def _is_ours(self, service: Object) -> bool:
+        return bool(self._default) and requests.is_ours(service)
+
     # ---- what happens
 
     def _recall(self) -> None:
         """Take what the statuses say as given, the oldest first, before anybody gets something new."""
         for service in sorted(self._services.list(), key=_age):
             addresses = requests.given(service)
-            if addresses and requests.is_ours(service) and not _deleting(service):
+            if addresses and self._is_ours(service) and not _deleting(service):
                 try:
                     self._book.assign(key_of(service), addresses, requests.request_of(service))
                 except Refused:
@@ -79,7 +86,7 @@ class LoadBalancerController:
         obj = new if new is not None else old
         assert obj is not None
         key = key_of(obj)
-        if requests.is_ours(obj) or _marked(obj) or self._book.given(key) is not None or key in self._refused:
+        if self._is_ours(obj) or _marked(obj) or self._book.given(key) is not None or key in self._refused:
             self._queue.add(key)
 
     def _pool_changed(self, old: Object | None, new: Object | None) -> None:
@@ -87,14 +94,14 @@ class LoadBalancerController:
             return
         self._set_pools()
         for service in self._services.list():
-            if requests.is_ours(service):
+            if self._is_ours(service):
                 self._queue.add(key_of(service))
 
     def _set_pools(self) -> None:
         pools = []
         for obj in self._pools.list():
             try:
-                pools.append(Pool.of(obj))
+                pools.append(Pool.of(obj, self._reserved))
             except ValueError as e:  # pragma: no cover - validation keeps these out
                 log.warning("the pool %s is passed over: %s", obj["metadata"]["name"], e)
         self._book.set_pools(pools)
@@ -105,9 +112,9 @@ class LoadBalancerController:
 
     async def _sync(self, key: str) -> None:
         service = self._services.get_by_key(key)
-        if service is None or not requests.is_ours(service) or _deleting(service):
+        if service is None or not self._is_ours(service) or _deleting(service):
             self._forget(key)
-            if service is not None and (_marked(service) or requests.is_ours(service)):
+            if service is not None and (_marked(service) or self._is_ours(service)):
                 await self._clean(service)
             return
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from sampan.api import address_ranges
@@ -28,12 +28,16 @@ class Pool:
     priority: int = 0
 
     @classmethod
-    def of(cls, obj: Object) -> Pool:
+    def of(cls, obj: Object, reserved: Iterable[AddressRange] = ()) -> Pool:
+        """What an object says, without the addresses that are `reserved`. Raises ValueError."""
         spec = obj["spec"]
         allocation = spec.get("serviceAllocation") or {}
+        ranges = [address_ranges.parse(text) for text in spec.get("addresses") or ()]
+        for taken in reserved:
+            ranges = [left for one in ranges for left in one.without(taken)]
         return cls(
             obj["metadata"]["name"],
-            tuple(address_ranges.parse(text) for text in spec.get("addresses") or ()),
+            tuple(ranges),
             spec.get("autoAssign") is not False,
             bool(spec.get("avoidBuggyIPs")),
             frozenset(allocation.get("namespaces") or ()),
