@@ -40,6 +40,9 @@ class Family(enum.IntEnum):
     IP6 = socket.AF_INET6
     INET = 1
 
+    # That of Enum is a call of Python's; a family is part of the key of each of thousands of elements.
+    __hash__ = int.__hash__
+
 
 class Hook(enum.IntEnum):
     PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)

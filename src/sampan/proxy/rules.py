@@ -41,6 +41,8 @@ class Rules:
         self._assigned: dict[Frontend, Assigned] = {}
         self._content: dict[Frontend, Content] = {}
         self._hairpins: dict[str, int] = {}
+        self._met: dict[str, bool] = {}
+        """Addresses of backends that this change is about, and whether they were there before it."""
         self.failures = 0
         """How often the kernel refused a change."""
 
@@ -83,7 +85,7 @@ class Rules:
                 self._targets.pop(key, None)
         before: Content = {}
         after: Content = {}
-        hairpins = dict(self._hairpins)
+        self._met = {}
         freed: list[Frontend] = []
         # What ends comes first: another Service may take over an address in the same batch.
         for key, frontends in gone.items():
@@ -106,13 +108,10 @@ class Rules:
                 self._place(frontend, self._targets[heir][frontend])
                 after.update(self._content[frontend])
         operations = elements.difference(before, after)
-        for verb, addresses in (
-            ("delete", hairpins.keys() - self._hairpins.keys()),
-            ("add", self._hairpins.keys() - hairpins.keys()),
-        ):
-            for address in sorted(addresses):
+        for address, was in self._met.items():
+            if was != (address in self._hairpins):
                 key_ = elements.hairpin_key(address)
-                operations.append(Operation(verb, family_of(address), "hairpin", key_))  # type: ignore[arg-type]
+                operations.append(Operation("delete" if was else "add", family_of(address), "hairpin", key_))
         try:
             if self._widen(t for found in changes.values() for t in found.values()):
                 self._table.prepare(self._layout)
@@ -222,6 +221,7 @@ class Rules:
 
     def _count(self, assigned: Assigned, by: int) -> None:
         for address in {b.address for b in assigned.backends()}:
+            self._met.setdefault(address, address in self._hairpins)
             left = self._hairpins.get(address, 0) + by
             if left:
                 self._hairpins[address] = left
