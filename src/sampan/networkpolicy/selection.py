@@ -8,10 +8,13 @@ policies there are elsewhere.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import TypeVar
 
 from sampan.api.selectors import LabelSelector
 from sampan.networkpolicy.types import PodSelection
 
+_Key = TypeVar("_Key")
+_Member = TypeVar("_Member")
 _Label = tuple[str, str]
 _NONE: frozenset[PodSelection] = frozenset()
 
@@ -25,6 +28,9 @@ class Selections:
         self._pods: dict[str, tuple[str, Mapping[str, str]]] = {}
         self._of: dict[str, frozenset[PodSelection]] = {}
         self._in: dict[str, set[str]] = {}
+        """The pods of a namespace."""
+        self._labelled: dict[tuple[str, str, str], set[str]] = {}
+        """Those of them that have a label: by namespace, key and value."""
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._scoped: dict[str, _Candidates] = {}
         """By namespace."""
@@ -40,7 +46,7 @@ class Selections:
             self._members[selection] = found = set()
             self._candidates(selection).add(selection)
             for namespace in self._where(selection):
-                for uid in self._in.get(namespace, ()):
+                for uid in self._possible(namespace, selection.pods):
                     if selection.pods.matches(self._pods[uid][1]):
                         found.add(uid)
                         self._of[uid] |= {selection}
@@ -70,19 +76,18 @@ class Selections:
 
     def set_pod(self, uid: str, namespace: str, labels: Mapping[str, str]) -> None:
         known = self._pods.get(uid)
-        if known is not None and known[0] != namespace:
-            self.remove_pod(uid)
+        if known is not None and known != (namespace, labels):
+            self._forget(uid)
         self._pods[uid] = namespace, labels
         self._in.setdefault(namespace, set()).add(uid)
+        for key, value in labels.items():
+            self._labelled.setdefault((namespace, key, value), set()).add(uid)
         self._replace(uid, self._match(namespace, labels))
 
     def remove_pod(self, uid: str) -> None:
         self._replace(uid, _NONE)
         del self._of[uid]
-        namespace, _ = self._pods.pop(uid)
-        self._in[namespace].discard(uid)
-        if not self._in[namespace]:
-            del self._in[namespace]
+        self._forget(uid)
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> bool:
         """None: it is gone. Returns whether other selections may mean its pods now: they are to be set again."""
@@ -94,6 +99,19 @@ class Selections:
         self._namespaces[name] = labels
         self._matching[name] = frozenset(s for s in self._everywhere if s.matches(labels))
         return before != self._matching[name]
+
+    def _forget(self, uid: str) -> None:
+        namespace, labels = self._pods.pop(uid)
+        _discard(self._in, namespace, uid)
+        for key, value in labels.items():
+            _discard(self._labelled, (namespace, key, value), uid)
+
+    def _possible(self, namespace: str, selector: LabelSelector) -> Collection[str]:
+        """The pods of a namespace that a selector could mean."""
+        label = _label_of(selector)
+        if label is None:
+            return self._in.get(namespace, ())
+        return self._labelled.get((namespace, *label), ())
 
     def _replace(self, uid: str, new: frozenset[PodSelection]) -> None:
         old = self._of.get(uid, _NONE)
@@ -158,14 +176,18 @@ class _Candidates:
         if label is None:
             self._rest.discard(selection)
             return
-        self._by_label[label].discard(selection)
-        if not self._by_label[label]:
-            del self._by_label[label]
+        _discard(self._by_label, label, selection)
 
     def of(self, labels: Mapping[str, str]) -> Iterator[PodSelection]:
         for label in labels.items() if self._by_label else ():
             yield from self._by_label.get(label, ())
         yield from self._rest
+
+
+def _discard(of: dict[_Key, set[_Member]], key: _Key, member: _Member) -> None:
+    of[key].discard(member)
+    if not of[key]:
+        del of[key]
 
 
 def _label_of(selector: LabelSelector) -> _Label | None:
