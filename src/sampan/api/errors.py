@@ -173,8 +173,10 @@ def page_not_found() -> StatusError:
     return StatusError(404, "NotFound", "the server could not find the requested resource", {})
 
 
-def already_exists(resource: str, name: str, group: str = "") -> StatusError:
+def already_exists(resource: str, name: str, group: str = "", *, deleting: bool = False) -> StatusError:
     message = f'{qualified(resource, group)} "{name}" already exists'
+    if deleting:
+        message = f"object is being deleted: {message}"
     return StatusError(409, "AlreadyExists", message, _details(name, resource, group))
 
 

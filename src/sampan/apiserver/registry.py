@@ -119,17 +119,23 @@ class Registry:
                     return await self.put_new(row, obj, dry_run=writing.dry_run)
             except store_types.KeyExists:
                 if attempts <= 0:
-                    raise errors.already_exists(row.plural, metadata["name"], row.group) from None
+                    raise self._already_exists(row, metadata) from None
                 strategy.rename(row, obj, generate_name(metadata["generateName"]))
+
+    def _already_exists(self, row: Resource, metadata: Object) -> errors.StatusError:
+        """With a word about an object that is on its way out: whoever waits for its end may try again."""
+        key = key_of(row.storage_path, metadata.get("namespace", ""), metadata["name"])
+        present = self.cache.shelf(row).records.get(key)
+        going = present is not None and bool(present.obj["metadata"].get("deletionTimestamp"))
+        return errors.already_exists(row.plural, metadata["name"], row.group, deleting=going)
 
     async def put_new(self, row: Resource, obj: Object, *, dry_run: bool) -> Record:
         """Store a new object as it is. Raises KeyExists of the store."""
         metadata = obj["metadata"]
         key = key_of(row.storage_path, metadata.get("namespace", ""), metadata["name"])
         if dry_run:
-            present = self.cache.shelf(row).records.get(key)
-            if present is not None:
-                raise errors.already_exists(row.plural, metadata["name"], row.group)
+            if key in self.cache.shelf(row).records:
+                raise self._already_exists(row, metadata)
             return unstored(row, obj)
         value = encode(row, obj)
         self.cache.hand_over(value, obj)

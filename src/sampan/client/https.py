@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +34,13 @@ MOST_AT_ONCE = 16
 """Ordinary requests under way, hence their connections; more wait for their turn. Watches do not count."""
 IDLE_SECONDS = 30.0
 """An unused connection is kept for this long: well below the server's time, or a request could meet its end."""
+_KEEPALIVE = (
+    (socket.TCP_KEEPIDLE, 10),
+    (socket.TCP_KEEPINTVL, 5),
+    (socket.TCP_KEEPCNT, 3),
+    (socket.TCP_USER_TIMEOUT, 10_000),
+)
+"""After 10 s of silence the peer is asked, and it is given up when it has taken nothing for as long."""
 WATCH_SECONDS = 300
 """A watch is asked for this long, and up to twice as long, so that not all end together."""
 _WATCH_GRACE = 30.0
@@ -285,7 +293,12 @@ class HttpsClient:
             raise ConnectionLost(f"{self._server}: the client's credentials cannot be read: {e}") from e
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=context or True),
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    keepalive_timeout=IDLE_SECONDS,
+                    ssl=context or True,
+                    socket_factory=_attentive_socket,
+                ),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=True,
@@ -299,6 +312,17 @@ class HttpsClient:
             server_hostname=self.access.tls_server_name or None,
             timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS),
         )
+
+
+def _attentive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """One that notices within half a minute that its peer is out of reach: a watch that sends nothing never would, and who
+    was cut off goes on with new connections instead of waiting for old ones to try again."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
 
 
 class _Exchange:

@@ -159,7 +159,10 @@ class NodeLifecycleController(Controller):
             {"key": k, "effect": e, **({"timeAdded": now()} if e == "NoExecute" else {})} for k, e in missing
         ]
         changed = deep_copy(node)
-        changed["spec"]["taints"] = kept + stamped
+        if taints := kept + stamped:
+            changed["spec"]["taints"] = taints
+        else:
+            del changed["spec"]["taints"]
         await self._client.update(NODES, changed)
 
     async def _tell_pods(self, name: str, node: Object) -> None:

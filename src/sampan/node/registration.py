@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sampan.api.errors import Object, StatusError
-from sampan.api.objects import now, now_micro
+from sampan.api.objects import condition, now, now_micro
 from sampan.api.resources import LEASES, NODES
+from sampan.client.informer import Informer
 from sampan.client.types import STRATEGIC_MERGE_PATCH, Client, ConnectionLost
 from sampan.node.config import NodeConfig
 from sampan.node.images.types import ImageError, ImageService
@@ -63,6 +64,8 @@ class Registration:
         self._cpus = cpus
         self._memory = memory
         self._changed = asyncio.Event()
+        self._own = Informer(client, NODES, field_selector=f"metadata.name={config.name}")
+        self._own.add_handler(self._own_changed)
         self._conditions: dict[str, Object] = {}
 
     def reference(self) -> Object:
@@ -84,6 +87,7 @@ class Registration:
             self.ready.set()
             # After the Node, so that the lease is the Node's from the start and goes with it.
             group.create_task(self._keep_lease())
+            group.create_task(self._own.run())
             while True:
                 self._changed.clear()
                 try:
@@ -103,6 +107,12 @@ class Registration:
                 log.warning("node %s: %s", self._config.name, e)
             await asyncio.sleep(pause)
             pause = min(pause * 2, MOST_RETRY)
+
+    def _own_changed(self, old: Object | None, new: Object | None) -> None:
+        """Say at once that we are well where somebody else says otherwise: we were cut off, and are heard again."""
+        told = condition(new, "Ready") if new is not None else None
+        if told is not None and told.get("status") != (self._conditions.get("Ready") or {}).get("status"):
+            self._changed.set()
 
     # The Node object.
 
@@ -183,8 +193,8 @@ class Registration:
             await self._register()
 
     def _remember(self, node: Object) -> None:
-        for condition in (node.get("status") or {}).get("conditions") or ():
-            self._conditions.setdefault(condition["type"], condition)
+        for told in (node.get("status") or {}).get("conditions") or ():
+            self._conditions.setdefault(told["type"], told)
 
     async def _status(self) -> Object:
         config = self._config
@@ -243,7 +253,7 @@ class Registration:
         out = []
         for type_, status, reason, message in wanted:
             before = self._conditions.get(type_) or {}
-            condition = {
+            made = {
                 "type": type_,
                 "status": status,
                 "reason": reason,
@@ -253,8 +263,8 @@ class Registration:
                 if before.get("status") == status
                 else moment,
             }
-            self._conditions[type_] = condition
-            out.append(condition)
+            self._conditions[type_] = made
+            out.append(made)
         return out
 
     # The Lease.
