@@ -1,0 +1,115 @@
+"""The front door of one node: follows the cluster's routing and has the node's HAProxy do it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sampan.api.errors import StatusError
+from sampan.api.objects import format_time
+from sampan.api.resources import NODES
+from sampan.client.types import STRATEGIC_MERGE_PATCH, Client, ConnectionLost
+from sampan.ingress.following import Following
+from sampan.ingress.haproxy.configuration import Files
+from sampan.ingress.haproxy.driver import HaproxyDriver
+from sampan.ingress.haproxy.process import Process
+from sampan.ingress.types import INGRESS_SCOPE, Listener
+
+log = logging.getLogger(__name__)
+CONDITION = "IngressServing"
+"""Condition of a Node: whether its front door is open. Only the addresses of such nodes get requests."""
+HTTP = Listener("http", 80, INGRESS_SCOPE)
+_SEARCH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+
+
+def program() -> str | None:
+    """Where HAProxy is."""
+    return shutil.which("haproxy", path=_SEARCH)
+
+
+class FrontDoor:
+    """`directory` (made) is for the proxy's files and goes with the node's other run-time files."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        node_name: str,
+        addresses: Sequence[str],
+        directory: Path,
+        access_log: Path,
+        listeners: Sequence[Listener] = (HTTP,),
+        haproxy: str | None = None,
+    ) -> None:
+        self._client = client
+        self._node_name = node_name
+        self._wake = asyncio.Event()
+        self._following = Following(client, self._wake.set)
+        self._following.table.set_listeners(listeners)
+        files = Files(directory, tuple(addresses))
+        self._process = Process(files, haproxy or program() or "haproxy", access_log)
+        self._driver = HaproxyDriver(files, self._process, self._set_serving)
+        self._serving: tuple[bool, str] | None = None
+        self._serving_changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled; the proxy goes on."""
+        async with asyncio.TaskGroup() as group:
+            started = asyncio.Event()
+            group.create_task(self._following.run(started.set), name="routing")
+            await started.wait()
+            self._flush()
+            group.create_task(self._driver.run(), name="haproxy")
+            group.create_task(self._tell(), name="condition")
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                self._following.update()
+                self._flush()
+
+    def _flush(self) -> None:
+        table = self._following.table
+        self._following.touched.clear()
+        self._driver.apply(table.routing, table.take_change())
+
+    def _set_serving(self, serving: bool, why: str) -> None:
+        if self._serving != (serving, why):
+            self._serving = serving, why
+            self._serving_changed.set()
+
+    async def _tell(self) -> None:
+        """Keep the Node's condition true."""
+        pause = 0.1
+        while True:
+            await self._serving_changed.wait()
+            self._serving_changed.clear()
+            assert self._serving is not None
+            serving, why = self._serving
+            now = format_time(time.time())
+            condition = {
+                "type": CONDITION,
+                "status": "True" if serving else "False",
+                "reason": "HAProxyServing" if serving else "HAProxyNotServing",
+                "message": "HAProxy serves" if serving else why[:1024],
+                "lastHeartbeatTime": now,
+                "lastTransitionTime": now,
+            }
+            try:
+                await self._client.patch(
+                    NODES,
+                    "",
+                    self._node_name,
+                    {"status": {"conditions": [condition]}},
+                    content_type=STRATEGIC_MERGE_PATCH,
+                    subresource="status",
+                )
+                pause = 0.1
+            except (StatusError, ConnectionLost) as e:  # the Node may not be there yet
+                log.debug("condition %s: %s", CONDITION, e)
+                self._serving_changed.set()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 10.0)

@@ -1,0 +1,220 @@
+"""HAProxy's files: the configuration, which is fixed but for numbers and addresses, and the maps.
+
+What a request goes through is written down here once, for every listener: what cannot be trusted is taken away, the path is
+normalised (RFC 3986, section 6), then host and path are looked up in the maps: the exact host, the wildcard above it, any host;
+in each the exact path, then the longest prefix; then the default backends in the same order.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sampan.ingress.haproxy.content import MAPS, Content
+from sampan.ingress.types import Listener
+
+MAXCONN = 8192
+_TEXT = "content-type text/plain"
+_KEYS = ("txn.host_key", "txn.wildcard_key", "txn.any_key")
+_FOUND = "{ var(txn.route) -m found }"
+
+_LOG = (
+    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]",'
+    '"client":"%ci","method":"%[var(txn.method),json(utf8s)]","host":"%[var(txn.host),json(utf8s)]",'
+    '"path":"%[var(txn.log_path),json(utf8s)]","protocol":"%[var(txn.version)]","status":%ST,"bytes":%B,'
+    '"milliseconds":%Ta,"backend_milliseconds":%Tr,"state":"%tsc",'
+    '"rule":"%[var(txn.source)]","service":"%[var(txn.service)]","pod":"%[var(txn.pod)]","endpoint":"%si:%sp",'
+    '"agent":"%[var(txn.agent),json(utf8s)]"}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the files are (0700, ours) and which addresses of the node it binds."""
+
+    directory: Path
+    addresses: tuple[str, ...]
+
+    @property
+    def configuration(self) -> Path:
+        return self.directory / "haproxy.cfg"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.directory / "admin.sock"
+
+    @property
+    def master_socket(self) -> Path:
+        return self.directory / "master.sock"
+
+    @property
+    def lua(self) -> Path:
+        return Path(__file__).with_name("draw.lua")
+
+    def map(self, name: str) -> Path:
+        return self.directory / f"{name}.map"
+
+
+def render(content: Content, files: Files) -> dict[Path, str]:
+    """Every file by its path."""
+    found = {files.configuration: configuration(content, files)}
+    for name in MAPS:
+        found[files.map(name)] = "".join(f"{key} {value}\n" for key, value in content.maps[name].items())
+    return found
+
+
+def configuration(content: Content, files: Files) -> str:
+    lines = [*_global(files), *_defaults()]
+    for listener in sorted(content.listeners.values()):
+        lines += [
+            f"frontend {_frontend(listener)}",
+            *(f"    {line}" for line in _frontend_lines(listener, files)),
+        ]
+    for name, section in content.backends.items():
+        lines += [f"backend {name}", *(f"    {line}" for line in section.lines())]
+        for server, what in content.servers.get(name, {}).items():
+            if (name, server) not in content.drained:
+                lines.append(f"    server {server} {what}")
+    return "\n".join(lines) + "\n"
+
+
+def _global(files: Files) -> Iterator[str]:
+    yield "global"
+    for line in (
+        "nbthread 2",
+        f"maxconn {MAXCONN}",
+        f"stats socket {files.admin_socket} mode 600 level admin expose-fd listeners",
+        "stats timeout 1h",
+        "uid 65534",
+        "gid 65534",
+        f"chroot {files.directory / 'empty'}",
+        "log stdout format raw local0 info",
+        "hard-stop-after 1h",
+        "expose-experimental-directives",
+        f"lua-load {files.lua}",
+    ):
+        yield f"    {line}"
+
+
+def _defaults() -> Iterator[str]:
+    yield "defaults"
+    for line in (
+        "mode http",
+        "log global",
+        "option dontlognull",
+        "option redispatch",
+        "retries 3",
+        "retry-on conn-failure empty-response",
+        "http-reuse safe",
+        "timeout connect 5s",
+        "timeout http-request 30s",
+        "timeout http-keep-alive 60s",
+        "timeout client 5m",
+        "timeout server 5m",
+        "timeout tunnel 1h",
+        "timeout client-fin 30s",
+        "timeout queue 10s",
+    ):
+        yield f"    {line}"
+
+
+def _frontend(listener: Listener) -> str:
+    """A name of ours: listeners' own may hold anything."""
+    return f"port-{listener.port}"
+
+
+def _frontend_lines(listener: Listener, files: Files) -> Iterator[str]:
+    for address in files.addresses:
+        host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+        yield f"bind {host}:{listener.port}" + (" accept-proxy" if listener.proxy_protocol else "")
+    yield f"log-format {_quoted(_LOG)}"
+    yield f"http-request set-var(txn.scope) str({listener.scope})"
+    yield from _distrust(listener)
+    yield from _normalise()
+    yield from _find(files)
+    yield from _send(files)
+
+
+def _distrust(listener: Listener) -> Iterator[str]:
+    """Refuse what could be understood in two ways; say anew what only we can know."""
+    yield "http-request set-var(txn.method) method"
+    yield "http-request set-var(txn.version) req.ver"
+    yield "http-request set-var(txn.agent) req.hdr(user-agent)"
+    yield "http-request set-var(txn.log_path) path"
+    yield "http-request set-var(txn.host) req.hdr(host),host_only,lower"
+    yield f'http-request return status 400 {_TEXT} string "bad Host header" if {{ req.hdr_cnt(host) gt 1 }}'
+    yield (
+        f'http-request return status 400 {_TEXT} string "bad Host header" '
+        "if { req.hdr(host) -m found } !{ req.hdr(host) -m reg ^[A-Za-z0-9._:\\[\\]-]*$ }"
+    )
+    yield "http-request del-header _ -m sub"
+    yield "http-request del-header x-forwarded -m beg"
+    yield "http-request del-header forwarded"
+    yield "http-request del-header proxy"
+    yield "http-request set-header X-Forwarded-For %[src]"
+    yield "http-request set-header X-Real-IP %[src]"
+    yield f"http-request set-header X-Forwarded-Proto {'https' if listener.tls else 'http'}"
+    yield f"http-request set-header X-Forwarded-Port {443 if listener.tls else 80}"
+    yield "http-request set-header X-Forwarded-Host %[req.hdr(host)] if { req.hdr(host) -m found }"
+    yield "http-request disable-l7-retry if !{ method GET HEAD OPTIONS }"
+
+
+def _normalise() -> Iterator[str]:
+    for what in (
+        "fragment-strip",
+        "percent-decode-unreserved strict",
+        "percent-to-uppercase strict",
+        "path-strip-dot",
+        "path-strip-dotdot full",
+    ):
+        yield f"http-request normalize-uri {what}"
+    # What is left of dots is encoded with a slash: only a backend could see a way up in it.
+    yield (
+        f'http-request return status 400 {_TEXT} string "bad path" '
+        r"if { path -m reg '(^|/|\\|%2F|%5C)[.][.]?($|/|\\|%2F|%5C)' }"
+    )
+    yield 'http-request set-var(txn.path) "path,regsub(//+,/,g)"'
+
+
+def _find(files: Files) -> Iterator[str]:
+    yield 'http-request set-var(txn.wildcard) "var(txn.host),regsub(^[^.]+,*)"'
+    yield "http-request set-var-fmt(txn.host_key) %[var(txn.scope)]|%[var(txn.host)]"
+    yield "http-request set-var-fmt(txn.wildcard_key) %[var(txn.scope)]|%[var(txn.wildcard)]"
+    yield "http-request set-var-fmt(txn.any_key) %[var(txn.scope)]|*"
+    found = ""
+    for key in _KEYS:
+        for sample in (
+            f"var({key}),concat(,txn.path),map_str({files.map('exact')})",
+            f"var({key}),concat(,txn.path,/),map_beg({files.map('prefix')})",
+        ):
+            yield f'http-request set-var(txn.route) "{sample}"{found}'
+            found = f" if !{_FOUND}"
+    for key in _KEYS:
+        yield f'http-request set-var(txn.route) "var({key}),map_str({files.map("default")})"{found}'
+
+
+def _send(files: Files) -> Iterator[str]:
+    yield (
+        f'http-request return status 404 {_TEXT} string "404: no rule for this host and path\\n" if !{_FOUND}'
+    )
+    yield f'http-request set-var(txn.source) "var(txn.route),map_str({files.map("sources")})"'
+    yield f'http-request set-var(txn.target) "var(txn.route),map_str({files.map("targets")})"'
+    yield 'http-request set-var(txn.target) "var(txn.target),lua.draw" if { var(txn.target) -m sub , }'
+    yield (
+        f'http-request return status 500 {_TEXT} string "500: the backend is refused\\n" '
+        "if { var(txn.target) -m str =500 }"
+    )
+    yield (
+        f'http-request return status 503 {_TEXT} string "503: there is no such Service\\n" '
+        "if !{ var(txn.target) -m beg b }"
+    )
+    yield f'http-request set-var(txn.service) "var(txn.target),map_str({files.map("services")})"'
+    yield "http-response set-var-fmt(txn.server) %[be_name]/%[srv_name]"
+    yield f'http-response set-var(txn.pod) "var(txn.server),map_str({files.map("pods")})"'
+    yield "use_backend %[var(txn.target)]"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"

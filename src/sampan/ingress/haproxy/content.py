@@ -1,0 +1,140 @@
+"""What a running HAProxy holds of us besides its fixed sections: map entries and servers; and the operations that change it.
+
+Objects' names, hosts and paths stand in maps alone. The configuration has numbers and addresses of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sampan.ingress.types import Listener
+
+MAPS = ("exact", "prefix", "default", "targets", "sources", "services", "pods")
+"""`exact`, `prefix` and `default`: scope, host and path to the name of a route. `targets`: route to backends. `sources`,
+`services` and `pods`: what routes, backends and servers are called outside, for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server line: address, port and further words of ours (`proto h2`)."""
+
+    address: str
+    port: int
+    words: str = ""
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}" + (f" {self.words}" if self.words else "")
+
+
+@dataclass(frozen=True, slots=True)
+class SetEntry:
+    map: str
+    key: str
+    value: str
+    new: bool
+    """Whether the key is not there yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteEntry:
+    map: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddServer:
+    backend: str
+    name: str
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class SetServer:
+    """`drain` gets no new request, `maint` loses its idle connections as well; what is under way ends in either."""
+
+    backend: str
+    name: str
+    state: Literal["drain", "maint", "ready"]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveServer:
+    """Refused by HAProxy as long as somebody is connected: to be tried again."""
+
+    backend: str
+    name: str
+
+
+Operation = SetEntry | DeleteEntry | AddServer | SetServer | RemoveServer
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What a backend section has to say that cannot be changed while the proxy runs."""
+
+    balance: str = "roundrobin"
+
+    def lines(self) -> list[str]:
+        return [f"balance {self.balance}"]
+
+
+@dataclass(slots=True)
+class Content:
+    """All of it, as it should be. `pools` is how many backends of each section there are; the name of one is `b1`, `b2` ..."""
+
+    listeners: dict[str, Listener] = field(default_factory=dict)
+    maps: dict[str, dict[str, str]] = field(default_factory=lambda: {name: {} for name in MAPS})
+    backends: dict[str, Section] = field(default_factory=dict)
+    servers: dict[str, dict[str, Server]] = field(default_factory=dict)
+    drained: set[tuple[str, str]] = field(default_factory=set)
+    """Servers that get nothing new."""
+
+    def apply(self, operations: Iterable[Operation]) -> None:
+        """Have the operations' effect. Raises KeyError for what cannot be: this is also what the fake proxy is made of."""
+        for op in operations:
+            match op:
+                case SetEntry(name, key, value, new):
+                    if new == (key in self.maps[name]):
+                        raise KeyError(f"{key} in map {name}")
+                    self.maps[name][key] = value
+                case DeleteEntry(name, key):
+                    del self.maps[name][key]
+                case AddServer(backend, server, what):
+                    if backend not in self.backends or server in self.servers.get(backend, {}):
+                        raise KeyError(f"{backend}/{server}")
+                    self.servers.setdefault(backend, {})[server] = what
+                case SetServer(backend, server, state):
+                    if server not in self.servers.get(backend, {}):
+                        raise KeyError(f"{backend}/{server}")
+                    if state == "ready":
+                        self.drained.discard((backend, server))
+                    else:
+                        self.drained.add((backend, server))
+                case RemoveServer(backend, server):
+                    del self.servers[backend][server]
+                    if not self.servers[backend]:
+                        del self.servers[backend]
+                    self.drained.discard((backend, server))
+
+    def forget_drained(self) -> None:
+        """Servers that get nothing new are no part of a proxy that begins anew."""
+        for backend, server in self.drained:
+            servers = self.servers[backend]
+            del servers[server]
+            if not servers:
+                del self.servers[backend]
+        self.drained.clear()
+
+    def dump(self) -> str:
+        """As text, sorted: what tests read."""
+        lines = [f"listen {one.port} {one.scope}" for one in sorted(self.listeners.values())]
+        for name in MAPS:
+            lines += [f"{name}: {key} -> {value}" for key, value in sorted(self.maps[name].items())]
+        for backend, servers in sorted(self.servers.items()):
+            for name, server in sorted(servers.items()):
+                more = " (drained)" if (backend, name) in self.drained else ""
+                lines.append(f"{backend}/{name}: {server}{more}")
+        return "\n".join(lines)

@@ -1,0 +1,190 @@
+"""HAProxy's processes: a master and its worker, started, looked after and reloaded by us, and left running when we end.
+
+The master is no child that dies with us: whoever comes after us finds it by its file and takes it over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from sampan.ingress.haproxy.configuration import Files
+from sampan.ingress.haproxy.runtime import NoAnswer, ask
+
+log = logging.getLogger(__name__)
+_READY_WITHIN = 10.0
+_PAUSE = 0.005
+_ANSWERS = 3
+"""For a moment both workers may take what comes to the admin socket: so many in a row, and the old one has let go of it."""
+_SUMMARY = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
+
+
+class HaproxyError(Exception):
+    """HAProxy refused its configuration, or does not start; with its own words."""
+
+
+class Process:
+    """One HAProxy. `program` is its path; what it says goes to `haproxy.log`, its access log to `access_log`."""
+
+    def __init__(self, files: Files, program: str, access_log: Path) -> None:
+        self._files = files
+        self._program = program
+        self._access_log = access_log
+        self._pid = 0
+        self._pidfd = -1
+        self.worker = 0
+        """Process id of the worker that has the configuration in force."""
+
+    @property
+    def running(self) -> bool:
+        return self._pidfd >= 0
+
+    def adopt(self) -> bool:
+        """Take over one that runs with these files."""
+        try:
+            known = json.loads(self._record.read_text())
+            pid, started = known["pid"], known["started"]
+            pidfd = os.pidfd_open(pid)
+        except (OSError, ValueError, KeyError):
+            return False
+        if _start_time(pid) != started:
+            os.close(pidfd)
+            return False
+        self._pid, self._pidfd = pid, pidfd
+        return True
+
+    async def check(self) -> None:
+        """Raises HaproxyError if HAProxy would refuse the configuration."""
+        process = await asyncio.create_subprocess_exec(
+            self._program,
+            *("-c", "-q", "-f", str(self._files.configuration)),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        if process.returncode:
+            raise HaproxyError(said.decode(errors="replace").strip())
+
+    async def start(self) -> None:
+        """Start it with the files; returns once it serves. Raises HaproxyError."""
+        said = self._files.directory / "haproxy.log"
+        child = self._spawn(said)
+        self._pid, self._pidfd = child.pid, os.pidfd_open(child.pid)
+        self._record.write_text(json.dumps({"pid": self._pid, "started": _start_time(self._pid)}))
+        try:
+            await self._new_worker(0)
+        except HaproxyError:
+            await self.end()
+            words = [line for line in said.read_text(errors="replace").splitlines() if "[ALERT]" in line]
+            raise HaproxyError("; ".join(words[:3]) or "it ended at once") from None
+
+    def _spawn(self, said: Path) -> subprocess.Popen[bytes]:
+        self._files.master_socket.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with (
+            open(os.open(self._access_log, flags, 0o600), "ab") as out,
+            open(os.open(said, flags | os.O_TRUNC, 0o600), "ab") as err,
+        ):
+            return subprocess.Popen(
+                [
+                    *(self._program, "-W", "-f", str(self._files.configuration)),
+                    *("-S", f"{self._files.master_socket},mode,600"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                cwd=self._files.directory,
+            )
+
+    async def reload(self) -> None:
+        """Have a new worker with the files as they are now; the old one ends what it has begun. Raises HaproxyError."""
+        with contextlib.suppress(NoAnswer):
+            await ask("reload", self._files.master_socket)
+        await self._new_worker(self.worker)
+
+    async def ended(self) -> None:
+        """Returns when the master has ended."""
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        pidfd = self._pidfd
+        if pidfd < 0:
+            return
+        loop.add_reader(pidfd, done.set)
+        try:
+            await done.wait()
+        finally:
+            loop.remove_reader(pidfd)
+        self._forget()
+
+    async def end(self) -> None:
+        """End it at once."""
+        if self._pidfd < 0:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await self.ended()
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._forget()
+
+    def _forget(self) -> None:
+        os.close(self._pidfd)
+        self._pidfd, self.worker = -1, 0
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, os.WNOHANG)
+        self._record.unlink(missing_ok=True)
+
+    @property
+    def _record(self) -> Path:
+        return self._files.directory / "haproxy.json"
+
+    async def _new_worker(self, old: int) -> None:
+        """Wait until the master has another worker than `old`, and the admin socket is that one's. HAProxy tells of neither, so
+        it is asked."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _READY_WITHIN
+        answers = 0
+        while True:
+            with contextlib.suppress(NoAnswer):
+                shown = (await ask("show proc", self._files.master_socket)).partition("# old workers")[0]
+                found = _SUMMARY.search(shown)
+                if found and int(found[1]) != old:
+                    info = await ask("show info", self._files.admin_socket)
+                    answers = answers + 1 if f"\nPid: {found[1]}\n" in info else 0
+                    if answers >= _ANSWERS:
+                        self.worker = int(found[1])
+                        return
+                    continue
+            if _gone(self._pidfd):
+                raise HaproxyError("it ended")
+            if loop.time() > deadline:
+                raise HaproxyError(f"no new worker within {_READY_WITHIN:.0f} s")
+            await asyncio.sleep(_PAUSE)
+
+
+def _gone(pidfd: int) -> bool:
+    try:
+        return os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # adopted: not ours to wait for
+        try:
+            signal.pidfd_send_signal(pidfd, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+
+def _start_time(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
