@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sampan.dns import corefile, directives, wire
 from sampan.dns.rewriting import NameRule, rewritten
@@ -183,3 +187,24 @@ def test_rules_in_turn() -> None:
     second = NameRule.make("substring", "b", "c", False)
     third = NameRule.make("substring", "c", "d", False)
     assert rewritten([first, second, third], zone("a.x")) == zone("c.x")
+
+
+WORDS = st.sampled_from([
+    ".", ".:53", "{", "}", "\n", "#", '"', "errors", "health", "ready", ":8080", "x:y", "9.9.9.9.9:1", "kubernetes", "cluster.local",
+    "10.0.0.0/9", "10.0.0.0/24", "pods", "insecure", "ttl", "30", "-1", "fallthrough", "prometheus", "forward", "/etc/resolv.conf",
+    "[::1]:53", "1.2.3.4", "policy", "random", "cache", "success", "denial", "servfail", "5s", "hosts", "/etc/coredns/x", "rewrite",
+    "stop", "name", "regex", "(", "exact", "answer", "auto", "autopath", "@kubernetes", "log", "a" * 70, "a..b", "\u2603", "{$X}",
+])  # fmt: skip
+
+
+@given(st.lists(WORDS, max_size=30), st.sampled_from(["", ". {\n"]))
+def test_any_text_is_read_or_refused(words: list[str], start: str) -> None:
+    text = start + " ".join(words) + ("\n}\n" if start else "")
+    with contextlib.suppress(corefile.CorefileError):
+        assert directives.load({"Corefile": text}).servers
+
+
+def test_braces_do_not_go_on_for_ever() -> None:
+    with pytest.raises(corefile.CorefileError) as e:
+        directives.load({"Corefile": "a {\n" * 5000})
+    assert e.value.problems == ["line 3: braces within the braces of a directive are not supported"]

@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Iterator
 from sampan.dns import wire
 from sampan.dns.metrics import Counts, Labels
 from sampan.dns.resolver import SERVFAIL, Chain, Question, Resolver
-from sampan.dns.wire import Answer, Query
+from sampan.dns.wire import Answer, Group, Query
 
 log = logging.getLogger(__name__)
 KEPT = 4096
 """Packets whose answers are kept; with one more, all are forgotten."""
 KEPT_ANSWERS = 4096
+MOST_NOTES = 32768
+"""Of what hangs on what, those included whose answer was dropped for another reason."""
 LONGEST_TCP = 65535
 PER_SOURCE = 100
 """Questions of one address that may wait for other servers at a time."""
@@ -52,7 +54,8 @@ class Answering:
         self._tasks = tasks
         self._resolver: Resolver | None = None
         self._answers: dict[tuple[bytes, int], Answer] = {}
-        self._hanging: dict[object, set[bytes | tuple[bytes, int]]] = {}
+        self._hanging: dict[Group, set[bytes | tuple[bytes, int]]] = {}
+        self._notes = 0
         self._waiting: dict[str, int] = {}
 
     @property
@@ -75,8 +78,9 @@ class Answering:
         self.kept.clear()
         self._answers.clear()
         self._hanging.clear()
+        self._notes = 0
 
-    def forget(self, groups: Iterable[object]) -> None:
+    def forget(self, groups: Iterable[Group]) -> None:
         """Drop the answers that hang on something that changed."""
         for group in groups:
             for key in self._hanging.pop(group, ()):
@@ -172,17 +176,22 @@ class Answering:
             self._keep(query, Kept(answers, labels, sizes), answer.group)
 
     def _keep_answer(self, query: Query, answer: Answer) -> None:
-        if len(self._answers) >= KEPT_ANSWERS:
-            self.forget_all()
+        self._hang(answer.group, (query.key, query.type))
         self._answers[query.key, query.type] = answer
-        self._hanging.setdefault(answer.group, set()).add((query.key, query.type))
 
-    def _keep(self, query: Query, kept: Kept, group: object) -> None:
-        if len(self.kept) >= KEPT:
-            self.forget_all()
+    def _keep(self, query: Query, kept: Kept, group: Group) -> None:
         packet = query.data[2:]
+        self._hang(group, packet)
         self.kept[packet] = kept
-        self._hanging.setdefault(group, set()).add(packet)
+
+    def _hang(self, group: Group | None, key: bytes | tuple[bytes, int]) -> None:
+        """Note what an answer hangs on. What hangs on a Service hangs on its namespace as well."""
+        assert group is not None
+        if len(self.kept) >= KEPT or len(self._answers) >= KEPT_ANSWERS or self._notes >= MOST_NOTES:
+            self.forget_all()
+        for one in {group, group[:1]}:
+            self._hanging.setdefault(one, set()).add(key)
+            self._notes += 1
 
 
 def _turns(head: bytes, body: bytes, length: int, tail: bytes, run: tuple[int, int, int]) -> Iterator[bytes]:

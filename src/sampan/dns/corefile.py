@@ -30,6 +30,10 @@ DEFAULT = """\
 and the supervisor knows without them."""
 
 
+_DEEPEST = 1
+"""A directive has a block, the directives in that have none."""
+
+
 class CorefileError(ValueError):
     """All that is wrong with a Corefile, a line each."""
 
@@ -79,7 +83,7 @@ def parse(text: str) -> list[Block]:
             raise CorefileError([f"line {line.number}: a server is zones and an opening brace: . {{"])
         if keys[0].startswith("("):
             raise CorefileError([f"line {line.number}: snippets ({keys[0]}) are not supported"])
-        blocks.append(Block(keys, line.number, list(_directives(lines, line.number))))
+        blocks.append(Block(keys, line.number, list(_directives(lines, line.number, 0))))
     if not blocks:
         raise CorefileError(["there is no server in it"])
     return blocks
@@ -98,7 +102,7 @@ class _Lines:
         return self._lines[self._at - 1]
 
 
-def _directives(lines: _Lines, opened: int) -> Iterator[Directive]:
+def _directives(lines: _Lines, opened: int, depth: int) -> Iterator[Directive]:
     while lines.more():
         line = lines.take()
         first, *rest = line.words
@@ -109,7 +113,11 @@ def _directives(lines: _Lines, opened: int) -> Iterator[Directive]:
         if first == "{":
             raise CorefileError([f"line {line.number}: an opening brace needs a word before it"])
         if rest and rest[-1] == "{":
-            block = tuple(_directives(lines, line.number))
+            if depth == _DEEPEST:
+                raise CorefileError(
+                    [f"line {line.number}: braces within the braces of a directive are not supported"]
+                )
+            block = tuple(_directives(lines, line.number, depth + 1))
             yield Directive(first, tuple(rest[:-1]), line.number, block, braces=True)
         else:
             yield Directive(first, tuple(rest), line.number)

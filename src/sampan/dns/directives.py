@@ -93,7 +93,8 @@ class _Reader:
         if len(directive.arguments) > 1:
             raise _Problem("takes one address")
         address = directive.arguments[0] if directive.arguments else default
-        if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[0-9.]+|localhost)?:\d{1,5}", address) or int(address.rpartition(":")[2]) > 65535:  # fmt: skip
+        host = address.rpartition(":")[0].strip("[]")
+        if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[0-9.]+|localhost)?:\d{1,5}", address) or int(address.rpartition(":")[2]) > 65535 or (host not in ("", "localhost") and not _is_address(host)):  # fmt: skip
             raise _Problem(f"{address}: an address is [IP]:PORT")
         for inner in directive.block:
             if directive.name == "health" and inner.name == "lameduck":

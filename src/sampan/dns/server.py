@@ -144,11 +144,8 @@ class DnsServer:
         self._drop(groups | changed_names(ends, ()))
 
     def _namespace_changed(self, old: Object | None, new: Object | None) -> None:
-        name = key_of(new or old or {})
-        services = (
-            {(name, s["metadata"]["name"]) for s in self._services.list(name)} if not (old and new) else set()
-        )
-        self._drop({(name,), *services})
+        if old is None or new is None:
+            self._drop({(key_of(new or old or {}),)})
 
     def _drop(self, groups: set[tuple[str, ...]]) -> None:
         self._changed = time.time()
@@ -163,7 +160,9 @@ class DnsServer:
             return
         try:
             configuration = directives.load(new.get("data") or {})
-        except corefile.CorefileError as e:
+        except Exception as e:
+            if not isinstance(e, corefile.CorefileError):  # a fault of ours: names are answered all the same
+                log.exception("the Corefile cannot be read")
             self._answering.counts.failed_reloads += 1
             message = f"The Corefile is not used, the last good one stays in force: {e}"
             log.error("%s", message)

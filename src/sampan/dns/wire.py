@@ -38,6 +38,10 @@ _QUESTION = struct.Struct("!HH")
 _POINTER = 0xC000
 
 
+Group = tuple[str, ...]
+"""What an answer hangs on: a namespace and a Service, a namespace, a reverse name."""
+
+
 class Unanswerable(ValueError):
     """Nothing that could be a query: answering it would only help whoever forges sources."""
 
@@ -91,7 +95,7 @@ class Answer:
     """Where each record's time to live is in `body`."""
     run: tuple[int, int, int] = (0, 0, 0)
     """The addresses that may change places: from, to, and bytes a record."""
-    group: object = None
+    group: Group | None = None
     """What it hangs on: it is forgotten when this changes. None: it is not to be kept."""
     plugin: str = ""
     """Who made it, for the metrics."""
@@ -223,7 +227,7 @@ def encode(
     *,
     rcode: int = NOERROR,
     flags: int = AA,
-    group: object = None,
+    group: Group | None = None,
     plugin: str = "",
 ) -> Answer:
     """The answer to a question about `key`."""
