@@ -202,6 +202,25 @@ def test_targets(case: str) -> None:
     assert shown(targets(svc, slices, HERE)) == expected
 
 
+def test_slices_that_are_the_same_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    made = services._endpoint
+
+    def noting(given: Object, port: int, node: str) -> services.Endpoint:
+        seen.extend(given["addresses"])
+        return made(given, port, node)
+
+    monkeypatch.setattr(services, "_endpoint", noting)
+    slices, read = [slice_(endpoint(A)), slice_(endpoint(B))], services.Read()
+    first = targets(service(), slices, HERE, read)
+    assert seen == [A, B]
+    slices[1] = slice_(endpoint(C))
+    assert shown(targets(service(), slices, HERE, read)) == {f"{IP}:80/TCP": f"{A}:8080 {C}:8080"}
+    assert seen == [A, B, C]
+    slices[1] = slice_(endpoint(B))
+    assert targets(service(), slices, HERE, read) == first
+
+
 def test_who_talks_by_udp_to_one_that_serves_goes_on_doing_so() -> None:
     slices = [
         slice_(endpoint(A), endpoint(B, **ENDING), endpoint(C, ready=False, serving=False), protocol="UDP")

@@ -79,6 +79,7 @@ class Proxy:
         self._meddlers: list[str] = []
         self._repaired = 0.0
         self._conntrack = Conntrack() if table is None else None
+        self._read: dict[str, services.Read] = {}
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._health = Health()
@@ -212,8 +213,12 @@ class Proxy:
 
     def _targets(self, key: str, service: Object | None) -> dict[Frontend, Target]:
         if service is None:
+            self._read.pop(key, None)
             return {}
-        return services.targets(service, self._slices.by_index("service", key), self._place)
+        slices = self._slices.by_index("service", key)
+        # What was read of few endpoints is not worth remembering.
+        read = self._read.setdefault(key, services.Read()) if len(slices) > 1 else self._read.pop(key, None)
+        return services.targets(service, slices, self._place, read)
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         self._health.follow_node(new)

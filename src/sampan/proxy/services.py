@@ -66,17 +66,49 @@ class Endpoints:
     """All that answer who talks to them already, on whatever node."""
 
 
-def targets(service: Object, slices: Sequence[Object], place: Place) -> dict[Frontend, Target]:
-    """Every frontend of a Service on this node. None for a headless or external one."""
+class Read:
+    """The endpoints of the slices of one Service, remembered: of ten slices the one that changed is read anew. Slices are
+    taken to be unchanged while they are the same objects."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Object, dict[tuple[str, str, str], list[Endpoint]]]] = {}
+
+    def of(self, one: Object, port_name: str, protocol: str, node: str) -> list[Endpoint]:
+        """Those of one port of a slice."""
+        known = self._known.get(id(one))
+        if known is None or known[0] is not one:
+            known = self._known[id(one)] = (one, {})
+        ports = known[1]
+        at = (port_name, protocol, node)
+        if at not in ports:
+            ports[at] = _read(one, port_name, protocol, node)
+        return ports[at]
+
+    def keep(self, slices: Iterable[Object]) -> None:
+        """Forget all others."""
+        present = {id(s) for s in slices}
+        self._known = {at: known for at, known in self._known.items() if at in present}
+
+
+def targets(
+    service: Object, slices: Sequence[Object], place: Place, read: Read | None = None
+) -> dict[Frontend, Target]:
+    """Every frontend of a Service on this node. None for a headless or external one. `read` has what was read of the
+    slices before."""
     if not proxied(service):
         return {}
+    read = read or Read()
+    read.keep(slices)
     found: dict[Frontend, Target] = {}
     spec = service["spec"]
     for address in spec.get("clusterIPs") or (spec["clusterIP"],):
         address, family = canonical(address), family_of(address)
         of_family = [s for s in slices if s.get("addressType") == family]
         for port in spec.get("ports") or ():
-            found.update(_of_port(service, port, address, family, of_family, place))
+            endpoints = _endpoints(
+                of_family, port.get("name") or "", port.get("protocol") or "TCP", place, read
+            )
+            found.update(_of_port(service, port, address, _categorize(endpoints, place), place))
     return found
 
 
@@ -112,14 +144,13 @@ def canonical(address: str) -> str:
 
 
 def _of_port(
-    service: Object, port: Object, cluster_ip: str, family: str, slices: Sequence[Object], place: Place
+    service: Object, port: Object, cluster_ip: str, those: Endpoints, place: Place
 ) -> dict[Frontend, Target]:
-    """The frontends of one port in one family."""
-    meta, spec = service["metadata"], service["spec"]
+    """The frontends of one port in the family of a cluster address."""
+    meta, spec, family = service["metadata"], service["spec"], family_of(cluster_ip)
     protocol, number = port.get("protocol") or "TCP", port["port"]
     name = f"{meta['namespace']}/{meta['name']}" + (f":{port['name']}" if port.get("name") else "")
     affinity = _affinity(spec)
-    those = _categorize(list(_endpoints(slices, port.get("name") or "", protocol, place.node)), place)
 
     def policy(local: bool) -> tuple[Backend, ...]:
         return those.local if local else those.cluster
@@ -199,23 +230,26 @@ def _with_own(ranges: tuple[str, ...], address: str, place: Place) -> tuple[str,
     return ranges
 
 
-def _endpoints(slices: Iterable[Object], port_name: str, protocol: str, node: str) -> Iterable[Endpoint]:
+def _endpoints(
+    slices: Iterable[Object], port_name: str, protocol: str, place: Place, read: Read
+) -> list[Endpoint]:
     """The endpoints of a port, each once: one that moves is for a moment in two slices."""
     found: dict[Backend, Endpoint] = {}
     for one in slices:
-        number = next((p.get("port") for p in one.get("ports") or () if _is(p, port_name, protocol)), None)
-        if number is None:
-            continue
-        for given in one.get("endpoints") or ():
-            made = _endpoint(given, number, node)
-            known = found.get(made.backend)
-            if known is None or (made.ready, made.serving, made.local) > (
-                known.ready,
-                known.serving,
-                known.local,
-            ):
+        for made in read.of(one, port_name, protocol, place.node):
+            known = found.setdefault(made.backend, made)
+            if known is not made and _better(made) > _better(known):
                 found[made.backend] = made
-    return found.values()
+    return list(found.values())
+
+
+def _better(endpoint: Endpoint) -> tuple[bool, bool, bool]:
+    return endpoint.ready, endpoint.serving, endpoint.local
+
+
+def _read(one: Object, port_name: str, protocol: str, node: str) -> list[Endpoint]:
+    number = next((p.get("port") for p in one.get("ports") or () if _is(p, port_name, protocol)), None)
+    return [_endpoint(e, number, node) for e in one.get("endpoints") or ()] if number is not None else []
 
 
 def _is(port: Object, name: str, protocol: str) -> bool:
