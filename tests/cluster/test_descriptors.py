@@ -42,7 +42,7 @@ def test_churn_leaves_no_descriptor_open(cluster: Cluster, kubectl: Kubectl) -> 
     kubectl("apply", "-f", "-", stdin=DEPLOYMENT)
 
     first = descriptors(cluster)
-    assert sorted(first) == ["sampan-control-", "sampan-node-1", "sampan-superv"]
+    assert sorted(first) == ["sampan-control-", "sampan-node-1", "sampan-node-1-d", "sampan-superv"]
     kubectl("scale", "deployment/churn", f"--replicas={PODS}")
     kubectl.wait("deployment/churn", f"jsonpath={{.status.readyReplicas}}={PODS}")
     kubectl("scale", "deployment/churn", "--replicas=0")
