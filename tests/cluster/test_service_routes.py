@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from sampan.api.errors import Object
+from sampan.cluster.host_routes import HostRoutes
+from sampan.cluster.pool_routes import PoolRoutes
 from sampan.cluster.service_routes import ServiceRoutes
 from sampan.network.netlink import Netlink
 
@@ -29,12 +31,12 @@ class Host:
     def __init__(self, netns: str) -> None:
         self.netns = netns
         self.netlink = Netlink.inside(f"/run/netns/{netns}")
-        self.routes = ServiceRoutes(None, "br0", NODE, "10.96.0.0/16")  # type: ignore[arg-type]
+        self.routes: HostRoutes = ServiceRoutes(None, "br0", NODE, "10.96.0.0/16")  # type: ignore[arg-type]
         self.told: list[str] = []
         self.routes._recorder.event = lambda obj, kind, reason, message: self.told.append(message)  # type: ignore[assignment,misc]  # fmt: skip
 
     def change(self, old: Object | None, new: Object | None) -> None:
-        objects = self.routes._cidrs._objects
+        objects = self.routes._objects._objects
         if new is None:
             assert old is not None
             del objects[old["metadata"]["name"]]
@@ -93,3 +95,23 @@ def test_a_restart_takes_over_its_routes(host: Host) -> None:
     assert host.told == []
     host.change(cidr("one", "10.200.0.0/24"), None)
     assert host.to("10.200.0.0/24") == ""
+
+
+def test_pools_beyond_the_bridge_are_neighbours_there(host: Host) -> None:
+    host.routes = PoolRoutes(None, "br0", ["172.28.251.0/24"])  # type: ignore[arg-type]
+
+    def pool(*addresses: str) -> Object:
+        return {"metadata": {"name": "p"}, "spec": {"addresses": list(addresses)}}
+
+    own, more = "172.28.251.200-172.28.251.250", "192.0.2.4-192.0.2.8"
+    before = pool(own, more, "2001:db8::/64")
+    host.change(None, before)
+    shown = ip(host.netns, "route", "show").split("\n")
+    assert [r.split(" proto")[0].strip() for r in shown if "192.0.2" in r] == [
+        "192.0.2.4/30 dev br0",
+        "192.0.2.8 dev br0",
+    ]
+    assert not any("172.28.251.2" in r for r in shown if "/24" not in r)
+    host.change(before, pool(own))
+    assert "192.0.2" not in ip(host.netns, "route", "show")
+    assert host.told == []

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.client.restarting import again_and_again
 from sampan.cluster import config as configuration
-from sampan.cluster import dns_objects, lb_pools, logs, storage
+from sampan.cluster import dns_objects, ingress_nodes, lb_pools, logs, storage
 from sampan.cluster.config import MOST_NODES, ClusterConfig
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.link import PartLink, revive_command
 from sampan.cluster.owner import run_until_told, stop_event
+from sampan.cluster.pool_routes import PoolRoutes
 from sampan.cluster.publish import Publisher
 from sampan.cluster.service_routes import ServiceRoutes
 
@@ -66,6 +67,7 @@ async def _serve(config: ClusterConfig, number: int) -> None:
     from sampan.controllers.certificates.authority import Authority
     from sampan.controllers.manager import Manager
     from sampan.controllers.node_ipam import NodeRanges
+    from sampan.ingress.controller import IngressController
     from sampan.loadbalancer.controller import LoadBalancerController
     from sampan.scheduler.scheduler import Scheduler
     from sampan.transport.http import HttpServer
@@ -110,6 +112,9 @@ async def _serve(config: ClusterConfig, number: int) -> None:
             client = app.client(manager="sampan-loadbalancer")
             return LoadBalancerController(client, lb_pools.ranges(config), lb_pools.reserved(config)).run()
 
+        def front_door() -> Coroutine[Any, Any, None]:
+            return IngressController(app.client(manager="sampan-ingress")).run()
+
         def schedule() -> Coroutine[Any, Any, None]:
             return Scheduler(app.client(manager="kube-scheduler")).run()
 
@@ -122,12 +127,15 @@ async def _serve(config: ClusterConfig, number: int) -> None:
             "load balancer": elected("sampan-loadbalancer", balance),
             "readiness": _tell_readiness(config, app, link),
         }
+        if ingress_nodes.chosen(config):
+            tasks["ingress"] = elected("sampan-ingress", front_door)
         if number == 0:
             first_node = config.node_address(config.nodes[0])
             tasks["publish"] = Publisher(config.publish, first_node).run()
             tasks["service routes"] = ServiceRoutes(
                 app.client(), config.bridge, first_node, config.service_cidr
             ).run()
+            tasks["pool routes"] = PoolRoutes(app.client(), config.bridge, config.node_subnets).run()
             tasks["certificates"] = _renew(config)
             tasks["dns objects"] = again_and_again(
                 "dns objects", lambda: dns_objects.keep(app.client(), config)
