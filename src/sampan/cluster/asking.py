@@ -24,7 +24,8 @@ def ask(config: ClusterConfig, work: Callable[[HttpsClient], Awaitable[T]]) -> T
     from sampan.cluster import link
 
     if not link.answers(config.run_directory):
-        raise ClusterError(f"cluster {config.name} does not run: start it with `sampan up`")
+        flag = "" if config.name == "default" else f" --name {config.name}"
+        raise ClusterError(f"cluster {config.name} does not run: start it with `sampan up{flag}`")
 
     async def asked() -> T:
         client = HttpsClient.from_kubeconfig(config.directory / "kubeconfig", user_agent="sampan")

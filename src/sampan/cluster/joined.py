@@ -6,7 +6,6 @@ machine may have itself.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fcntl
 import json
@@ -110,6 +109,4 @@ def held() -> Iterator[None]:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ClusterError("this machine's node runs already, or is being changed") from None
-        with contextlib.suppress(OSError):
-            os.set_inheritable(f.fileno(), False)
         yield
