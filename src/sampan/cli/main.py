@@ -69,6 +69,12 @@ def up(
         list[str] | None,
         typer.Option(help="Where nodes open NodePorts: primary (the node's address) or ranges: CIDR,..."),
     ] = None,
+    ingress: Annotated[
+        bool, typer.Option("--ingress/--no-ingress", help="Whether Ingresses have a proxy (HAProxy).")
+    ] = True,
+    ingress_nodes: Annotated[
+        str | None, typer.Option(help="Nodes that Ingresses are reached at: all, or NAME,...")
+    ] = None,
     lb_pool: Annotated[
         list[str] | None,
         typer.Option(help="Addresses for load balancers: CIDR, FIRST-LAST or none; some of the bridge's unless given."),
@@ -139,6 +145,8 @@ def up(
         tls_sans=tls_san or (),
         publish=publish or (),
         nodeport_addresses=nodeport_addresses,
+        ingress=ingress,
+        ingress_nodes=ingress_nodes,
         lb_pool=lb_pool,
         authentication_config=authentication_config,
         token_auth_file=token_auth_file,

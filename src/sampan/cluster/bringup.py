@@ -47,6 +47,8 @@ class Bringup:
 
     def check_host(self) -> None:
         preflight.check()
+        if self.wishes.ingress and not preflight.program("haproxy"):
+            self.say("warning: haproxy is missing, so Ingresses have no effect: apt-get install haproxy")
 
     def choose_cluster(self) -> None:
         """Name, number, ports and ranges: chosen once, then kept."""

@@ -67,6 +67,8 @@ class ClusterConfig:
     publish: tuple[Publication, ...] = ()
     nodeport_addresses: tuple[str, ...] = ()
     """Where nodes open NodePorts: see `nodeport_addresses`."""
+    ingress_nodes: tuple[str, ...] = ("all",)
+    """The nodes that have a front door: see `ingress_nodes`."""
     lb_pool: tuple[str, ...] = ()
     """Ranges of load balancer addresses, () for those that it has by itself: see `lb_pools`."""
     authentication_config: str = ""
@@ -258,6 +260,7 @@ def _read(raw: dict[str, Any]) -> ClusterConfig:
     raw["tls_sans"] = tuple(raw.get("tls_sans", ()))
     for field_name in admission_plugins.FIELDS:
         raw[field_name] = tuple(raw.get(field_name, ()))
+    raw["ingress_nodes"] = tuple(raw.get("ingress_nodes", ("all",)))
     raw["lb_pool"] = tuple(raw.get("lb_pool", ()))
     raw["nodeport_addresses"] = tuple(raw.get("nodeport_addresses", ()))
     raw["disabled_versions"] = tuple(raw.get("disabled_versions", ()))

@@ -55,6 +55,8 @@ class NodePlace:
     client_ca: Path
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Object, ...] = ()
+    ingress_log: Path | None = None
+    """The access log of its front door; None: it has none."""
     lease_seconds: int = 40
     """What its Lease promises."""
 
@@ -145,10 +147,29 @@ async def run(
         "network policies": policies.run(),
         "routes": NodeRoutes(client, place.name).run(),
     }
+    if place.ingress_log is not None:
+        parts["ingress"] = _open_front_door(client, place, place.ingress_log)
     try:
         await run_until_told({**parts, **(more or {})}, stop)
     finally:
         network.close()
+
+
+async def _open_front_door(client: Client, place: NodePlace, log_file: Path) -> None:
+    """The node's ingress proxy, until cancelled. It is no reason for the node to end, whatever it meets."""
+    from sampan.client.restarting import again_and_again
+    from sampan.ingress.front_door import FrontDoor
+
+    def front_door() -> Coroutine[Any, Any, None]:
+        return FrontDoor(
+            client,
+            node_name=place.name,
+            addresses=place.addresses,
+            directory=place.run / "ingress",
+            access_log=log_file,
+        ).run()
+
+    await again_and_again("ingress", front_door)
 
 
 def _networks(uplink: str) -> list[str]:

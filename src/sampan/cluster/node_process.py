@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from sampan.cluster import logs, node_monitoring, node_parts, processes
+from sampan.cluster import ingress_nodes, logs, node_monitoring, node_parts, preflight, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink
 from sampan.cluster.node_parts import NodePlace
@@ -62,6 +62,9 @@ async def _serve(config: ClusterConfig, node: str) -> None:
         certificate=own / "server.crt",
         key=own / "server.key",
         client_ca=pki / "ca.crt",
+        ingress_log=config.directory / "logs" / f"ingress-{node}.log"
+        if ingress_nodes.on(config, node) and preflight.program("haproxy")
+        else None,
         lease_seconds=node_monitoring.lease_seconds(config.node_monitor_grace_period),
     )
     link = PartLink(config.run_directory, node)

@@ -51,6 +51,11 @@ def _programs() -> list[str]:
     return [f"programs are missing: apt-get install {_listed(missing)}"] if missing else []
 
 
+def program(name: str) -> str | None:
+    """Where a program is, None if it is not there."""
+    return shutil.which(name, path=SEARCH)
+
+
 def _listed(packages: Sequence[str]) -> str:
     return " ".join(sorted(packages))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from sampan.cluster import (
     admission_plugins,
     apiserver_files,
+    ingress_nodes,
     lb_pools,
     logs,
     node_monitoring,
@@ -48,6 +49,8 @@ class Wishes:
     listen: str | None = None
     tls_sans: Sequence[str] = ()
     publish: Sequence[str] = ()
+    ingress: bool = True
+    ingress_nodes: str | None = None
     lb_pool: Sequence[str] | None = None
     nodeport_addresses: Sequence[str] | None = None
     authentication_config: str | None = None
@@ -129,6 +132,7 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     changes |= admission_plugins.wished(wishes)
     changes |= runtime_config.wished(wishes)
     changes |= lb_pools.wished(wishes)
+    changes |= ingress_nodes.wished(wishes)
     changes |= nodeport_addresses.wished(wishes)
     changes |= node_monitoring.wished(wishes)
     if wishes.logging_format is not None:
@@ -137,6 +141,7 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     wrong = [*files, *apiserver_files.problems(wishes, present), *admission_plugins.problems(wishes)]
     wrong += [*runtime_config.problems(wishes), *node_monitoring.problems(wishes)]
     wrong += [*lb_pools.problems(wishes), *nodeport_addresses.problems(wishes)]
+    wrong += ingress_nodes.problems(wishes, present.nodes)
     if wrong := [*wrong, *logs.problems(wishes.logging_format)]:
         raise ClusterError("; ".join(wrong))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
@@ -184,6 +189,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
     problems += admission_plugins.problems(wishes)
     problems += [*runtime_config.problems(wishes), *node_monitoring.problems(wishes)]
     problems += [*lb_pools.problems(wishes), *nodeport_addresses.problems(wishes)]
+    problems += ingress_nodes.problems(wishes, tuple(f"node-{i + 1}" for i in range(count)))
     problems += logs.problems(wishes.logging_format)
     if problems:
         raise ClusterError("; ".join(problems))
@@ -210,6 +216,7 @@ def _new(wishes: Wishes) -> ClusterConfig:
         **apiserver_files.wished(wishes),  # type: ignore[arg-type]
         **admission_plugins.wished(wishes),  # type: ignore[arg-type]
         **runtime_config.wished(wishes),  # type: ignore[arg-type]
+        **ingress_nodes.wished(wishes),  # type: ignore[arg-type]
         **lb_pools.wished(wishes),  # type: ignore[arg-type]
         **nodeport_addresses.wished(wishes),  # type: ignore[arg-type]
         **node_monitoring.wished(wishes),

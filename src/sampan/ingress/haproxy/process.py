@@ -156,7 +156,7 @@ class Process:
         answers = 0
         while True:
             with contextlib.suppress(NoAnswer):
-                shown = (await ask("show proc", self._files.master_socket)).partition("# old workers")[0]
+                shown = (await ask("show proc;quit", self._files.master_socket)).partition("# old workers")[0]
                 found = _SUMMARY.search(shown)
                 if found and int(found[1]) != old:
                     info = await ask("show info", self._files.admin_socket)

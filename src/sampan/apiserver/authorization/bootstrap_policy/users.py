@@ -166,6 +166,12 @@ def _nodes() -> list[Object]:
             rule("list watch", "discovery.k8s.io", "endpointslices"),
         ),
         role(
+            "sampan:node-ingress",
+            rule("list watch", "", "services"),
+            rule("list watch", "discovery.k8s.io", "endpointslices"),
+            rule("list watch", "networking.k8s.io", "ingressclasses ingresses"),
+        ),
+        role(
             "sampan:network-policy",
             rule("list watch", "", "namespaces pods"),
             rule("list watch", "networking.k8s.io", "networkpolicies"),
@@ -263,8 +269,8 @@ def _certificates() -> list[Object]:
 
 def bindings() -> list[Object]:
     """A node's rights come from the node authorizer: `system:node` is bound to nobody, as upstream has it. Of our own
-    are `sampan:node-proxier`, `sampan:node-dns` and `sampan:network-policy`: a node here is its own proxy and DNS server, and
-    keeps from its pods what policies forbid."""
+    are `sampan:node-proxier`, `sampan:node-dns`, `sampan:node-ingress` and `sampan:network-policy`: a node here is its own proxy, DNS
+    server and front door, and keeps from its pods what policies forbid."""
     everybody = ("Group", "system:authenticated")
     return [
         binding("cluster-admin", ("Group", "system:masters")),
@@ -277,6 +283,7 @@ def bindings() -> list[Object]:
         binding("system:node-proxier", ("Group", "system:nodes"), name="sampan:node-proxier"),
         binding("sampan:node-dns", ("Group", "system:nodes")),
         binding("sampan:network-policy", ("Group", "system:nodes")),
+        binding("sampan:node-ingress", ("Group", "system:nodes")),
         binding("system:kube-controller-manager", ("User", "system:kube-controller-manager")),
         binding("system:kube-dns", ("ServiceAccount", "kube-system:kube-dns")),
         binding("system:kube-scheduler", ("User", "system:kube-scheduler")),

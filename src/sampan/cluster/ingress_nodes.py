@@ -1,0 +1,45 @@
+"""Which nodes have a front door: `--ingress-nodes` and `--no-ingress`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sampan.cluster.config import ClusterConfig
+    from sampan.cluster.wishes import Wishes
+
+ALL, NONE = "all", "none"
+
+
+def problems(wishes: Wishes, nodes: tuple[str, ...]) -> list[str]:
+    """What is wrong with what was wished for."""
+    if wishes.ingress_nodes is None:
+        return []
+    if not wishes.ingress and wishes.ingress_nodes != NONE:
+        return ["--ingress-nodes and --no-ingress: only one of them can be given"]
+    unknown = [n for n in _split(wishes.ingress_nodes) if n not in (*nodes, ALL, NONE)]
+    allowed = f"allowed are all, or some of {', '.join(nodes)}"
+    return [f"--ingress-nodes: there is no node {n!r}; {allowed}" for n in unknown]
+
+
+def wished(wishes: Wishes) -> dict[str, object]:
+    """The changes to a configuration."""
+    if not wishes.ingress:
+        return {"ingress_nodes": (NONE,)}
+    if wishes.ingress_nodes is None:
+        return {}
+    return {"ingress_nodes": _split(wishes.ingress_nodes)}
+
+
+def chosen(config: ClusterConfig) -> bool:
+    """Whether the cluster has a front door at all."""
+    return NONE not in config.ingress_nodes
+
+
+def on(config: ClusterConfig, node: str) -> bool:
+    """Whether a node has one."""
+    return chosen(config) and (ALL in config.ingress_nodes or node in config.ingress_nodes)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(n.strip() for n in text.split(",") if n.strip())) or (ALL,)
