@@ -117,6 +117,20 @@ async def test_what_is_missing(container: Object, message: str) -> None:
         await environment(container)
 
 
+def test_service_variables_of_ipv6() -> None:
+    """The primary address, in brackets where it stands before a port."""
+    spec = {"clusterIP": "fd00:96::7", "clusterIPs": ["fd00:96::7", "10.96.1.2"], "ports": [{"port": 80}]}
+    assert service_variables([{"metadata": {"name": "six"}, "spec": spec}]) == {
+        "SIX_SERVICE_HOST": "fd00:96::7",
+        "SIX_SERVICE_PORT": "80",
+        "SIX_PORT": "tcp://[fd00:96::7]:80",
+        "SIX_PORT_80_TCP": "tcp://[fd00:96::7]:80",
+        "SIX_PORT_80_TCP_PROTO": "tcp",
+        "SIX_PORT_80_TCP_PORT": "80",
+        "SIX_PORT_80_TCP_ADDR": "fd00:96::7",
+    }
+
+
 async def test_service_variables() -> None:
     assert service_variables([SERVICE]) == {
         "MY_DB_SERVICE_HOST": "10.96.1.2",
