@@ -1,7 +1,8 @@
 """What a node may: fixed rules for what every node needs, and the graph for what belongs to its own pods.
 
 A node reads a Secret or ConfigMap, or asks for a ServiceAccount's token, only while a pod bound to it refers to
-that object. Whose objects a node changes (its own Node, its own pods) is checked at admission, by `NodeRestriction`,
+that object. Nodes that are front doors also read what Ingresses refer to, as any ingress controller does: certificates
+(Secrets of the type kubernetes.io/tls) all at once, by that field selector, anything else by name. Whose objects a node changes (its own Node, its own pods) is checked at admission, by `NodeRestriction`,
 where the object is at hand.
 
 Upstream: `plugin/pkg/auth/authorizer/node` and the node rules of the bootstrap policy.
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable
 from sampan.api import resources
 from sampan.api.resources import Resource
 from sampan.apiserver.authorization import bootstrap_policy
+from sampan.apiserver.authorization.ingress_references import IngressReferences
 from sampan.apiserver.authorization.node_graph import NodeGraph, references
 from sampan.apiserver.authorization.rbac import Rule
 from sampan.apiserver.tokens import node_name
@@ -29,8 +31,11 @@ _NO = Decision(False)
 
 
 class NodeAuthorizer:
-    def __init__(self, cache: ReadCache) -> None:
+    """`front_doors` says whether nodes serve Ingresses."""
+
+    def __init__(self, cache: ReadCache, *, front_doors: bool = False) -> None:
         self._graph = NodeGraph(cache)
+        self._ingresses = IngressReferences(cache) if front_doors else None
         self._rules = tuple(Rule.compile(r) for r in bootstrap_policy.NODE_RULES)
         self._special: dict[tuple[str, str], Callable[[str, RequestInfo], Decision]] = {
             ("", "secrets"): self._referred,
@@ -67,9 +72,17 @@ class NodeAuthorizer:
             return Decision(False, "can only read resources of this type")
         if info.subresource:
             return Decision(False, "cannot read subresource")
+        if self._ingresses is not None and self._of_ingress(self._ingresses, info):
+            return _YES
         if not info.namespace:
             return Decision(False, "can only read namespaced object of this type")
         return self._related(node, info, self._refers)
+
+    def _of_ingress(self, ingresses: IngressReferences, info: RequestInfo) -> bool:
+        if not info.name:
+            certificates = _field(info.field_selector, "type") == "kubernetes.io/tls"
+            return info.plural == "secrets" and certificates and info.verb in ("list", "watch")
+        return bool(info.namespace) and ingresses.refers(info.plural, info.namespace, info.name)
 
     def _got(self, node: str, info: RequestInfo) -> Decision:
         return _not_get(info) or self._related(node, info, self._refers)
