@@ -52,6 +52,7 @@ CASES: list[tuple[Resource, Object, str, object, list[str]]] = [
     (NETWORKPOLICIES, POLICY, IN + "from/1/podSelector", {}, ["spec.ingress[0].from[1]: Forbidden: may not specify both ipBlock and another peer"]),
     (NETWORKPOLICIES, POLICY, BLOCK, {"cidr": ""}, ["spec.ingress[0].from[1].ipBlock.cidr: Required value"]),
     (NETWORKPOLICIES, POLICY, BLOCK, {"cidr": "10.0.0.0"}, ['spec.ingress[0].from[1].ipBlock.cidr: Invalid value: "10.0.0.0": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)']),
+    (NETWORKPOLICIES, POLICY, BLOCK, {"cidr": "10.0.0.0/255.0.0.0"}, ['spec.ingress[0].from[1].ipBlock.cidr: Invalid value: "10.0.0.0/255.0.0.0": must be a valid CIDR value']),
     (NETWORKPOLICIES, POLICY, BLOCK + "/except", ["10.1.0.0/16"], []),
     (NETWORKPOLICIES, POLICY, BLOCK + "/except", ["10.0.0.0/8", "11.0.0.0/16", "x"],
      ['spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: "10.0.0.0/8": must be a strict subset of `cidr`',

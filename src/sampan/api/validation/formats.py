@@ -216,7 +216,8 @@ def ip_address(value: str) -> tuple[str, ...]:
 
 def cidr(value: str) -> tuple[str, ...]:
     try:
-        if "/" not in value or "%" in value:
+        # `ipaddress` also takes a mask (10.0.0.0/255.0.0.0), which upstream does not.
+        if not value.partition("/")[2].isdecimal() or "%" in value:
             raise ValueError
         ipaddress.ip_network(value, strict=False)
     except ValueError:
