@@ -163,6 +163,10 @@ def test_a_pod_runs_there_and_the_api_reaches_it(join: Join) -> None:
         assert join.value(".status.hostIP") == join.far.address
         assert join.kubectl("logs", "keeper") == "begun\n"
         assert join.kubectl("exec", "keeper", "--", "hostname") == "keeper\n"
+        found = join.kubectl(
+            "exec", "keeper", "--", "nslookup", "kubernetes.default.svc.cluster.local"
+        ).splitlines()
+        assert f"Address: {join.config.api_service_address}" in found
     pki = join.far.state("_node", "pki")
     assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in pki.glob("*.pem")} == {
         "kubelet-client.pem": 0o600,
