@@ -1,0 +1,149 @@
+"""The certificates that Ingresses name: from Secrets of the type kubernetes.io/tls to what the proxy shows.
+
+`of_ingress` takes what OpenSSL can load, so that nothing broken comes near the proxy. `doubts` looks closer, at dates and names, for
+whoever tells people; it needs an X.509 parser, which only the control plane has loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import functools
+import os
+import ssl
+from collections.abc import Callable, Iterator
+
+from sampan.api import ingress_tls
+from sampan.api.errors import Object
+from sampan.ingress.types import INGRESS_SCOPE, Certificate, Host, Problem, Source
+
+SecretLookup = Callable[[str, str], Object | None]
+"""The Secret of that namespace and name, if there is one."""
+
+TYPE = "kubernetes.io/tls"
+SECRET_NOT_FOUND = "SecretNotFound"
+BAD_CERTIFICATE = "BadCertificate"
+EXPIRED = "CertificateExpired"
+OTHER_HOST = "CertificateOfAnotherHost"
+
+
+def of_ingress(ingress: Object, secret: SecretLookup) -> tuple[tuple[Certificate, ...], tuple[Problem, ...]]:
+    """The certificates of an Ingress, one a host, and what is wrong with the others."""
+    meta = ingress["metadata"]
+    namespace = meta.get("namespace", "")
+    found: list[Certificate] = []
+    problems: list[Problem] = []
+    for i, (hosts, name) in enumerate(ingress_tls.entries(ingress)):
+        source = Source("Ingress", namespace, meta["name"], f"spec.tls[{i}]")
+        obj = secret(namespace, name)
+        if obj is None:
+            if not ingress_tls.is_local(ingress):  # there in a moment
+                why = (
+                    f"{source.field}: there is no Secret {namespace}/{name}; the default certificate is shown"
+                )
+                problems.append(Problem(source, SECRET_NOT_FOUND, why))
+            continue
+        try:
+            chain, key = pair(obj)
+        except ValueError as e:
+            why = f"{source.field}: Secret {namespace}/{name}: {e}; the default certificate is shown"
+            problems.append(Problem(source, BAD_CERTIFICATE, why))
+            continue
+        created = meta.get("creationTimestamp") or ""
+        for host in hosts:
+            found.append(
+                Certificate(INGRESS_SCOPE, Host.of_ingress(host), chain, key, source=source, created=created)
+            )
+    return tuple(found), tuple(problems)
+
+
+def pair(secret: Object) -> tuple[str, str]:
+    """Chain and key of a Secret as PEM. Raises ValueError with what is wrong."""
+    if secret.get("type") != TYPE:
+        raise ValueError(f"its type is {secret.get('type') or 'Opaque'}, not {TYPE}")
+    data = secret.get("data") or {}
+    parts = []
+    for name in ("tls.crt", "tls.key"):
+        try:
+            text = base64.b64decode(data.get(name) or "", validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise ValueError(f"{name} is no PEM") from None
+        if not text.strip():
+            raise ValueError(f"{name} is empty")
+        parts.append(text if text.endswith("\n") else text + "\n")
+    chain, key = parts
+    if (problem := _loaded(chain, key)) is not None:
+        raise ValueError(problem)
+    return chain, key
+
+
+@functools.lru_cache(256)
+def _loaded(chain: str, key: str) -> str | None:
+    """What OpenSSL has against a pair; None for nothing."""
+    if "ENCRYPTED" in key:
+        return "tls.key is encrypted"
+    fd = os.memfd_create("pair", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, (chain + key).encode())
+        # A password that is asked for would be asked of the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(f"/proc/self/fd/{fd}", password=lambda: "")
+    except ssl.SSLError as e:
+        words = {
+            "KEY_VALUES_MISMATCH": "tls.key does not belong to tls.crt",
+            "KEY_TYPE_MISMATCH": "tls.key does not belong to tls.crt",
+        }
+        return words.get(e.reason or "", f"tls.crt and tls.key cannot be loaded: {e.reason or e}")
+    finally:
+        os.close(fd)
+    return None
+
+
+def doubts(ingress: Object, secret: SecretLookup, now: datetime.datetime) -> Iterator[Problem]:
+    """What is wrong with certificates that are shown all the same: that they have ended, begin later, or are for other hosts."""
+    from cryptography import x509
+
+    meta = ingress["metadata"]
+    namespace = meta.get("namespace", "")
+    for i, (hosts, name) in enumerate(ingress_tls.entries(ingress)):
+        obj = secret(namespace, name)
+        if obj is None:
+            continue
+        try:
+            chain, _ = pair(obj)
+            certificate = x509.load_pem_x509_certificate(chain.encode())
+        except ValueError:
+            continue  # `of_ingress` has said so.
+        source = Source("Ingress", namespace, meta["name"], f"spec.tls[{i}]")
+        where = f"{source.field}: the certificate in Secret {namespace}/{name}"
+        if certificate.not_valid_after_utc <= now:
+            ended = certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+            yield Problem(source, EXPIRED, f"{where} expired at {ended}")
+        elif certificate.not_valid_before_utc > now:
+            begins = certificate.not_valid_before_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+            yield Problem(source, EXPIRED, f"{where} is not valid before {begins}")
+        names = _names(certificate)
+        if missing := [h for h in hosts if not any(_covers(n, h) for n in names)]:
+            has = ", ".join(names) or "none"
+            yield Problem(
+                source, OTHER_HOST, f"{where} is not for {', '.join(missing)}; its names are: {has}"
+            )
+
+
+def _names(certificate: object) -> list[str]:
+    from cryptography import x509
+
+    assert isinstance(certificate, x509.Certificate)
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return [n.lower() for n in found.get_values_for_type(x509.DNSName)]
+
+
+def _covers(name: str, host: str) -> bool:
+    """Whether a name of a certificate is good for a host: the same, or `*` for its first label (RFC 6125, 6.4.3)."""
+    host = host.lower()
+    if name == host:
+        return True
+    return name.startswith("*.") and not host.startswith("*") and host.partition(".")[2] == name[2:]
