@@ -201,8 +201,8 @@ def test_a_source_range_that_is_none() -> None:
 
 
 def test_other_warnings() -> None:
-    assert support.unsupported(resources.INGRESSES, {})[0] == [
-        "Ingress is stored, but no ingress controller runs here yet"
+    assert support.unsupported(resources.CRONJOBS, {})[0] == [
+        "CronJob is stored, but its controller does not run here yet: no pods are made"
     ]
     finalized = {"metadata": {"finalizers": ["mine"]}}
     assert "prefer a domain-qualified" in support.unsupported(resources.CONFIGMAPS, finalized)[0][0]

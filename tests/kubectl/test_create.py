@@ -10,8 +10,6 @@ import pytest
 from tests.kubectl.commands import IMAGE, refused, said
 from tests.real_cluster import Cluster, Kubectl
 
-STORED = "Warning: Ingress is stored, but no ingress controller runs here yet\n"
-
 GENERATORS = [
     ("configmap c --from-literal=a=1", "configmap/c created", ""),
     ("secret generic s --from-literal=a=1", "secret/s created", ""),
@@ -19,7 +17,7 @@ GENERATORS = [
     ("serviceaccount robot", "serviceaccount/robot created", ""),
     ("role reader --verb=get,list --resource=pods", "role.rbac.authorization.k8s.io/reader created", ""),
     ("rolebinding reads --role=reader --user=ann", "rolebinding.rbac.authorization.k8s.io/reads created", ""),
-    ("ingress i --rule=example.com/*=s:80", "ingress.networking.k8s.io/i created", STORED),
+    ("ingress i --rule=example.com/*=s:80", "ingress.networking.k8s.io/i created", ""),
     ("service clusterip s1 --tcp=80:8080", "service/s1 created", ""),
     ("service nodeport s2 --tcp=80:8080", "service/s2 created", ""),
     ("service loadbalancer s3 --tcp=80:8080", "service/s3 created", ""),

@@ -282,9 +282,8 @@ _NO_BUDGET = (
 )
 _NO_STORAGE = "{} is stored, but no volumes are provisioned or attached here yet"
 _NO_DEVICES = "{} is stored, but dynamic resource allocation is not implemented"
-_BATCH, _NETWORKING, _STORAGE_GROUP, _RESOURCE = (
+_BATCH, _STORAGE_GROUP, _RESOURCE = (
     "batch",
-    "networking.k8s.io",
     "storage.k8s.io",
     "resource.k8s.io",
 )
@@ -292,7 +291,6 @@ _BATCH, _NETWORKING, _STORAGE_GROUP, _RESOURCE = (
 KINDS: dict[tuple[str, str], Support] = {
     (group, kind): _warned(why.format(kind))
     for why, group, kinds in (
-        ("{} is stored, but no ingress controller runs here yet", _NETWORKING, ("Ingress", "IngressClass")),
         (_NO_PODS, "", ("ReplicationController",)),
         (_NO_PODS, "apps", ("DaemonSet", "StatefulSet")),
         (_NO_PODS, _BATCH, ("CronJob", "Job")),
