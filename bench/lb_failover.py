@@ -1,4 +1,4 @@
-"""How long a load balancer address is gone when the node that announces it fails: `python bench/lb_failover.py NAME [ROUNDS]`.
+"""How long a load balancer address is gone when the node that announces it fails: `python -m bench.lb_failover NAME [ROUNDS]`.
 
 NAME is a running cluster of at least two nodes with a Service of type LoadBalancer that answers HTTP on its first port. In
 each round the link of the node that has the address is cut, and time runs from there to the first answer that comes
