@@ -109,6 +109,7 @@ class Answering:
             send(wire.reject(data, wire.Rejected(rcode, query.end)))
             return
         answer = self._answers.get((query.key, query.type)) if chain.keeps else None
+        again = answer is not None
         if answer is None:
             try:
                 found = self._resolver.now(chain, Question.of(query, source))
@@ -122,7 +123,10 @@ class Answering:
                 self._keep_answer(query, answer)
         else:
             body = answer.body
-        self._finish(chain, query, source, answer, body, send, tcp, began)
+        kept = self._finish(chain, query, source, answer, body, send, tcp, began)
+        # Packets are kept from the second question on: whoever asks for ever new names fills nothing that others need.
+        if again and not tcp and answer.group is not None:
+            self._keep(query, kept, answer.group)
 
     def _answer_later(
         self, chain: Chain, query: Query, source: str, send: Send, tcp: bool, began: float
@@ -157,7 +161,8 @@ class Answering:
 
     def _finish(
         self, chain: Chain, query: Query, source: str, answer: Answer, body: bytes, send: Send, tcp: bool, began: float
-    ) -> None:  # fmt: skip
+    ) -> Kept:  # fmt: skip
+        """Send the answer. Returns how more of the kind can be sent."""
         limit = LONGEST_TCP if tcp else wire.limit_of(query)
         head, length, tail = wire.frame(query, answer, limit)
         if chain.server.loadbalance and answer.run[2] and length > answer.run[0]:
@@ -172,8 +177,7 @@ class Answering:
         if chain.server.log:
             _log_query(query, source, answer, sizes, took, tcp)
         send(query.data[:2] + first)
-        if answer.group is not None and not tcp and chain.keeps and self._answers.get((query.key, query.type)) is answer:  # fmt: skip
-            self._keep(query, Kept(answers, labels, sizes), answer.group)
+        return Kept(answers, labels, sizes)
 
     def _keep_answer(self, query: Query, answer: Answer) -> None:
         self._hang(answer.group, (query.key, query.type))
@@ -189,9 +193,10 @@ class Answering:
         assert group is not None
         if len(self.kept) >= KEPT or len(self._answers) >= KEPT_ANSWERS or self._notes >= MOST_NOTES:
             self.forget_all()
-        for one in {group, group[:1]}:
-            self._hanging.setdefault(one, set()).add(key)
-            self._notes += 1
+        self._hanging.setdefault(group, set()).add(key)
+        if len(group) > 1:
+            self._hanging.setdefault(group[:1], set()).add(key)
+        self._notes += 2
 
 
 def _turns(head: bytes, body: bytes, length: int, tail: bytes, run: tuple[int, int, int]) -> Iterator[bytes]:

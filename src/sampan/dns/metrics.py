@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from sampan.client.metrics import Histogram
@@ -32,11 +33,18 @@ class Labels:
 
     @classmethod
     def of(cls, server: Server, query: Query, answer: Answer, *, tcp: bool, family: int) -> Labels:
-        zones = [z for z in server.zones if wire.is_below(query.key, z)]
-        return cls(
-            wire.decode_name(max(zones, key=len, default=b"\0")), "tcp" if tcp else "udp", str(family),
-            wire.TYPES.get(query.type, "other"), wire.RCODES.get(answer.rcode, str(answer.rcode)), answer.plugin,
-        )  # fmt: skip
+        zone = server.zones[0]
+        if len(server.zones) > 1:
+            zone = max((z for z in server.zones if wire.is_below(query.key, z)), key=len)
+        return _labels(zone, tcp, family, query.type, answer.rcode, answer.plugin)
+
+
+@lru_cache(1024)
+def _labels(zone: bytes, tcp: bool, family: int, kind: int, rcode: int, plugin: str) -> Labels:
+    return Labels(
+        wire.decode_name(zone), "tcp" if tcp else "udp", str(family),
+        wire.TYPES.get(kind, "other"), wire.RCODES.get(rcode, str(rcode)), plugin,
+    )  # fmt: skip
 
 
 class Counts:
@@ -172,7 +180,7 @@ def _of_forwarders(resolver: Resolver) -> Iterator[str]:
     yield from _histograms("coredns_proxy_request_duration_seconds", table, server=False)
 
 
-def _labels(pairs: Iterable[tuple[str, str]], server: bool = True) -> str:
+def _text(pairs: Iterable[tuple[str, str]], server: bool = True) -> str:
     every = [("server", SERVER), *pairs, ("view", "")] if server else list(pairs)
     return ",".join(f'{name}="{value}"' for name, value in every)
 
@@ -185,7 +193,7 @@ def _family(
     yield f"# HELP {name} {words}"
     yield f"# TYPE {name} {kind}"
     for pairs, value in values.items():
-        yield f"{name}{{{_labels(pairs)}}} {value}"
+        yield f"{name}{{{_text(pairs)}}} {value}"
 
 
 def _histograms(
@@ -194,7 +202,7 @@ def _histograms(
     if table:
         yield f"# TYPE {name} histogram"
     for pairs, histogram in table.items():
-        common = _labels(pairs, server)
+        common = _text(pairs, server)
         for bound, count in histogram.cumulative():
             yield f'{name}_bucket{{{common},le="{bound}"}} {count}'
         yield f"{name}_sum{{{common}}} {histogram.total}"
