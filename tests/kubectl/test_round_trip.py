@@ -59,6 +59,7 @@ COLUMNS = {
     "flowschema.flowcontrol.apiserver.k8s.io": "PRIORITYLEVEL MATCHINGPRECEDENCE DISTINGUISHERMETHOD AGE MISSINGPL",
     "ingressclass.networking.k8s.io": "CONTROLLER PARAMETERS AGE",
     "ingress.networking.k8s.io": "CLASS HOSTS ADDRESS PORTS AGE",
+    "networkpolicy.networking.k8s.io": "POD-SELECTOR AGE",
     "servicecidr.networking.k8s.io": "CIDRS AGE",
     "ipaddress.networking.k8s.io": "PARENTREF",
     "runtimeclass.node.k8s.io": "HANDLER AGE",
