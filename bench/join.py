@@ -53,7 +53,7 @@ ADDRESS = '{{range .object.status.addresses}}{{if eq .type "InternalIP"}}{{.addr
 def main(rounds: int, delay: float, loss: float) -> None:
     home = Path(tempfile.mkdtemp(prefix="bench-join-"))
     took: dict[str, list[float]] = {"join": [], "new address": []}
-    with machines.network("bjoin", home, delay, loss) as network:
+    with machines.network(f"join{os.getpid()}", home, delay, loss) as network:
         try:
             sampan(home, "up", "--listen", network.host)
             kubeconfig = configuration.existing(NAME).directory / "kubeconfig"
@@ -66,12 +66,12 @@ def main(rounds: int, delay: float, loss: float) -> None:
                     took["join"].append(until(watching, f"{machine.name} True") - begun)
                     watching.terminate()
                     watching = watch(kubeconfig, ADDRESS)
-                    new, gateway = f"{machine.address[:-1]}9", f"{machine.address[:-1]}1"
+                    new = f"{machine.net}.9"
                     begun = time.monotonic()
                     machine.run(
                         "sh", "-c",
                         f"ip addr del {machine.address}/24 dev eth0; ip addr add {new}/24 dev eth0;"
-                        f" ip route replace default via {gateway}",
+                        f" ip route replace default via {machine.gateway}",
                     )  # fmt: skip
                     took["new address"].append(until(watching, f"{machine.name} {new}") - begun)
                     watching.terminate()

@@ -15,8 +15,6 @@ from pathlib import Path
 from tests.cluster import wan
 from tests.real_cluster import SAMPAN, Result, run
 
-SUBNET = 77
-"""The machines' networks are 10.77.N.0/24; N is 0 for the host's side of the router."""
 DELAY, LOSS = 0.005, 0.005
 """Seconds each way, and the part of packets that is lost."""
 
@@ -31,13 +29,18 @@ class Machine:
     """One machine. Commands run in it by `run` and `start`."""
 
     name: str
-    number: int
+    net: str
+    """The first three numbers of its network's addresses."""
     holder: subprocess.Popen[str]
     home: Path
 
     @property
     def address(self) -> str:
-        return f"10.{SUBNET}.{self.number}.2"
+        return f"{self.net}.2"
+
+    @property
+    def gateway(self) -> str:
+        return f"{self.net}.1"
 
     @property
     def pid(self) -> int:
@@ -80,15 +83,17 @@ class Machine:
 
 @dataclass
 class Network:
-    """A router and the machines behind it. `host` is where the machine with the control plane is reached."""
+    """A router and the machines behind it, in networks 10.`second`.N.0/24, N 0 for the host's side. `host` is where the machine
+    with the control plane is reached."""
 
     prefix: str
     home: Path
+    second: int
     machines: list[Machine] = field(default_factory=list)
 
     @property
     def host(self) -> str:
-        return f"10.{SUBNET}.0.1"
+        return f"10.{self.second}.0.1"
 
     @property
     def router(self) -> str:
@@ -108,7 +113,7 @@ class Network:
             ["unshare", "--net", "--mount", "--uts", "--propagation", "private", "sh", "-c", script, "sh", str(home), name],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        made = Machine(name, number, holder, home)
+        made = Machine(name, f"10.{self.second}.{number}", holder, home)
         self.machines.append(made)
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n"
@@ -118,7 +123,7 @@ class Network:
 
     def _join(self, namespace: str, number: int) -> None:
         """Link a namespace (a pid) to the router: its eth0 is in a network of its own, where the router is .1."""
-        net = f"10.{SUBNET}.{number}"
+        net = f"10.{self.second}.{number}"
         ip(
             "-n",
             self.router,
@@ -150,7 +155,8 @@ class Network:
 @contextmanager
 def network(prefix: str, home: Path, delay: float = DELAY, loss: float = LOSS) -> Iterator[Network]:
     """A router beside this host, and whatever machines are asked for; all of it is gone at the end of the block."""
-    made = Network(prefix, home)
+    routes = run(["ip", "route"]).out
+    made = Network(prefix, home, next(n for n in range(64, 96) if f"10.{n}." not in routes))
     uplink = f"{prefix}0"[:15]
     for path in ("/var/lib/sampan", "/run/sampan", "/run/netns"):
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -164,7 +170,7 @@ def network(prefix: str, home: Path, delay: float = DELAY, loss: float = LOSS) -
         ip("link", "set", uplink, "up")
         for command in (
             "link set lo up",
-            f"addr add 10.{SUBNET}.0.2/24 dev host",
+            f"addr add 10.{made.second}.0.2/24 dev host",
             "link set host up",
             "rule add iif host lookup 100",
         ):
@@ -179,7 +185,7 @@ def network(prefix: str, home: Path, delay: float = DELAY, loss: float = LOSS) -
         ip("-n", made.router, "link", "set", wan.DEVICE, "up")
         run([*router, "sysctl", "-qw", f"net.ipv4.conf.{wan.DEVICE}.rp_filter=0"])
         ip("-n", made.router, "route", "add", "default", "dev", wan.DEVICE, "table", "100")
-        ip("route", "add", f"10.{SUBNET}.0.0/16", "via", f"10.{SUBNET}.0.2", "dev", uplink)
+        ip("route", "add", f"10.{made.second}.0.0/16", "via", f"10.{made.second}.0.2", "dev", uplink)
         stack.callback(_clear, made)
         yield made
 
