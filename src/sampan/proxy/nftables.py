@@ -62,12 +62,11 @@ class NfTables:
         self._layout = None
 
     def read(self) -> Elements:
-        return {at: {e.key: e.data for e in found} for at, found in self.read_elements().items()}
-
-    def read_elements(self) -> dict[tuple[Family, str], list[Element]]:
-        """As `read`, with comments and counters."""
         assert self._layout is not None, "prepare comes first"
-        return read_elements(self._netlink, skeleton.fixed_sets(self._layout))
+        return {
+            (family, name): nftables.read_content(self._netlink, family, skeleton.TABLE, name)
+            for family, name in skeleton.fixed_sets(self._layout)
+        }
 
     def apply(self, operations: Sequence[Operation]) -> None:
         messages: list[Message] = []
@@ -129,16 +128,6 @@ class NfTables:
             _, said = process.communicate(script)
         if process.returncode:
             raise OSError(0, f"nft -f - failed: {said.strip()}")
-
-
-def read_elements(
-    netlink: Netlink, sets: Sequence[tuple[Family, str]]
-) -> dict[tuple[Family, str], list[Element]]:
-    """What is in sets of our tables."""
-    return {
-        (family, name): list(nftables.read_elements(netlink, family, skeleton.TABLE, name))
-        for family, name in sets
-    }
 
 
 def _is_class(chain: str) -> bool:

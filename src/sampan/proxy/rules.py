@@ -39,7 +39,8 @@ class Rules:
         self._targets: dict[str, dict[Frontend, Target]] = {}
         self._owner: dict[Frontend, str] = {}
         self._assigned: dict[Frontend, Assigned] = {}
-        self._content: dict[Frontend, Content] = {}
+        self._placed: dict[Frontend, Target] = {}
+        """What the tables have each frontend at; its elements follow from it and from who has which slot."""
         self._hairpins: dict[str, int] = {}
         self._met: dict[str, bool] = {}
         """Addresses of backends that this change is about, and whether they were there before it."""
@@ -54,7 +55,7 @@ class Rules:
         self._widen(t for found in self._targets.values() for t in found.values())
         self._table.prepare(self._layout)
         present = self._table.read()
-        self._owner, self._content, self._hairpins, self._waiting = {}, {}, {}, {}
+        self._owner, self._placed, self._hairpins, self._waiting = {}, {}, {}, {}
         self._assigned = elements.known_slots(present)
         for key, found in self._targets.items():
             for frontend, target in found.items():
@@ -91,7 +92,7 @@ class Rules:
         for key, frontends in gone.items():
             for frontend in frontends:
                 if self._owner.get(frontend) == key:
-                    before.update(self._content.get(frontend, {}))
+                    before.update(self._content(frontend))
                     self._release(frontend)
                     freed.append(frontend)
                 elif key in self._waiting.get(frontend, ()):
@@ -100,13 +101,13 @@ class Rules:
             for frontend, target in found.items():
                 if not self._claim(key, frontend):
                     continue
-                before.update(self._content.get(frontend, {}))
+                before.update(self._content(frontend))
                 self._place(frontend, target)
-                after.update(self._content[frontend])
+                after.update(self._content(frontend))
         for frontend in freed:
             if (heir := self._inherit(frontend)) is not None:
                 self._place(frontend, self._targets[heir][frontend])
-                after.update(self._content[frontend])
+                after.update(self._content(frontend))
         operations = elements.difference(before, after)
         for address, was in self._met.items():
             if was != (address in self._hairpins):
@@ -158,10 +159,16 @@ class Rules:
         return len(operations)
 
     def _all(self) -> Content:
-        wanted = {at: value for content in self._content.values() for at, value in content.items()}
+        wanted: Content = {}
+        for frontend in self._placed:
+            wanted.update(self._content(frontend))
         for address in self._hairpins:
             wanted[family_of(address), "hairpin", elements.hairpin_key(address)] = (None, "")
         return wanted
+
+    def _content(self, frontend: Frontend) -> Content:
+        target = self._placed.get(frontend)
+        return {} if target is None else elements.render(frontend, target, self._assigned[frontend])
 
     def _usable(self, found: Mapping[Frontend, Target]) -> dict[Frontend, Target]:
         return {f: t for f, t in found.items() if f.family in self._layout.families}
@@ -208,15 +215,15 @@ class Rules:
         if target.inside is not None:
             inside = slots.assign(old.inside or (), target.inside, sticky=sticky)
         assigned = Assigned(slots.assign(old.outside, target.backends, sticky=sticky), inside)
-        if frontend in self._content:
+        if frontend in self._placed:
             self._count(old, -1)
         self._count(assigned, +1)
         self._assigned[frontend] = assigned
-        self._content[frontend] = elements.render(frontend, target, assigned)
+        self._placed[frontend] = target
 
     def _release(self, frontend: Frontend) -> None:
         self._count(self._assigned.pop(frontend), -1)
-        self._content.pop(frontend, None)
+        self._placed.pop(frontend, None)
         self._owner.pop(frontend, None)
 
     def _count(self, assigned: Assigned, by: int) -> None:
