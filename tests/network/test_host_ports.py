@@ -91,8 +91,8 @@ class Inside:
 
 
 @contextlib.contextmanager
-def served(netns: str, address: str) -> Iterator[None]:
-    """A pod that says by TCP and UDP, at port 9000, whose address it saw."""
+def served(netns: str, address: str, name: str = "") -> Iterator[None]:
+    """A pod that says by TCP and UDP, at port 9000, whose address it saw, or its name."""
 
     def make() -> tuple[socket.socket, socket.socket]:
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -106,7 +106,7 @@ def served(netns: str, address: str) -> Iterator[None]:
             while True:
                 connection, peer = tcp.accept()
                 with connection:
-                    connection.sendall(peer[0].encode())
+                    connection.sendall((name or peer[0]).encode())
 
     def by_udp() -> None:
         with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ def served(netns: str, address: str) -> Iterator[None]:
                 message, peer = udp.recvfrom(100)
                 if not message:
                     return
-                udp.sendto(peer[0].encode(), peer)
+                udp.sendto((name or peer[0]).encode(), peer)
 
     threads = [threading.Thread(target=t, daemon=True) for t in (by_tcp, by_udp)]
     for thread in threads:
@@ -181,6 +181,31 @@ async def test_packets_go_from_the_nodes_port_to_the_pod(nodes: Nodes) -> None:
         with pytest.raises(ConnectionRefusedError):
             ask(node, 80)
     assert Inside(home).read() == set()
+
+
+@root
+@pytest.mark.root
+async def test_a_udp_client_that_goes_on_reaches_the_pod_that_comes(nodes: Nodes) -> None:
+    node = nodes.add(1)
+    pods = {name: nodes.pod(name) for name in "ab"}
+    ips = {name: await _attach(node, nodes.root / "leases", name, netns) for name, netns in pods.items()}
+    ports = HostPorts(Inside(str(node.netns)))
+    mapping = [PortMapping(9000, 53, "UDP")]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect((node.address, 53))
+        with contextlib.suppress(ConnectionRefusedError):
+            client.send(b"who")
+            client.recv(100)  # From before there was anybody.
+        with served(pods["a"], ips["a"], "a"):
+            await ports.add("a", [ips["a"]], mapping)
+            client.send(b"who")
+            assert client.recv(100) == b"a"
+            await ports.remove("a")
+            with served(pods["b"], ips["b"], "b"):
+                await ports.add("b", [ips["b"]], mapping)
+                client.send(b"who")
+                assert client.recv(100) == b"b"
 
 
 @root

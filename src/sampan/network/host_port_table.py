@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 
 from sampan.network import nftables as nft
+from sampan.network.conntrack import UdpEntries
 from sampan.network.host_ports import Forward
 from sampan.network.netlink import NETLINK_NETFILTER, Netlink
 from sampan.network.nftables import Element, Family
@@ -27,10 +28,12 @@ class KernelTable:
 
     def __init__(self) -> None:
         self._netlink = Netlink(NETLINK_NETFILTER)
+        self._entries = UdpEntries()
         self._prepared: set[int] = set()
 
     def close(self) -> None:
         self._netlink.close()
+        self._entries.close()
 
     def read(self) -> set[Forward]:
         found = set()
@@ -62,6 +65,15 @@ class KernelTable:
                 messages += nft.add_elements(family, TABLE, _HAIRPIN, [_hairpin(pod)])
             if messages:
                 self._netlink.transaction(nft.SUBSYSTEM, messages)
+            self._forget(family, ours_come)
+
+    def _forget(self, family: Family, come: Sequence[Forward]) -> None:
+        """Let UDP clients go that were led elsewhere until now: to a pod before this one, or to nobody."""
+        for one in come:
+            if one.protocol == "UDP":
+                for entry in list(self._entries.find(family, one.address, one.port)):
+                    if entry.answers != (one.pod, one.pod_port):
+                        self._entries.delete(entry)
 
 
 def _prepare(version: int) -> None:
