@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5, help="of each load")
     parser.add_argument("--changes", type=int, default=50)
     o = parser.parse_args()
+    if which("dnsperf") is None:
+        raise SystemExit("bench: apt-get install dnsperf unbound dnsmasq-base")
     with cluster.empty("bench-dns") as config, tempfile.TemporaryDirectory() as directory:
         target = cluster.target(config)
         addresses = asyncio.run(_make_services(target, o.services))

@@ -328,6 +328,20 @@ async def test_stub_domains_hosts_rewrites_and_external_names(site: Site, upstre
     await site.until(inside, ["NOERROR", f"{inside} 30 IN CNAME {WEB}", f"{WEB} 30 IN A 10.96.0.77"])
 
 
+async def test_a_log_of_queries(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """CoreDNS' line; every question has one, those that were answered before as well."""
+    caplog.set_level("INFO", "sampan.dns")
+    await site.configure(" log")
+    for _ in range(3):
+        await site.ask(WEB, message=dns.message.make_query(WEB, "A", id=7, use_edns=-1))
+    told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("127.0.0.1 ")]
+    assert len(told) == 3
+    assert re.fullmatch(
+        r'127\.0\.0\.1 - 7 "A IN web\.default\.svc\.cluster\.local\. udp 47 false 512" NOERROR qr,aa 63 0\.\d+s',
+        told[0],
+    )
+
+
 async def test_rewritten_questions_are_answered_by_their_own_name(site: Site) -> None:
     await site.configure(f" rewrite name shop.example {WEB}")
     assert await site.lines("Shop.example.") == ["NOERROR", "Shop.example. 30 IN A 10.96.0.77"]

@@ -8,6 +8,7 @@ the process of the node, on the machine's own network.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from pathlib import Path
@@ -82,13 +83,12 @@ async def _serve(config: ClusterConfig, node: str, sockets: NodeSockets) -> None
         user_agent=f"sampan-dns/{node}",
     )
     link = PartLink(config.run_directory, part(node))
-    server = DnsServer(
-        client,
-        node_name=node,
-        addresses=config.dns_addresses,
-        bind=sockets.bind,
-        ready=lambda: link.ready(True),
-    )
+
+    def ready() -> None:
+        gc.freeze()  # What is there now stays; looking through it again and again would hold answers up.
+        link.ready(True)
+
+    server = DnsServer(client, node_name=node, addresses=config.dns_addresses, bind=sockets.bind, ready=ready)
     try:
         await run_until_told({"link": link.run(), "dns": server.run()}, stop)
     finally:

@@ -214,7 +214,7 @@ def _turns(head: bytes, body: bytes, length: int, tail: bytes, run: tuple[int, i
 def _log_query(
     query: Query, source: str, answer: Answer, sizes: tuple[int, int], took: float, tcp: bool
 ) -> None:
-    """CoreDNS' common log format."""
+    """CoreDNS' common log format, but for the asker's port."""
     number = int.from_bytes(query.data[:2], "big")
     log.info(
         '%s - %d "%s IN %s %s %d %s %d" %s %s %d %.9fs',
