@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sampan.client.types import Client
     from sampan.node.agent import NodeAgent
 
+HIDDEN_FROM_NODES = ("/sys/fs/cgroup/unified",)
+"""Debian's crun refuses a host with v1 controllers and an almost empty v2 mount unless it does not see the latter."""
+
 Tasks = dict[str, Coroutine[Any, Any, None]]
 
 
