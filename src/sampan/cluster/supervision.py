@@ -13,15 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sampan.cluster import config as configuration
-from sampan.cluster import control_plane, dns_process, etcd_process, logs, node_process, processes, storage
+from sampan.cluster import control_plane, dns_process, etcd_process, logs, node_parts, node_process, processes, storage
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.supervisor import AlreadyRunning, Part, Supervisor, redirect
 from sampan.linux import inotify
 from sampan.network import host, namespaces
 
 log = logging.getLogger(__name__)
-HIDDEN_FROM_NODES = ("/sys/fs/cgroup/unified",)
-"""Debian's crun refuses a host with v1 controllers and an almost empty v2 mount unless it does not see the latter."""
 
 
 def supervise(config: ClusterConfig) -> None:
@@ -137,7 +135,7 @@ def prepare_node(config: ClusterConfig, node: str) -> None:
     _preload_for_nodes()
     namespaces.prepare_directories(config.run_directory / "ns")
     netns, mntns = config.node_netns(node), config.node_mntns(node)
-    namespaces.create(netns, mntns, sysctls=host.NODE_SYSCTLS, hide=HIDDEN_FROM_NODES)
+    namespaces.create(netns, mntns, sysctls=host.NODE_SYSCTLS, hide=node_parts.HIDDEN_FROM_NODES)
     prefix = int(config.node_subnet.rpartition("/")[2])
     host.ensure_bridge(config.bridge, f"{config.bridge_address}/{prefix}")
     first = config.nodes[0] == node
