@@ -11,9 +11,12 @@ import pytest
 from sampan.api import address_ranges
 from sampan.api.errors import Object, StatusError
 from sampan.api.resources import EVENTS, IPADDRESSPOOLS, SERVICES
+from sampan.apiserver.app import App
 from sampan.client.types import MERGE_PATCH
 from sampan.loadbalancer.controller import LoadBalancerController
 from sampan.loadbalancer.requests import FINALIZER, FROM_POOL
+from sampan.store.memory import MemoryStore
+from tests.apiserver.conftest import config
 from tests.controllers.conftest import Cluster, api, running, service
 
 __all__ = ["api"]
@@ -256,3 +259,24 @@ async def test_a_pool_that_makes_no_sense_is_refused(api: Any, spec: Object, pro
     with pytest.raises(StatusError) as refused:
         await api.create(IPADDRESSPOOLS, {**pool("p"), "spec": spec})
     assert problem in refused.value.message
+
+
+async def test_one_address_a_family_in_a_dual_stack_cluster() -> None:
+    app = App(MemoryStore(), config(service_cidrs=("10.96.0.0/16", "fd00:1::/108")))
+    await app.start()
+    client = app.client()
+    async with controlled(client, "192.0.2.200-192.0.2.201", "2001:db8::10-2001:db8::11") as cluster:
+        await make(cluster, "both", "192.0.2.200", "2001:db8::10", ipFamilyPolicy="RequireDualStack")
+        await make(cluster, "six", "2001:db8::11", ipFamilies=["IPv6"])
+        # One address is better than none, and the other is had when it is free.
+        await make(cluster, "prefers", "192.0.2.201", ipFamilyPolicy="PreferDualStack")
+        await cluster.client.delete(SERVICES, "default", "six")
+        await cluster.until(SERVICES, lambda all_: not any(s["metadata"]["name"] == "six" for s in all_))
+        await patch(cluster, "prefers", {"metadata": {"labels": {"looked": "at"}}})
+        await has(cluster, "prefers", "192.0.2.201", "2001:db8::11")
+        # One that gives up a family keeps the address of the other.
+        present = (await cluster.client.get(SERVICES, "default", "both"))["spec"]["clusterIPs"]
+        single = {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"], "clusterIPs": present[:1]}
+        await patch(cluster, "both", {"spec": single})
+        await has(cluster, "both", "192.0.2.200")
+    await app.close()
