@@ -135,7 +135,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     home = tmp_path_factory.mktemp("fields") / "kubeconfig"
     name = f"t{os.getpid()}fields"
     try:
-        sampan("up", "--name", name, "--nodes", "2", kubeconfig=home)
+        sampan("up", "--name", name, "--nodes", "2", "--nodeport-addresses=172.16.0.0/12", kubeconfig=home)
         sampan("image", "build", *(str(ROOT / "images" / r) for r in ("busybox", "webapp")), "--name", name, kubeconfig=home)  # fmt: skip
         made = Network(Cluster(configuration.existing(name)))
         manifests = [pod("one", "node-1"), pod("two", "node-2")]
@@ -195,8 +195,10 @@ def test_external_policy_cluster_answers_on_every_node_as_the_node(network: Netw
     ip = network.kubectl.value("service/everywhere", ".spec.clusterIP")
     two = network.kubectl.value("pod/two", ".status.podIP")
     assert until(lambda: network.from_pod("two", f"{ip}:80"), "one") == f"one {two}"
-    # Never on loopback.
+    # Never on loopback, nor at other addresses of the node than --nodeport-addresses says.
     assert network.from_node("node-1", f"127.0.0.1:{port}").code == REFUSED
+    dns = network.cluster.config.dns_addresses[0]
+    assert network.from_node("node-1", f"{dns}:{port}").code == REFUSED
     network.kubectl("delete", "service", "everywhere")
 
 
