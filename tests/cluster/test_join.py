@@ -303,6 +303,9 @@ def test_another_address_is_followed(join: Join) -> None:
             "csr", "{{.object.spec.signerName}} {{.object.spec.username}} {{len .object.status}}", lambda text: "serving" in text
         )  # fmt: skip
         assert _until(lambda: join.kubectl.run("exec", "keeper", "--", "hostname")) == "keeper\n"
+        join.kubectl.wait("pod/keeper", f"jsonpath={{.status.hostIP}}={new}", timeout=10)
+        # The kernel has taken the route to the pod with the address that it named.
+        assert f"src {new}" in join.far.run("ip", "route", "get", join.value(".status.podIP")).out
         assert join.value(".status.containerStatuses[0].restartCount") == "0"
 
 

@@ -20,9 +20,8 @@ from urllib.parse import urlsplit
 from sampan.cluster import dns_process, logs, node_parts, preflight, processes
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.joined import DIRECTORY, IMAGES, RUN_DIRECTORY, JoinedNode, registries_file
-from sampan.cluster.node_parts import NodePlace
+from sampan.cluster.node_parts import HIDDEN_FROM_NODES, NodePlace
 from sampan.cluster.owner import stop_event
-from sampan.cluster.supervision import HIDDEN_FROM_NODES
 from sampan.network import host, namespaces, own_address
 
 if TYPE_CHECKING:
@@ -143,9 +142,7 @@ async def _once(node: JoinedNode, client: HttpsClient, stop: asyncio.Event) -> J
     log.info(
         "node %s at %s (%s), pods %s", node.name, ", ".join(addresses), uplink, ", ".join(node.pod_cidrs)
     )
-    pods4 = next((c for c in node.cluster_pod_cidrs if ":" not in c), None)
-    if pods4 is not None:
-        await asyncio.to_thread(host.masquerade_pods_here, uplink, pods4)
+    await asyncio.to_thread(host.masquerade_pods_here, uplink, node.cluster_pod_cidrs)
     anew = asyncio.Event()
     changes = _Changes(node, addresses, client, anew)
     own = NodeCertificate(client, Wanted(node.name), node.client_certificate, renewed=client.reconnect)

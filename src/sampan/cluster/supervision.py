@@ -13,7 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sampan.cluster import config as configuration
-from sampan.cluster import control_plane, dns_process, etcd_process, logs, node_parts, node_process, processes, storage
+from sampan.cluster import (
+    control_plane,
+    dns_process,
+    etcd_process,
+    logs,
+    node_parts,
+    node_process,
+    processes,
+    storage,
+)
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.supervisor import AlreadyRunning, Part, Supervisor, redirect
 from sampan.linux import inotify
