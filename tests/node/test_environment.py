@@ -10,6 +10,7 @@ import pytest
 
 from sampan.api.errors import Object
 from sampan.api.resources import SERVICES
+from sampan.node import hosts
 from sampan.node.config import NodeConfig
 from sampan.node.environment import EnvironmentFailure, container_environment, expand, service_variables
 from sampan.node.hosts import hosts_file, resolv_conf
@@ -46,7 +47,7 @@ async def environment(container: Object, services: list[Object] | None = None, *
         lookup=lookup,
         services=services or [],
         node_name="node-1",
-        host_ip="172.30.0.2",
+        host_ips=("172.30.0.2",),
         pod_ips=("10.244.0.5",),
         machine_cpus=2.0,
         machine_memory=1 << 30,
@@ -212,9 +213,45 @@ def test_hosts_with_subdomain() -> None:
             "search x\nnameserver 1.1.1.1\noptions ndots:2 rotate\n",
         ),
         ({"hostNetwork": True}, ("10.96.0.10",), "search lan\nnameserver 9.9.9.9\noptions edns0\n"),
+        (
+            {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"},
+            ("10.96.0.10", "fd00::a"),
+            "search ns.svc.cluster.local svc.cluster.local cluster.local lan\n"
+            "nameserver 10.96.0.10\nnameserver fd00::a\noptions ndots:5\n",
+        ),
     ],
 )
 def test_resolv_conf(spec: Object, servers: tuple[str, ...], out: str, tmp_path: Path) -> None:
     config = NodeConfig(name="n", ip="1.1.1.1", root=tmp_path, cluster_dns=servers)
     node = "# made by hand\nnameserver 9.9.9.9\nsearch lan\noptions edns0\n"
     assert resolv_conf(pod_with(**spec), config, node) == out
+
+
+@pytest.mark.parametrize(
+    ("node", "systemd", "servers"),
+    [
+        ("nameserver 127.0.0.53\n", "nameserver 192.0.2.1\n", ["192.0.2.1"]),
+        ("nameserver 127.0.0.53\n", "", ["10.96.0.10"]),
+        ("nameserver ::1\n", "", ["10.96.0.10"]),
+        ("nameserver 127.0.0.1\nnameserver 192.0.2.2\n", "nameserver 192.0.2.1\n", ["192.0.2.2"]),
+    ],
+)
+def test_name_servers_at_the_nodes_loopback_are_no_pods(
+    node: str, systemd: str, servers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They answer in the node's network alone; what stands behind them, or the cluster's DNS, does so in their place."""
+    (tmp_path / "node").write_text(node)
+    if systemd:
+        (tmp_path / "systemd").write_text(systemd)
+    monkeypatch.setattr(hosts, "_SYSTEMD", str(tmp_path / "systemd"))
+    config = NodeConfig(
+        name="n",
+        ip="10.0.0.1",
+        root=tmp_path,
+        cluster_dns=("10.96.0.10",),
+        resolv_conf=str(tmp_path / "node"),
+    )
+    (tmp_path / "pods" / "u").mkdir(parents=True)
+    hosts.write_pod_files(pod_with(dnsPolicy="Default"), config, ("10.1.1.1",))
+    text = (tmp_path / "pods" / "u" / "resolv.conf").read_text()
+    assert text.splitlines() == [f"nameserver {s}" for s in servers]
