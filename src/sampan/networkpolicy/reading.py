@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from collections.abc import Iterable
 
 from sampan.api.errors import Object
@@ -63,46 +64,43 @@ def _selector(given: Object) -> LabelSelector:
 
 
 def trimmed(pod: Object) -> Object:
-    """What `pod_of` reads of a Pod, and nothing else: every node keeps a copy of all of them."""
+    """What `pod_of` reads of a Pod, and nothing else: every node keeps a copy of all of them. Labels that several have are kept
+    once."""
     meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
-    kept = ("namespace", "name", "uid", "labels", "resourceVersion")
+    kept = {key: meta[key] for key in ("namespace", "name", "uid", "resourceVersion") if key in meta}
+    labels = {sys.intern(key): sys.intern(value) for key, value in (meta.get("labels") or {}).items()}
     return {
-        "metadata": {key: meta[key] for key in kept if key in meta},
-        "spec": {
-            "nodeName": spec.get("nodeName", ""),
-            "hostNetwork": bool(spec.get("hostNetwork")),
-            "containers": [{"ports": ports} for ports in _named_ports(spec)],
-        },
-        "status": {"phase": status.get("phase", ""), "podIPs": status.get("podIPs") or []},
+        "metadata": {**kept, "labels": labels},
+        "node": sys.intern(spec.get("nodeName") or ""),
+        "kept": not spec.get("hostNetwork") and status.get("phase") not in ("Succeeded", "Failed"),
+        "addresses": tuple(ip["ip"] for ip in status.get("podIPs") or ()),
+        "ports": _named_ports(spec),
     }
 
 
-def _named_ports(spec: Object) -> Iterable[list[Object]]:
+def _named_ports(spec: Object) -> tuple[tuple[str, str, int], ...]:
     """Of the containers that run as long as the pod does."""
     sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
-    for container in (*(spec.get("containers") or ()), *sidecars):
-        ports = [p for p in container.get("ports") or () if p.get("name")]
-        if ports:
-            yield ports
+    return tuple(
+        (sys.intern(port.get("protocol") or "TCP"), sys.intern(port["name"]), port["containerPort"])
+        for container in (*(spec.get("containers") or ()), *sidecars)
+        for port in container.get("ports") or ()
+        if port.get("name")
+    )
 
 
 def pod_of(pod: Object, node: str, addresses: tuple[str, ...] | None = None) -> Pod | None:
-    """What matters of a Pod to the node named `node`; None where it has ended or has the network of its node. `addresses`
-    are those that it has for certain, whatever its status says."""
-    meta, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
-    if spec.get("hostNetwork") or status.get("phase") in ("Succeeded", "Failed"):
+    """What matters to the node named `node` of a Pod that was `trimmed`; None where it has ended or has the network of its
+    node. `addresses` are those that it has for certain, whatever its status says."""
+    if not pod["kept"]:
         return None
-    if addresses is None:
-        addresses = tuple(ip["ip"] for ip in status.get("podIPs") or ())
-    ports = tuple(
-        (p.get("protocol") or "TCP", p["name"], p["containerPort"]) for c in _named_ports(spec) for p in c
-    )
+    meta = pod["metadata"]
     return Pod(
         meta["uid"],
         meta["namespace"],
         meta["name"],
-        meta.get("labels") or {},
-        addresses,
-        ports,
-        spec.get("nodeName") == node,
+        meta["labels"],
+        pod["addresses"] if addresses is None else addresses,
+        pod["ports"],
+        pod["node"] == node,
     )
