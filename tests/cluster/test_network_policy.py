@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -143,6 +144,11 @@ class Scene:
                 return
         raise AssertionError(f"{kubectl.namespace}/{pod} got {seen}, not {expected}")
 
+    def expect_each(self, callers: list[tuple[Kubectl, str]], expected: dict[str, str]) -> None:
+        """The same of several pods."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda caller: self.expect(*caller, expected), callers))
+
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
@@ -167,12 +173,10 @@ def test_default_deny_keeps_others_out_and_not_the_node(scene: Scene) -> None:
     direct, service, echo = f"{scene.server}/8080/tcp", f"{scene.service}/80/tcp", f"{scene.server}/9090/udp"
     everything = {direct: "server", service: "server", echo: "server"}
     callers = [(kubectl, name) for kubectl in (scene.front, scene.back) for name in PODS]
-    for kubectl, name in callers:
-        scene.expect(kubectl, name, everything)
+    scene.expect_each(callers, everything)
     with socket.create_connection((scene.server, 8080), timeout=10) as open_before:
         scene.policy(scene.back, "deny", "{podSelector: {}}")
-        for kubectl, name in callers:
-            scene.expect(kubectl, name, dict.fromkeys(everything, "-"))
+        scene.expect_each(callers, dict.fromkeys(everything, "-"))
         open_before.sendall(b"GET / HTTP/1.0\r\n\r\n")
         with open_before.makefile("rb") as answer:
             assert answer.read().endswith(b"server\n"), "a connection that is there stays"
@@ -196,9 +200,9 @@ def test_allowed_by_namespace_and_by_the_name_of_a_port(scene: Scene) -> None:
         "{podSelector: {matchLabels: {app: server}},"
         " ingress: [{from: [{namespaceSelector: {matchLabels: {team: front}}}], ports: [{port: http}]}]}",
     )
-    for name in PODS:
-        scene.expect(scene.front, name, {direct: "server", service: "server", echo: "-"})
-        scene.expect(scene.back, name, {direct: "-", service: "-", echo: "-"})
+    front, back = ([(kubectl, name) for name in PODS] for kubectl in (scene.front, scene.back))
+    scene.expect_each(front, {direct: "server", service: "server", echo: "-"})
+    scene.expect_each(back, {direct: "-", service: "-", echo: "-"})
     scene.policy(scene.back, "more", "{podSelector: {}, ingress: [{ports: [{port: 9090, protocol: UDP}]}]}")
     scene.expect(scene.back, "far", {direct: "-", echo: "server"})
     scene.expect(scene.front, "far", {direct: "server", echo: "server"})
@@ -230,12 +234,12 @@ def test_what_leaves_a_pod(scene: Scene) -> None:
 
 def test_a_pod_is_never_open_before_its_policy_holds(scene: Scene) -> None:
     scene.policy(scene.front, "late", "{podSelector: {matchLabels: {app: late}}, policyTypes: [Egress]}")
+    command = ["python3", "-c", LATE, scene.server]
     for node in ("node-1", "node-2"):
-        command = ["python3", "-c", LATE, scene.server]
         scene.front("apply", "-f", "-", stdin=_pod(f"late-{node}", node, command, app="late"))
+    for node in ("node-1", "node-2"):
         scene.front.wait(f"pod/late-{node}", "jsonpath={.status.phase}=Succeeded")
         assert scene.front("logs", f"late-{node}") == "0 of 10\n"
-    command = ["python3", "-c", LATE, scene.server]
     scene.front("apply", "-f", "-", stdin=_pod("free", "node-1", command, app="free"))
     scene.front.wait("pod/free", "jsonpath={.status.phase}=Succeeded")
     assert scene.front("logs", "free") == "10 of 10\n"
