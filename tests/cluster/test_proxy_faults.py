@@ -118,6 +118,14 @@ def test_a_kill_and_a_flush_under_load(owner: Owner) -> None:  # noqa: F811
         assert f"{bridge}:{two.port}" in shown
         assert f"{bridge}:{one.port}" not in shown, "nothing stale"
 
+        for wrong, said in (
+            (("nobody",), "sampan: node node-1 has no rules for Service default/nobody"),
+            (("--node", "node-9"), f"sampan: cluster {name} has no node node-9 here: it has node-1"),
+        ):
+            refused = owner.run("node", "rules", *wrong, "--name", name, check=False)
+            assert refused.returncode == 1
+            assert refused.stderr.startswith(said)
+
         subprocess.run(["nsenter", f"--net={netns}", "nft", "flush", "ruleset"], check=True)
         until(lambda: ask(address, 0.1) == "two", 1)
         alive()

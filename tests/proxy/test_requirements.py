@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sampan.proxy import requirements
+from sampan.proxy.fake import FakeTable
 from sampan.proxy.rules import Rules
 from sampan.proxy.types import Backend, Frontend, Target
 from tests.proxy.wires import LAYOUT, Wires, wires
@@ -28,6 +30,26 @@ from tests.proxy.wires import LAYOUT, Wires, wires
 )  # fmt: skip
 def test_what_the_kernel_lacks_is_named(lacks: tuple[str, ...], named: list[str]) -> None:
     assert requirements.missing(lambda script: any(word in script for word in lacks)) == named
+
+
+def test_without_sctp_in_the_kernel_its_ports_are_left_out_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not requirements.lacks_sctp(tmp_path), "nothing is known before connections are tracked"
+    (tmp_path / "nf_conntrack_udp_timeout").touch()
+    assert requirements.lacks_sctp(tmp_path)
+    (tmp_path / "nf_conntrack_sctp_timeout_established").touch()
+    assert not requirements.lacks_sctp(tmp_path)
+    table = FakeTable()
+    target = Target("d/s:a", (Backend("10.244.0.2", 80),))
+    Rules(table, dataclasses.replace(LAYOUT, sctp=False)).start(
+        {"d/s": {Frontend("10.96.0.7", p, 80): target for p in ("TCP", "SCTP")}}
+    )
+    assert "SCTP" not in table.dump()
+    assert "services 10.96.0.7:80/TCP" in table.dump()
+    assert (
+        "10.96.0.7:80/SCTP of d/s:a does not work: this kernel tracks no connections of SCTP" in caplog.text
+    )
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from sampan.network.nftables import Family
 from sampan.proxy.types import Backend, Frontend
 
 log = logging.getLogger(__name__)
+_FEW = 4
+"""Frontends that are asked for one by one: the kernel goes through all entries each time, but tells only what was asked for."""
 
 
 class Conntrack:
@@ -27,17 +29,16 @@ class Conntrack:
         self._entries.close()
 
     def clean(self, talking: Mapping[Frontend, frozenset[Backend]]) -> int:
-        """Delete the entries of UDP frontends that lead to nobody of `talking`; how many it was. One dump a family, which
-        the kernel filters: by the frontend where there is one, by protocol otherwise. A failure is logged only."""
+        """Delete the entries of UDP frontends that lead to nobody of `talking`; how many it was. The kernel is asked for
+        those of each frontend where these are few, for all of UDP otherwise. A failure is logged only."""
         deleted = 0
         for family in Family.IP, Family.IP6:
             wanted = {f: b for f, b in talking.items() if f.family == family and f.protocol == "UDP" and b}
             if not wanted:
                 continue
-            only = next(iter(wanted)) if len(wanted) == 1 else None
+            asked = [(f.address, f.port) for f in wanted] if len(wanted) <= _FEW else [("", 0)]
             try:
-                found = self._entries.find(family, only.address, only.port) if only else self._entries.find(family)  # fmt: skip
-                stale = [e for e in found if _is_stale(e, wanted)]
+                stale = [e for at in asked for e in self._entries.find(family, *at) if _is_stale(e, wanted)]
                 deleted += sum(map(self._entries.delete, stale))
             except OSError as e:
                 log.warning("UDP clients may keep a backend that is gone: connection tracking: %s", e)

@@ -20,7 +20,7 @@ from sampan.client.events import Recorder
 from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client
 from sampan.network.nftables_monitor import NftablesMonitor
-from sampan.proxy import health_check, services
+from sampan.proxy import health_check, requirements, services
 from sampan.proxy.conntrack import Conntrack
 from sampan.proxy.health_check import HealthCheck, HealthChecks
 from sampan.proxy.metrics import ProxyMetrics, exposition
@@ -71,7 +71,9 @@ class Proxy:
         self._service_cidrs = tuple(service_cidrs)
         self._ranges_changed = False
         ranges = service_ranges(self._service_cidrs, ())
-        layout = Layout(addresses, self._pod_cidrs, ranges, tuple(own_pod_cidrs))
+        layout = Layout(
+            addresses, self._pod_cidrs, ranges, tuple(own_pod_cidrs), sctp=not requirements.lacks_sctp()
+        )
         self._rules = Rules(table or NfTables(monitor), layout, self._clashed)
         if monitor is not None:
             for family in layout.families:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 _CHAIN = "table ip sampan-check {{ {sets} chain c {{ {hook} {rule}\n}}\n}}\n"
 
@@ -45,6 +46,11 @@ def explain(failure: OSError) -> None:
     found = missing()
     if found:
         raise Missing(0, f"the proxy cannot work here: missing: {', '.join(found)}") from failure
+
+
+def lacks_sctp(settings: Path = Path("/proc/sys/net/netfilter")) -> bool:
+    """Whether the kernel tracks connections, but not of SCTP: it cannot translate its ports then."""
+    return (settings / "nf_conntrack_udp_timeout").exists() and not any(settings.glob("nf_conntrack_sctp_*"))
 
 
 def missing(refused: Callable[[str], bool] | None = None) -> list[str]:

@@ -171,7 +171,14 @@ class Rules:
         return {} if target is None else elements.render(frontend, target, self._assigned[frontend])
 
     def _usable(self, found: Mapping[Frontend, Target]) -> dict[Frontend, Target]:
-        return {f: t for f, t in found.items() if f.family in self._layout.families}
+        usable = {f: t for f, t in found.items() if f.family in self._layout.families}
+        if not self._layout.sctp:
+            for frontend in [f for f in usable if f.protocol == "SCTP"]:
+                name = usable.pop(frontend).name
+                log.warning(
+                    "%s of %s does not work: this kernel tracks no connections of SCTP", frontend, name
+                )
+        return usable
 
     def _widen(self, targets: Iterable[Target]) -> bool:
         """Take in time-outs and prefix lengths that were not there; whether there were any. None is ever given up before

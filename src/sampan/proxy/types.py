@@ -111,6 +111,8 @@ class Layout:
     """The time-outs of session affinity in use, sorted."""
     source_lengths: tuple[tuple[Family, int], ...] = ()
     """The prefix lengths of the networks in use that may connect, sorted."""
+    sctp: bool = True
+    """Whether the kernel can translate SCTP."""
 
     @cached_property
     def families(self) -> tuple[Family, ...]:
