@@ -20,6 +20,7 @@ from sampan.ingress.types import (
     INGRESS_SCOPE,
     NO_OPTIONS,
     Backend,
+    Canary,
     Contribution,
     Host,
     Options,
@@ -28,6 +29,7 @@ from sampan.ingress.types import (
     Place,
     Policy,
     Problem,
+    Rewrite,
     Route,
     ServicePort,
     Source,
@@ -50,10 +52,16 @@ ServiceLookup = Callable[[str, str], Object | None]
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What an Ingress wants besides its rules (annotations), already read: the same for all its routes."""
+    """What an Ingress wants besides its rules (annotations), already read: the same for all its routes. With `regex` its
+    ImplementationSpecific paths are regular expressions from the path's beginning on, and `rewrite` (`\\1` ... are their groups) is what the
+    backend sees of them. A `closed` one is answered with 503: what was asked for its safety cannot be had."""
 
     options: Options = NO_OPTIONS
     policy: Policy = DEFAULT_POLICY
+    regex: bool = False
+    rewrite: str = ""
+    canary: Canary | None = None
+    closed: bool = False
     problems: tuple[Problem, ...] = ()
 
 
@@ -83,8 +91,7 @@ def contribution(ingress: Object, service: ServiceLookup, wishes: Wishes | None 
         hosts[host] = None
         for j, path in enumerate((rule.get("http") or {}).get("paths") or ()):
             source = _source(ingress, f"spec.rules[{i}].http.paths[{j}]")
-            place = Place(INGRESS_SCOPE, host, path_of(path))
-            _add(reading, place, path.get("backend") or {}, source, (i, j))
+            _add(reading, _place(reading, host, path), path.get("backend") or {}, source, (i, j))
     default = spec.get("defaultBackend")
     if default is not None:
         source = _source(ingress, "spec.defaultBackend")
@@ -93,6 +100,14 @@ def contribution(ingress: Object, service: ServiceLookup, wishes: Wishes | None 
             _add(reading, place, default, source, (len(spec.get("rules") or ()), n))
     problems = dict.fromkeys((*reading.problems, *reading.wishes.problems))
     return Contribution(routes=tuple(reading.routes), problems=tuple(problems))
+
+
+def _place(reading: _Reading, host: Host, path: Object) -> Place:
+    if reading.wishes.regex and path.get("pathType") == "ImplementationSpecific":
+        return Place(
+            INGRESS_SCOPE, host, Path(PathKind.REGEX, f"^{(path.get('path') or '/').removeprefix('^')}")
+        )
+    return Place(INGRESS_SCOPE, host, path_of(path))
 
 
 def path_of(path: Object) -> Path:
@@ -170,9 +185,14 @@ def _host(reading: _Reading, text: str, where: str) -> Host | None:
 def _add(reading: _Reading, place: Place, backend: Object, source: Source, index: tuple[int, int]) -> None:
     meta = reading.ingress["metadata"]
     precedence = (meta.get("creationTimestamp") or "", meta.get("namespace", ""), meta["name"], *index)
-    route = Route(place, (), source, precedence, options=reading.wishes.options, status=503)
+    wishes = reading.wishes
+    options = wishes.options
+    if wishes.rewrite and place.path.kind is PathKind.REGEX:
+        rewrite = replace(options.rewrite or Rewrite(), regex=place.path.value, replacement=wishes.rewrite)
+        options = replace(options, rewrite=rewrite)
+    route = Route(place, (), source, precedence, options=options, canary=wishes.canary, status=503)
     target = _target(reading, backend, source)
-    if target is not None:
+    if target is not None and not wishes.closed:
         route = replace(route, targets=(target,), status=0)
     reading.routes.append(route)
 

@@ -1,0 +1,307 @@
+"""What the annotations of an Ingress ask for: `sampan.io/*`, and those of `nginx.ingress.kubernetes.io/` that are used most.
+
+Every annotation under these prefixes is either read here or told of in an event; none is ignored without a word. Where both prefixes
+say something about one thing, ours counts. docs/ingress.md has the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from sampan.api.errors import Object
+from sampan.api.ingress_references import own_name
+from sampan.ingress import annotation_values as values
+from sampan.ingress.ingresses import Wishes
+from sampan.ingress.types import (
+    BackendTls,
+    BasicAuth,
+    Canary,
+    Cors,
+    Options,
+    Policy,
+    Problem,
+    Protocol,
+    RateLimit,
+    Redirect,
+    Rewrite,
+    Source,
+    StickyCookie,
+    Timeouts,
+)
+
+PREFIX = "sampan.io/"
+NGINX = "nginx.ingress.kubernetes.io/"
+INVALID = "InvalidAnnotation"
+NOT_SUPPORTED = "UnsupportedAnnotation"
+
+Lookup = Callable[[str, str], Object | None]
+"""The object of that namespace and name, if there is one."""
+
+ELSEWHERE = frozenset((f"{PREFIX}tls", f"{PREFIX}tls-hosts", f"{PREFIX}tls-not-after"))
+"""Annotations of ours that others read."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    ingress: Object
+    secret: Lookup
+    configmap: Lookup
+    given: Mapping[str, str]
+    options: dict[str, Any] = field(default_factory=dict)
+    policy: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Fields of values that several annotations make: timeouts, cors, canary, rewrite, ..."""
+    problems: list[Problem] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+    """What was asked for its safety and cannot be had: the Ingress stays closed."""
+
+    @property
+    def namespace(self) -> str:
+        return str(self.ingress["metadata"].get("namespace", ""))
+
+    def problem(self, key: str, reason: str, message: str) -> None:
+        meta = self.ingress["metadata"]
+        source = Source("Ingress", self.namespace, meta["name"], f"metadata.annotations[{key}]")
+        self.problems.append(Problem(source, reason, f"{source.field}: {message}"))
+
+
+_Reader = Callable[[_Reading, str], None]
+"""Takes an annotation's value in. Raises ValueError with what is wrong and what is allowed."""
+
+
+def read(ingress: Object, secret: Lookup, configmap: Lookup) -> Wishes:
+    """All that the annotations of an Ingress ask for."""
+    given = ingress["metadata"].get("annotations") or {}
+    reading = _Reading(ingress, secret, configmap, given)
+    # Ours come last, and so replace what those of nginx have said.
+    for key in sorted(given, key=lambda k: (k.startswith(PREFIX), k)):
+        if key.startswith(NGINX):
+            reader = _NGINX.get(key.removeprefix(NGINX))
+        elif key.startswith(PREFIX) and key not in ELSEWHERE:
+            reader = _OWN.get(key.removeprefix(PREFIX))
+        else:
+            continue
+        if reader is None:
+            reading.problem(key, NOT_SUPPORTED, _unsupported(key))
+            continue
+        try:
+            reader(reading, given[key])
+        except ValueError as e:
+            reading.problem(key, INVALID, f"{given[key]!r}: {e}")
+    return _made(reading)
+
+
+def _unsupported(key: str) -> str:
+    if key.endswith("-snippet"):
+        return "snippets of configuration are refused: whoever may write an Ingress could read every Secret by them"
+    known = _OWN if key.startswith(PREFIX) else _NGINX
+    prefix = PREFIX if key.startswith(PREFIX) else NGINX
+    near = values.near(key.removeprefix(prefix), known)
+    return "it is not supported here and has no effect" + (f" (did you mean {prefix}{near}?)" if near else "")
+
+
+def _made(reading: _Reading) -> Wishes:
+    parts = reading.parts
+    options, policy = reading.options, reading.policy
+    if "timeouts" in parts:
+        options["timeouts"] = Timeouts(**parts["timeouts"])
+    if (cors := parts.get("cors")) and cors.pop("on", True):
+        options["cors"] = Cors(**{"origins": ("*",), **cors})
+    if (auth := parts.get("auth")) and "users" in auth:
+        options["auth"] = BasicAuth(auth.get("realm", "Authentication Required"), auth["users"])
+    if (tls := parts.get("tls")) is not None:
+        policy["tls"] = BackendTls(**tls)
+        policy.setdefault("protocol", "https")
+    if (sticky := parts.get("sticky")) and (sticky.pop("on", False) or "name" in sticky):
+        policy["sticky"] = StickyCookie(**{"name": "sampan-endpoint", **sticky})
+    rewrite = parts.get("rewrite", {})
+    regex, target = bool(rewrite.get("regex")), rewrite.get("target", "")
+    if target and "\\" not in target and not regex:
+        options["rewrite"], target = Rewrite(path=target), ""
+    if target:
+        regex = True
+    if hostname := rewrite.get("hostname"):
+        options["rewrite"] = replace(options.get("rewrite") or Rewrite(), hostname=hostname)
+    canary = None
+    if (asked := parts.get("canary")) and asked.pop("on", True) and asked:
+        canary = Canary(**asked)
+    return Wishes(
+        options=Options(**options),
+        policy=Policy(**policy),
+        regex=regex,
+        rewrite=target,
+        canary=canary,
+        closed=bool(reading.missing),
+        problems=tuple(reading.problems),
+    )
+
+
+# ---- readers
+
+
+def _option(name: str, value: Callable[[str], Any]) -> _Reader:
+    def reader(reading: _Reading, text: str) -> None:
+        reading.options[name] = value(text)
+
+    return reader
+
+
+def _policy(name: str, value: Callable[[str], Any]) -> _Reader:
+    def reader(reading: _Reading, text: str) -> None:
+        reading.policy[name] = value(text)
+
+    return reader
+
+
+def _part(part: str, name: str, value: Callable[[str], Any]) -> _Reader:
+    def reader(reading: _Reading, text: str) -> None:
+        reading.parts.setdefault(part, {})[name] = value(text)
+
+    return reader
+
+
+def _protocol(text: str) -> Protocol:
+    known = {"http": "http", "h2c": "h2c", "grpc": "h2c", "https": "https", "h2": "h2", "grpcs": "h2"}
+    return cast(Protocol, known[values.one_of(text.lower(), known)])
+
+
+def _balance(text: str) -> str:
+    return values.one_of(text, ("roundrobin", "leastconn", "random", "source"))
+
+
+def _nginx_balance(text: str) -> str:
+    known = {"round_robin": "roundrobin", "ewma": "leastconn"}
+    return known[values.one_of(text, known)]
+
+
+def _redirect_to(status: int) -> _Reader:
+    def reader(reading: _Reading, text: str) -> None:
+        scheme, hostname, port, path = values.url(text)
+        reading.options["redirect"] = Redirect(scheme, hostname, port, path, status=status)
+
+    return reader
+
+
+def _rate(seconds: int) -> _Reader:
+    def reader(reading: _Reading, text: str) -> None:
+        reading.options["rate_limit"] = RateLimit(values.positive(text), seconds)
+
+    return reader
+
+
+def _own_rate(reading: _Reading, text: str) -> None:
+    reading.options["rate_limit"] = RateLimit(*values.rate(text))
+
+
+def _users(reading: _Reading, text: str) -> None:
+    # Where it cannot be said who may come in, nobody may.
+    reading.missing.add("users")
+    name = own_name(text, reading.namespace)
+    if not name:
+        raise ValueError("a Secret of another namespace cannot be used")
+    secret = reading.secret(reading.namespace, name)
+    if secret is None:
+        raise ValueError(f"there is no Secret {reading.namespace}/{name}; nobody is let in")
+    reading.parts.setdefault("auth", {})["users"] = values.htpasswd(secret)
+    reading.missing.discard("users")
+
+
+def _auth_type(reading: _Reading, text: str) -> None:
+    values.one_of(text.lower(), ("basic",))
+
+
+def _authority(reading: _Reading, text: str) -> None:
+    name = own_name(text, reading.namespace)
+    secret = reading.secret(reading.namespace, name) if name else None
+    # Whoever asks for verification must not get a connection without.
+    reading.missing.add("authority")
+    if secret is None:
+        raise ValueError(
+            f"there is no Secret {reading.namespace}/{name or text}; its backends are not trusted"
+        )
+    reading.parts.setdefault("tls", {})["ca"] = values.authority(secret)
+    reading.missing.discard("authority")
+
+
+def _error_pages(reading: _Reading, text: str) -> None:
+    name = own_name(text, reading.namespace)
+    configmap = reading.configmap(reading.namespace, name) if name else None
+    if configmap is None:
+        raise ValueError(f"there is no ConfigMap {reading.namespace}/{name or text}")
+    reading.options["error_pages"] = values.pages(configmap)
+
+
+def _affinity(reading: _Reading, text: str) -> None:
+    values.one_of(text, ("cookie",))
+    reading.parts.setdefault("sticky", {})["on"] = True
+
+
+_OWN: dict[str, _Reader] = {
+    "https-redirect": _option("https_only", values.boolean),
+    "hsts": _option("hsts", values.seconds),
+    "backend-protocol": _policy("protocol", _protocol),
+    "backend-ca-secret": _authority,
+    "backend-server-name": _part("tls", "server_name", values.hostname),
+    "balance": _policy("balance", _balance),
+    "sticky-cookie": _part("sticky", "name", values.token),
+    "sticky-cookie-max-age": _part("sticky", "max_age", values.seconds),
+    "timeout-connect": _part("timeouts", "connect", values.milliseconds),
+    "timeout-response": _part("timeouts", "response", values.milliseconds),
+    "timeout-tunnel": _part("timeouts", "tunnel", values.milliseconds),
+    "max-body": _option("max_body", values.size),
+    "rewrite": _part("rewrite", "target", values.replacement),
+    "path-regex": _part("rewrite", "regex", values.boolean),
+    "basic-auth-secret": _users,
+    "basic-auth-realm": _part("auth", "realm", values.words),
+    "rate-limit": _own_rate,
+    "allow": _option("allow", values.networks),
+    "deny": _option("deny", values.networks),
+    "cors-origins": _part("cors", "origins", values.origins),
+    "cors-methods": _part("cors", "methods", values.tokens),
+    "cors-headers": _part("cors", "headers", values.tokens),
+    "cors-exposed": _part("cors", "exposed", values.tokens),
+    "cors-credentials": _part("cors", "credentials", values.boolean),
+    "cors-max-age": _part("cors", "max_age", values.seconds),
+    "error-pages": _error_pages,
+    "canary-weight": _part("canary", "weight", values.share),
+    "canary-header": _part("canary", "header", values.token),
+    "canary-header-value": _part("canary", "header_value", values.words),
+}
+_NGINX: dict[str, _Reader] = {
+    "affinity": _affinity,
+    "auth-realm": _part("auth", "realm", values.words),
+    "auth-secret": _users,
+    "auth-type": _auth_type,
+    "backend-protocol": _policy("protocol", _protocol),
+    "canary": _part("canary", "on", values.boolean),
+    "canary-by-header": _part("canary", "header", values.token),
+    "canary-by-header-value": _part("canary", "header_value", values.words),
+    "canary-weight": _part("canary", "weight", values.share),
+    "canary-weight-total": _part("canary", "total", values.positive),
+    "cors-allow-credentials": _part("cors", "credentials", values.boolean),
+    "cors-allow-headers": _part("cors", "headers", values.tokens),
+    "cors-allow-methods": _part("cors", "methods", values.tokens),
+    "cors-allow-origin": _part("cors", "origins", values.origins),
+    "cors-expose-headers": _part("cors", "exposed", values.tokens),
+    "cors-max-age": _part("cors", "max_age", values.seconds),
+    "denylist-source-range": _option("deny", values.networks),
+    "enable-cors": _part("cors", "on", values.boolean),
+    "force-ssl-redirect": _option("https_only", values.boolean),
+    "limit-rpm": _rate(60),
+    "limit-rps": _rate(1),
+    "load-balance": _policy("balance", _nginx_balance),
+    "permanent-redirect": _redirect_to(301),
+    "proxy-body-size": _option("max_body", values.nginx_size),
+    "proxy-connect-timeout": _part("timeouts", "connect", values.milliseconds),
+    "proxy-read-timeout": _part("timeouts", "response", values.milliseconds),
+    "rewrite-target": _part("rewrite", "target", values.nginx_replacement),
+    "session-cookie-max-age": _part("sticky", "max_age", values.seconds),
+    "session-cookie-name": _part("sticky", "name", values.token),
+    "ssl-redirect": _option("https_only", values.boolean),
+    "temporal-redirect": _redirect_to(302),
+    "upstream-vhost": _part("rewrite", "hostname", values.hostname),
+    "use-regex": _part("rewrite", "regex", values.boolean),
+    "whitelist-source-range": _option("allow", values.networks),
+}

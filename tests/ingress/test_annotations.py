@@ -1,0 +1,212 @@
+"""What annotations mean, and what is told of those that mean nothing."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from sampan.api.errors import Object
+from sampan.ingress import annotations as reading
+from sampan.ingress import ingresses
+from sampan.ingress.ingresses import Wishes
+from sampan.ingress.types import (
+    NO_OPTIONS,
+    BackendTls,
+    BasicAuth,
+    Canary,
+    Cors,
+    Options,
+    PathKind,
+    Policy,
+    RateLimit,
+    Redirect,
+    Rewrite,
+    StickyCookie,
+    Timeouts,
+)
+
+PEM = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
+HASH = "$6$salt$abcdefghijklmnopqrstuvwxyz"
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+SECRETS: dict[str, Object] = {
+    "users": {"data": {"auth": encoded(f"# a comment\nann:{HASH}\nbob:$2y$10$xyz\n")}},
+    "old": {"data": {"auth": encoded("ann:$apr1$x$y\n")}},
+    "broken": {"data": {"auth": encoded("ann\n")}},
+    "ca": {"data": {"ca.crt": encoded(PEM)}},
+    "empty": {"data": {}},
+}
+CONFIGMAPS: dict[str, Object] = {
+    "pages": {"data": {"404": "<h1>gone</h1>", "503": "<h1>later</h1>"}},
+    "odd": {"data": {"teapot": "x"}},
+}
+
+
+def ingress(**given: str) -> Object:
+    return {"metadata": {"name": "web", "namespace": "default", "annotations": given}, "spec": {}}
+
+
+def read(given: dict[str, str]) -> Wishes:
+    return reading.read(
+        ingress(**given),
+        lambda ns, name: SECRETS.get(name) if ns == "default" else None,
+        lambda ns, name: CONFIGMAPS.get(name) if ns == "default" else None,
+    )
+
+
+OWN = [
+    ({"https-redirect": "true"}, Options(https_only=True)),
+    ({"hsts": "365d"}, Options(hsts=31_536_000)),
+    ({"timeout-connect": "500ms", "timeout-response": "2m", "timeout-tunnel": "1h"}, Options(timeouts=Timeouts(500, 120_000, 3_600_000))),
+    ({"max-body": "10Mi"}, Options(max_body=10 * 1024 * 1024)),
+    ({"rewrite": "/new"}, Options(rewrite=Rewrite(path="/new"))),
+    ({"basic-auth-secret": "users", "basic-auth-realm": "Staff"}, Options(auth=BasicAuth("Staff", (("ann", HASH), ("bob", "$2y$10$xyz"))))),
+    ({"rate-limit": "100/m"}, Options(rate_limit=RateLimit(100, 60))),
+    ({"allow": "10.0.0.0/8, fd00::1"}, Options(allow=("10.0.0.0/8", "fd00::1/128"))),
+    ({"deny": "10.1.2.3"}, Options(deny=("10.1.2.3/32",))),
+    ({"cors-origins": "https://a.test,https://*.b.test", "cors-credentials": "true", "cors-methods": "GET, PUT", "cors-max-age": "1h"},
+     Options(cors=Cors(("https://a.test", "https://*.b.test"), ("GET", "PUT"), credentials=True, max_age=3600))),
+    ({"error-pages": "pages"}, Options(error_pages=((404, "<h1>gone</h1>"), (503, "<h1>later</h1>")))),
+]  # fmt: skip
+POLICIES = [
+    ({"backend-protocol": "h2c"}, Policy("h2c")),
+    ({"backend-protocol": "grpcs"}, Policy("h2")),
+    (
+        {"backend-ca-secret": "ca", "backend-server-name": "in.test"},
+        Policy("https", BackendTls(PEM, "in.test")),
+    ),
+    ({"sticky-cookie": "keep", "sticky-cookie-max-age": "60"}, Policy(sticky=StickyCookie("keep", 60))),
+    ({"balance": "leastconn"}, Policy(balance="leastconn")),
+]
+
+
+@pytest.mark.parametrize(("given", "wanted"), OWN, ids=lambda v: next(iter(v)) if isinstance(v, dict) else "")
+def test_options(given: dict[str, str], wanted: Options) -> None:
+    wishes = read({f"sampan.io/{k}": v for k, v in given.items()})
+    assert wishes.problems == ()
+    assert wishes.options == wanted
+
+
+@pytest.mark.parametrize(("given", "wanted"), POLICIES, ids=lambda v: next(iter(v)) if isinstance(v, dict) else "")  # fmt: skip
+def test_policies(given: dict[str, str], wanted: Policy) -> None:
+    wishes = read({f"sampan.io/{k}": v for k, v in given.items()})
+    assert (wishes.problems, wishes.policy, wishes.options) == ((), wanted, NO_OPTIONS)
+
+
+NGINX: list[tuple[dict[str, str], Any]] = [
+    ({"rewrite-target": "/"}, Options(rewrite=Rewrite(path="/"))),
+    ({"force-ssl-redirect": "true"}, Options(https_only=True)),
+    ({"proxy-body-size": "8m"}, Options(max_body=8 << 20)),
+    ({"proxy-read-timeout": "120"}, Options(timeouts=Timeouts(response=120_000))),
+    ({"whitelist-source-range": "10.0.0.0/8"}, Options(allow=("10.0.0.0/8",))),
+    ({"auth-type": "basic", "auth-secret": "default/users"}, Options(auth=BasicAuth("Authentication Required", (("ann", HASH), ("bob", "$2y$10$xyz"))))),
+    ({"enable-cors": "true"}, Options(cors=Cors(("*",)))),
+    ({"enable-cors": "false", "cors-allow-origin": "https://a.test"}, NO_OPTIONS),
+    ({"limit-rps": "5"}, Options(rate_limit=RateLimit(5, 1))),
+    ({"permanent-redirect": "https://b.test/x"}, Options(redirect=Redirect("https", "b.test", 0, "/x", status=301))),
+    ({"upstream-vhost": "in.test"}, Options(rewrite=Rewrite(hostname="in.test"))),
+    ({"backend-protocol": "GRPC"}, Policy("h2c")),
+    ({"affinity": "cookie"}, Policy(sticky=StickyCookie("sampan-endpoint"))),
+    ({"affinity": "cookie", "session-cookie-name": "route"}, Policy(sticky=StickyCookie("route"))),
+    ({"canary": "true", "canary-weight": "20"}, Canary(20)),
+    ({"canary": "true", "canary-by-header": "X-New", "canary-by-header-value": "yes"}, Canary(header="X-New", header_value="yes")),
+    ({"canary": "false", "canary-weight": "20"}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "wanted"), NGINX, ids=lambda v: next(iter(v)) if isinstance(v, dict) else "")  # fmt: skip
+def test_nginx(given: dict[str, str], wanted: Any) -> None:
+    wishes = read({f"nginx.ingress.kubernetes.io/{k}": v for k, v in given.items()})
+    assert wishes.problems == ()
+    found = {Options: wishes.options, Policy: wishes.policy}.get(type(wanted), wishes.canary)
+    assert found == wanted
+
+
+def test_ours_counts() -> None:
+    wishes = read({"sampan.io/max-body": "1Ki", "nginx.ingress.kubernetes.io/proxy-body-size": "8m"})
+    assert wishes.options.max_body == 1024
+
+
+BAD = [
+    ("sampan.io/https-redirect", "yes", "supported values: true, false"),
+    ("sampan.io/timeout-connect", "soon", "expected a duration"),
+    ("sampan.io/max-body", "lots", "expected a quantity"),
+    ("sampan.io/rate-limit", "0/s", "expected a rate such as 10/s"),
+    ("sampan.io/allow", "10.0.0.0/99", "'10.0.0.0/99' is no network"),
+    ("sampan.io/sticky-cookie", "a b", "expected a name"),
+    ("sampan.io/sticky-cookie", "a\nserver evil", "expected a name"),
+    ("sampan.io/cors-origins", "https://a.test\" }", "is no origin"),
+    ("sampan.io/rewrite", "/a\nhttp-request", "expected a path"),
+    ("sampan.io/basic-auth-realm", 'a"b', "without quotes"),
+    ("sampan.io/backend-server-name", "a b", "expected the name of a host"),
+    ("sampan.io/backend-protocol", "ftp", "supported values"),
+    ("sampan.io/error-pages", "odd", "'teapot' of the ConfigMap"),
+    ("sampan.io/error-pages", "none", "there is no ConfigMap default/none"),
+    ("nginx.ingress.kubernetes.io/rewrite-target", "/$uri", "only groups"),
+    ("nginx.ingress.kubernetes.io/permanent-redirect", "javascript:alert(1)", "expected a URL"),
+    ("nginx.ingress.kubernetes.io/limit-rps", "-1", "above 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "words"), BAD)
+def test_values_that_mean_nothing(key: str, value: str, words: str) -> None:
+    wishes = read({key: value})
+    [problem] = wishes.problems
+    assert problem.reason == "InvalidAnnotation"
+    assert problem.message.startswith(f"metadata.annotations[{key}]: ")
+    assert words in problem.message
+    assert (wishes.options, wishes.policy, wishes.closed) == (NO_OPTIONS, Policy(), False)
+
+
+@pytest.mark.parametrize("name", ["none", "old", "broken", "empty", "other/users"])
+def test_where_nobody_can_be_let_in_it_stays_closed(name: str) -> None:
+    wishes = read({"sampan.io/basic-auth-secret": name, "sampan.io/backend-ca-secret": "ca"})
+    assert wishes.closed
+    assert [p.reason for p in wishes.problems] == ["InvalidAnnotation"]
+    assert HASH not in str(wishes.problems)
+    closed = {
+        **ingress(),
+        "spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}},
+    }
+    service = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+    routes = ingresses.contribution(closed, lambda _, __: service, wishes).routes
+    assert {(r.targets, r.status) for r in routes} == {((), 503)}
+
+
+def test_none_is_ignored_without_a_word() -> None:
+    given = {
+        "sampan.io/timout-connect": "5s",
+        "nginx.ingress.kubernetes.io/configuration-snippet": "return 200;",
+        "nginx.ingress.kubernetes.io/auth-url": "http://a.test",
+        "cert-manager.io/cluster-issuer": "x",
+        "sampan.io/tls": "local",
+        "kubernetes.io/ingress.class": "sampan",
+    }
+    told = {p.source.field: p.message for p in read(given).problems}
+    assert set(told) == {f"metadata.annotations[{k}]" for k in list(given)[:3]}
+    messages = list(told.values())
+    assert any("snippets of configuration are refused" in m for m in messages)
+    assert any("did you mean sampan.io/timeout-connect?" in m for m in messages)
+    assert all(p.reason == "UnsupportedAnnotation" for p in read(given).problems)
+
+
+def test_patterns() -> None:
+    wishes = read({"nginx.ingress.kubernetes.io/rewrite-target": "/$2"})
+    assert (wishes.regex, wishes.rewrite) == (True, "/\\2")
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    paths = [
+        {"path": "/api(/|$)(.*)", "pathType": "ImplementationSpecific", "backend": backend},
+        {"path": "/plain", "pathType": "Prefix", "backend": backend},
+    ]
+    obj = {**ingress(), "spec": {"rules": [{"http": {"paths": paths}}]}}
+    service = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+    first, second = ingresses.contribution(obj, lambda _, __: service, wishes).routes
+    assert (first.place.path.kind, first.place.path.value) == (PathKind.REGEX, "^/api(/|$)(.*)")
+    assert first.options.rewrite == Rewrite(regex="^/api(/|$)(.*)", replacement="/\\2")
+    assert (second.place.path.kind, second.options.rewrite) == (PathKind.PREFIX, None)
