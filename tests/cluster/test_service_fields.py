@@ -46,11 +46,13 @@ def udp():
 def serve(c, peer):
     with c:
         while c.recv(1000):
-            body = f"{name} {peer[0]}".encode()
+            body = f"{name} {peer[0].removeprefix('::ffff:')}".encode()
             c.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
 
 threading.Thread(target=udp, daemon=True).start()
-listener = socket.create_server(("", port), backlog=128)
+both = socket.has_dualstack_ipv6()
+family = socket.AF_INET6 if both else socket.AF_INET
+listener = socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=128)
 while True:
     threading.Thread(target=serve, args=listener.accept(), daemon=True).start()
 """
