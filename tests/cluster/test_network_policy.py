@@ -147,7 +147,7 @@ class Scene:
     def expect_each(self, callers: list[tuple[Kubectl, str]], expected: dict[str, str]) -> None:
         """The same of several pods."""
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda caller: self.expect(*caller, expected), callers))
+            list(pool.map(lambda caller: self.expect(caller[0], caller[1], expected), callers))
 
 
 @pytest.fixture(scope="module")
