@@ -30,8 +30,10 @@ class Nodes:
     def add(self, number: int) -> host.NodeLink:
         netns = namespaces.NETNS_DIRECTORY / f"t-net-{os.getpid()}-{number}"
         namespaces.create(netns, self.mounts / f"{number}", sysctls=host.NODE_SYSCTLS)
-        link = host.NodeLink(netns, f"t-net0-{number}", f"{SUBNET}.{number + 1}", f"{PODS}.{number}.0/24")
-        host.ensure_node(BRIDGE, f"{SUBNET}.1", 24, link)
+        link = host.NodeLink(
+            netns, f"t-net0-{number}", (f"{SUBNET}.{number + 1}",), (f"{PODS}.{number}.0/24",)
+        )
+        host.ensure_node(BRIDGE, (f"{SUBNET}.1/24",), link)
         self.links.append(link)
         return link
 
@@ -46,7 +48,7 @@ class Nodes:
 def nodes(tmp_path: Path) -> Iterator[Nodes]:
     made = Nodes(tmp_path)
     namespaces.prepare_directories(made.mounts)
-    host.ensure_bridge(BRIDGE, f"{SUBNET}.1/24")
+    host.ensure_bridge(BRIDGE, (f"{SUBNET}.1/24",))
     try:
         yield made
     finally:
@@ -59,7 +61,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
 
 
 async def _attach(node: host.NodeLink, leases: Path, sandbox: str, netns: str) -> str:
-    network = in_namespace(str(node.netns), lambda: RoutedPodNetwork(node.pod_cidr, node.address, leases))
+    network = in_namespace(str(node.netns), lambda: RoutedPodNetwork(node.pod_cidrs, node.addresses, leases))
     try:
         return (await network.attach(sandbox, netns)).ips[0]
     finally:
@@ -93,7 +95,7 @@ async def test_pods_nodes_and_the_host_reach_each_other_without_nat(nodes: Nodes
     assert a != b
     assert _talk(first, second, b) == a
     assert _talk(second, first, a) == b
-    assert _talk(str(node.netns), first, a) == node.address
+    assert _talk(str(node.netns), first, a) == node.addresses[0]
     assert _talk(None, first, a) == f"{SUBNET}.1"
 
 
@@ -103,7 +105,7 @@ async def test_an_address_outlives_a_restart_and_is_free_after_detach(nodes: Nod
     leases = tmp_path / "leases"
     ip = await _attach(node, leases, "sandbox-a", netns)
     assert await _attach(node, leases, "sandbox-a", netns) == ip, "attaching again changes nothing"
-    network = in_namespace(str(node.netns), lambda: RoutedPodNetwork(node.pod_cidr, node.address, leases))
+    network = in_namespace(str(node.netns), lambda: RoutedPodNetwork(node.pod_cidrs, node.addresses, leases))
     found = await network.addresses("sandbox-a")
     assert found is not None
     assert found.ips == (ip,)

@@ -34,7 +34,7 @@ class Node:
         self.now = 0.0
 
     async def start(self) -> None:
-        config = NodeConfig(name="node-1", ip="172.30.0.2", root=self.root, pod_cidr="10.244.0.0/24")
+        config = NodeConfig(name="node-1", ip="172.30.0.2", root=self.root, pod_cidrs=("10.244.0.0/24",))
         self.agent = NodeAgent(self.client, self.runtime, self.images, config)
         (self.root / "no-cgroups").mkdir(exist_ok=True)
         self.agent.context.cgroups = PodCgroups("t-node", Cgroups(str(self.root / "no-cgroups")))

@@ -77,14 +77,19 @@ def up(
     ] = None,
     lb_pool: Annotated[
         list[str] | None,
-        typer.Option(help="Addresses for load balancers: CIDR, FIRST-LAST or none; some of the bridge's unless given."),
+        typer.Option(
+            help="Addresses for load balancers: CIDR, FIRST-LAST or none; some of the bridge's unless given."
+        ),
     ] = None,
     api_port: Annotated[
         int, typer.Option(help="Port of the API; the next free one from 6443 unless given.")
     ] = 0,
-    service_cidr: Annotated[str, typer.Option(help="Range of Service addresses.")] = "",
-    pod_cidr: Annotated[str, typer.Option(help="Range of pod addresses.")] = "",
-    node_subnet: Annotated[str, typer.Option(help="Subnet of the nodes' bridge.")] = "",
+    ip_families: Annotated[
+        str, typer.Option(help="IPv4, or IPv4,IPv6 for dual stack; IPv4 alone unless given.")
+    ] = "",
+    service_cidr: Annotated[str, typer.Option(help="Range of Service addresses: V4, or V4,V6.")] = "",
+    pod_cidr: Annotated[str, typer.Option(help="Range of pod addresses: V4, or V4,V6.")] = "",
+    node_subnet: Annotated[str, typer.Option(help="Subnet of the nodes' bridge: V4, or V4,V6.")] = "",
     authentication_config: Annotated[
         str | None, typer.Option(help="AuthenticationConfiguration file: OpenID issuers to believe.")
     ] = None,
@@ -138,6 +143,7 @@ def up(
         etcd_keyfile=etcd_keyfile,
         apiservers=apiservers,
         api_port=api_port,
+        ip_families=ip_families,
         service_cidr=service_cidr,
         pod_cidr=pod_cidr,
         node_subnet=node_subnet,

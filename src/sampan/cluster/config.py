@@ -107,6 +107,12 @@ class ClusterConfig:
         return str(ipaddress.ip_network(self.node_subnet)[1])
 
     @property
+    def bridge_networks(self) -> tuple[str, ...]:
+        """The bridge's addresses with the length of their subnets (`172.29.0.1/24`)."""
+        subnets = map(ipaddress.ip_network, self.node_subnets)
+        return tuple(f"{subnet[1]}/{subnet.prefixlen}" for subnet in subnets)
+
+    @property
     def families(self) -> tuple[str, ...]:
         """As in `ipFamilies`, the primary one first."""
         return ("IPv4", "IPv6") if self.service_cidr6 else ("IPv4",)

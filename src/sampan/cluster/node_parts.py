@@ -67,10 +67,6 @@ class NodePlace:
     def address(self) -> str:
         return self.addresses[0]
 
-    @property
-    def pod_cidr(self) -> str:
-        return self.pod_cidrs[0]
-
 
 async def run(
     place: NodePlace,
@@ -95,7 +91,7 @@ async def run(
     from sampan.node.runtime.oci import OciRuntime
     from sampan.proxy.proxy import Proxy
 
-    network = RoutedPodNetwork(place.pod_cidr, place.address, place.root / "leases")
+    network = RoutedPodNetwork(place.pod_cidrs, place.addresses, place.root / "leases")
     network.restore()
     images = LocalImages(ImageStore(place.images), place.registries)
     runtime = OciRuntime(
@@ -115,8 +111,9 @@ async def run(
         NodeConfig(
             name=place.name,
             ip=place.address,
+            further_ips=place.addresses[1:],
             root=place.root,
-            pod_cidr="" if place.ranges_given else place.pod_cidr,
+            pod_cidrs=() if place.ranges_given else place.pod_cidrs,
             cgroup_root=place.cgroup,
             labels=place.labels,
             taints=place.taints,
@@ -148,7 +145,7 @@ async def run(
             networks=_networks(place.uplink),
         ).run(),
         "network policies": policies.run(),
-        "routes": NodeRoutes(client, place.name).run(),
+        "routes": NodeRoutes(client, place.name, place.uplink).run(),
     }
     if place.ingress_log is not None:
         parts["ingress"] = _open_front_door(client, place, place.ingress_log)

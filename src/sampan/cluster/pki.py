@@ -64,7 +64,7 @@ def leaves(config: ClusterConfig) -> list[Leaf]:
                 f"nodes/{node}/server",
                 user,
                 ("system:nodes",),
-                (node, config.node_address(node), "127.0.0.1"),
+                (node, *config.node_addresses(node), "127.0.0.1"),
             )
         )
     return made

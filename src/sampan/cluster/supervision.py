@@ -144,23 +144,22 @@ def prepare_node(config: ClusterConfig, node: str) -> None:
     _preload_for_nodes()
     namespaces.prepare_directories(config.run_directory / "ns")
     netns, mntns = config.node_netns(node), config.node_mntns(node)
-    namespaces.create(netns, mntns, sysctls=host.NODE_SYSCTLS, hide=node_parts.HIDDEN_FROM_NODES)
-    prefix = int(config.node_subnet.rpartition("/")[2])
-    host.ensure_bridge(config.bridge, f"{config.bridge_address}/{prefix}")
+    sysctls = host.NODE_SYSCTLS | (host.NODE_SYSCTLS6 if "IPv6" in config.families else {})
+    namespaces.create(netns, mntns, sysctls=sysctls, hide=node_parts.HIDDEN_FROM_NODES)
+    host.ensure_bridge(config.bridge, config.bridge_networks)
     first = config.nodes[0] == node
     host.ensure_node(
         config.bridge,
-        config.bridge_address,
-        prefix,
+        config.bridge_networks,
         host.NodeLink(
-            netns, config.node_host_link(node), config.node_address(node), config.node_pod_cidr(node)
+            netns, config.node_host_link(node), config.node_addresses(node), config.node_pod_cidrs(node)
         ),
-        config.service_cidr if first else "",
+        config.service_cidrs if first else (),
     )
-    host.masquerade_pods(netns, config.pod_cidr, config.node_subnet)
+    host.masquerade_pods(netns, config.pod_cidrs, config.node_subnets)
     if first:
         problem = host.ensure_masquerade(
-            config.masquerade_table, config.bridge, (config.node_subnet, config.pod_cidr)
+            config.masquerade_table, config.bridge, (*config.node_subnets, *config.pod_cidrs)
         )
         if problem:
             log.warning("%s", problem)

@@ -43,9 +43,11 @@ class Wishes:
     etcd_keyfile: str = ""
     apiservers: int | None = None
     api_port: int = 0
+    ip_families: str = ""
     service_cidr: str = ""
     pod_cidr: str = ""
     node_subnet: str = ""
+    """Ranges, `A` or `A,B` with one of each family."""
     listen: str | None = None
     tls_sans: Sequence[str] = ()
     publish: Sequence[str] = ()
@@ -98,12 +100,18 @@ def resolve(wishes: Wishes) -> tuple[ClusterConfig, bool]:
 
 
 def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
+    asked = ranges.given(wishes, len(present.nodes))
     fixed = {
         "--store": (storage.parse(wishes.store) if wishes.store else None, present.store),
         "--api-port": (wishes.api_port or None, present.api_port),
-        "--service-cidr": (wishes.service_cidr or None, present.service_cidr),
-        "--pod-cidr": (wishes.pod_cidr or None, present.pod_cidr),
-        "--node-subnet": (wishes.node_subnet or None, present.node_subnet),
+        "--ip-families": (wishes.ip_families.replace(" ", "") or None, ",".join(present.families)),
+        **{
+            f"{ranges.flag_of(name)}{' (IPv6)' if name.endswith('6') else ''}": (
+                cidr,
+                getattr(present, name) or "none",
+            )
+            for name, cidr in asked.cidrs.items()
+        },
         "--nodes": (wishes.nodes, len(present.nodes)),
     }
     problems = [
@@ -148,8 +156,6 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
 
 
 def _new(wishes: Wishes) -> ClusterConfig:
-    from sampan.network import host
-
     problems: list[str] = []
     publish: list[Publication] = []
     for text in wishes.publish:
@@ -167,19 +173,8 @@ def _new(wishes: Wishes) -> ClusterConfig:
         problems.append(f"--nodes {count}: allowed are 1 to {MOST_NODES}")
     problems += storage.problems(wishes)
     present = others(wishes.name)
-    given = {
-        "--service-cidr": wishes.service_cidr,
-        "--pod-cidr": wishes.pod_cidr,
-        "--node-subnet": wishes.node_subnet,
-    }
-    for flag, cidr in given.items():
-        problems += ranges.problems(flag, cidr, present) if cidr else []
-    clash = host.overlapping([c for c in given.values() if c and ranges.is_network(c)])
-    problems += [
-        f"{flag} {cidr} overlaps the route {clash[cidr]} of this host"
-        for flag, cidr in given.items()
-        if cidr in clash
-    ]
+    asked = ranges.given(wishes, count)
+    problems += [*asked.problems, *ranges.clashes(asked.cidrs, present)]
     if wishes.api_port and (why := ports.problem(listen, wishes.api_port)):
         problems.append(f"--api-port {wishes.api_port} {why}")
     problems += [
@@ -193,15 +188,13 @@ def _new(wishes: Wishes) -> ClusterConfig:
     problems += logs.problems(wishes.logging_format)
     if problems:
         raise ClusterError("; ".join(problems))
-    number = _free_number(wishes, listen, present)
+    number = _free_number(wishes, listen, present, asked)
     store = storage.parse(wishes.store or storage.SQLITE)
     return ClusterConfig(
         name=wishes.name,
         number=number,
         api_port=wishes.api_port or 6443 + number,
-        service_cidr=wishes.service_cidr or ranges.default(number)[0],
-        pod_cidr=wishes.pod_cidr or ranges.default(number)[1],
-        node_subnet=wishes.node_subnet or ranges.default(number)[2],
+        **{**ranges.defaults(number, dual=asked.dual), **asked.cidrs},  # type: ignore[arg-type]
         nodes=tuple(f"node-{i + 1}" for i in range(count)),
         store=store,
         apiservers=wishes.apiservers or 1,
@@ -223,27 +216,18 @@ def _new(wishes: Wishes) -> ClusterConfig:
     )
 
 
-def _free_number(wishes: Wishes, listen: str, present: Sequence[ClusterConfig]) -> int:
+def _free_number(wishes: Wishes, listen: str, present: Sequence[ClusterConfig], asked: ranges.Given) -> int:
     from sampan.network import host
 
     taken = {c.number for c in present}
     api_ports = {c.api_port for c in present}
-    used = [ipaddress.ip_network(n) for c in present for n in (c.service_cidr, c.pod_cidr, c.node_subnet)]
     for number in range(MOST_CLUSTERS):
         if number in taken or host.link_exists(f"sampan{number}"):
             continue
         if not wishes.api_port and (6443 + number in api_ports or ports.problem(listen, 6443 + number)):
             continue
-        wanted = [
-            default
-            for default, wish in zip(
-                ranges.default(number),
-                (wishes.service_cidr, wishes.pod_cidr, wishes.node_subnet),
-                strict=True,
-            )
-            if not wish
-        ]
-        if host.overlapping(wanted) or any(ipaddress.ip_network(w).overlaps(u) for w in wanted for u in used):
+        wanted = {**ranges.defaults(number, dual=asked.dual), **asked.cidrs}
+        if ranges.clashes(wanted, present):
             continue
         return number
     raise ClusterError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,30 +28,40 @@ NODE_SYSCTLS = {
     "net.ipv4.conf.default.rp_filter": "0",
 }
 """A node routes; it sends no redirects for a pod that reaches itself through a Service."""
+NODE_SYSCTLS6 = {"net.ipv6.conf.all.forwarding": "1", "net.ipv6.conf.default.accept_ra": "0"}
+"""The same for a node of a dual-stack cluster."""
+_DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+_FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+_TABLE = {4: "ip", 6: "ip6"}
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLink:
-    """How a node hangs on the bridge. `host_link` is the name of the host's end."""
+    """How a node hangs on the bridge. `host_link` is the name of the host's end; of addresses and
+    ranges there is one a family."""
 
     netns: Path
     host_link: str
-    address: str
-    pod_cidr: str
+    addresses: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
 
 
-def overlapping(cidrs: Sequence[str]) -> dict[str, str]:
-    """Which of these networks a route of this host overlaps already: network -> route."""
+def overlapping(cidrs: Sequence[str], *, bridge: str = "") -> dict[str, str]:
+    """Which of these networks a route of this host overlaps already: network -> route. Default routes (also in two halves,
+    as VPNs write them) and those through `bridge` do not count."""
     netlink = Netlink(NETLINK_ROUTE)
     try:
-        present = [ipaddress.ip_network(d) for d, _, _ in links.routes(netlink)]
+        own = links.index_of(netlink, bridge) if bridge else None
+        found4 = links.routes(netlink)
+        found6 = links.routes(netlink, socket.AF_INET6)
+        present = [ipaddress.ip_network(d) for d, _, link in (*found4, *found6) if link != own]
     finally:
         netlink.close()
     found = {}
     for cidr in cidrs:
         network = ipaddress.ip_network(cidr)
         for route in present:
-            if route.prefixlen and network.overlaps(route):
+            if route.prefixlen > 1 and route.version == network.version and network.overlaps(route):
                 found[cidr] = str(route)
     return found
 
@@ -86,20 +97,23 @@ def host_link_of(netns: Path) -> str:
         netlink.close()
 
 
-def ensure_bridge(name: str, cidr: str) -> None:
-    """The bridge with its address (`172.29.0.1/24`), up."""
+def ensure_bridge(name: str, networks: Sequence[str]) -> None:
+    """The bridge with its addresses (`172.29.0.1/24`), up."""
     netlink = Netlink(NETLINK_ROUTE)
     try:
         netlink.request([links.bridge(name)], ignore=(errno.EEXIST,))
         index = _index(netlink, name)
-        netlink.request([links.address(index, cidr), links.up(index)])
+        netlink.request([*(links.address(index, cidr) for cidr in networks), links.up(index)])
     finally:
         netlink.close()
 
 
-def ensure_node(bridge: str, gateway: str, prefix: int, node: NodeLink, service_cidr: str = "") -> None:
-    """A node's link to the bridge, its address and default route, and the host's route to the node's pods; where
-    `service_cidr` is given, the host reaches Services through this node too."""
+def ensure_node(
+    bridge: str, gateways: Sequence[str], node: NodeLink, service_cidrs: Sequence[str] = ()
+) -> None:
+    """A node's link to the bridge, its addresses and default routes, and the host's routes to the node's pods; where
+    `service_cidrs` are given, the host reaches Services through this node too. `gateways` are the bridge's addresses, as in
+    `ensure_bridge`; of everything there is one a family, in one order."""
     netlink = Netlink(NETLINK_ROUTE)
     try:
         index = _index(netlink, bridge)
@@ -109,21 +123,21 @@ def ensure_node(bridge: str, gateway: str, prefix: int, node: NodeLink, service_
             inside = Netlink.inside(fd)
             try:
                 eth0 = _index(inside, "eth0")
-                inside.request(
-                    [
-                        links.up(_index(inside, "lo")),
-                        links.address(eth0, f"{node.address}/{prefix}"),
-                        links.up(eth0),
-                        links.route("0.0.0.0/0", eth0, via=gateway, source=node.address),
+                messages = [links.up(_index(inside, "lo")), links.up(eth0)]
+                for gateway, address in zip(
+                    map(ipaddress.ip_interface, gateways), node.addresses, strict=True
+                ):
+                    messages += [
+                        links.address(eth0, f"{address}/{gateway.network.prefixlen}"),
+                        links.route(_DEFAULT[gateway.version], eth0, via=str(gateway.ip), source=address),
                     ]
-                )
+                inside.request(messages)
             finally:
                 inside.close()
         finally:
             os.close(fd)
-        routes = [links.route(node.pod_cidr, index, via=node.address)]
-        if service_cidr:
-            routes.append(links.route(service_cidr, index, via=node.address))
+        routes = [links.route(c, index, via=a) for c, a in zip(node.pod_cidrs, node.addresses, strict=True)]
+        routes += [links.route(c, index, via=a) for c, a in zip(service_cidrs, node.addresses, strict=False)]
         netlink.request(routes)
     finally:
         netlink.close()
@@ -151,43 +165,62 @@ def remove_node(host_link: str, pod_cidrs: Sequence[str]) -> None:
 
 
 def ensure_masquerade(table: str, bridge: str, subnets: Sequence[str]) -> str:
-    """Let what comes from `subnets` leave this machine under its own address, by a table of our own. Returns why not,
+    """Let what comes from `subnets` leave this machine under its own address, by tables of our own. Returns why not,
     where the host does not forward packets; "" where it is done."""
-    if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() != "1":
-        return "net.ipv4.ip_forward is 0 on this host: pods cannot reach beyond it"
-    sources = ", ".join(subnets)
-    _nft(
-        f"table ip {table} {{}}\ndelete table ip {table}\n"
-        f"table ip {table} {{\n chain postrouting {{\n  type nat hook postrouting priority srcnat;\n"
-        f'  oifname != "{bridge}" ip saddr {{ {sources} }} ip daddr != {{ {sources} }} masquerade\n }}\n}}\n'
-    )
-    return ""
+    problems = []
+    for version, sources in _by_version(subnets).items():
+        if Path("/proc/sys", _FORWARDING[version].replace(".", "/")).read_text().strip() != "1":
+            problems.append(
+                f"{_FORWARDING[version]} is 0 on this host: pods cannot reach beyond it by IPv{version}"
+            )
+            continue
+        ip = _TABLE[version]
+        match = f'oifname != "{bridge}" {ip} saddr {sources} {ip} daddr != {sources}'
+        _nft(_masquerade(table, version, "srcnat", match))
+    return "; ".join(problems)
 
 
 def remove_masquerade(table: str) -> None:
-    _nft(f"table ip {table} {{}}\ndelete table ip {table}\n")
+    _nft("".join(f"table {ip} {table} {{}}\ndelete table {ip} {table}\n" for ip in _TABLE.values()))
 
 
-def masquerade_pods(netns: Path, pod_range: str, node_subnet: str) -> None:
+def masquerade_pods(netns: Path, pod_ranges: Sequence[str], node_subnets: Sequence[str]) -> None:
     """In a node: what a pod sends beyond pods and nodes leaves under the node's address."""
 
     def inside() -> None:
         fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
         setns(fd, CLONE_NEWNET)
-        masquerade_pods_here("eth0", pod_range, node_subnet)
+        masquerade_pods_here("eth0", pod_ranges, node_subnets)
 
     run_forked(inside)
 
 
-def masquerade_pods_here(uplink: str, pod_range: str, *beside: str) -> None:
+def masquerade_pods_here(uplink: str, pod_ranges: Sequence[str], beside: Sequence[str] = ()) -> None:
     """The same in the network namespace that the process is in; `beside` are networks that see pods' own addresses."""
-    near = ", ".join((pod_range, *beside))
-    _nft(
-        "table ip sampan-pods {}\ndelete table ip sampan-pods\n"
-        "table ip sampan-pods {\n chain postrouting {\n  type nat hook postrouting priority srcnat + 10;\n"
-        f'  oifname "{uplink}" ip saddr {pod_range} ip daddr != {{ {near} }} masquerade\n }}\n}}\n'
+    near = _by_version([*pod_ranges, *beside])
+    script = ""
+    for version, sources in _by_version(pod_ranges).items():
+        ip = _TABLE[version]
+        match = f'oifname "{uplink}" {ip} saddr {sources} {ip} daddr != {near[version]}'
+        script += _masquerade("sampan-pods", version, "srcnat + 10", match)
+    _nft(script)
+
+
+def _masquerade(table: str, version: int, priority: str, match: str) -> str:
+    ip = _TABLE[version]
+    return (
+        f"table {ip} {table} {{}}\ndelete table {ip} {table}\n"
+        f"table {ip} {table} {{\n chain postrouting {{\n  type nat hook postrouting priority {priority};\n"
+        f"  {match} masquerade\n }}\n}}\n"
     )
 
+
+def _by_version(networks: Sequence[str]) -> dict[int, str]:
+    """The networks of each family as an anonymous set of nftables."""
+    found: dict[int, list[str]] = {}
+    for network in networks:
+        found.setdefault(ipaddress.ip_network(network).version, []).append(network)
+    return {version: f"{{ {', '.join(of)} }}" for version, of in found.items()}
 
 
 def _nft(script: str) -> None:

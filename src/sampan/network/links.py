@@ -41,6 +41,7 @@ _MAIN, _PROTO_STATIC = 254, 4
 _SCOPE_LINK, _SCOPE_HOST, _SCOPE_NOWHERE, _SCOPE_UNIVERSE = 253, 254, 255, 0
 _CACHEINFO, _FOR_EVER = 6, 0xFFFFFFFF
 _ONLINK = 4
+_NODAD = 2
 _PERMANENT = 0x80
 
 
@@ -92,6 +93,9 @@ def address(index: int, cidr: str, *, only_answers: bool = False) -> Message:
     scope = _SCOPE_HOST if only_answers and interface.version == 4 else _SCOPE_UNIVERSE
     body = struct.pack("=BBBBI", family, interface.network.prefixlen, 0, scope, index)
     raw = interface.ip.packed
+    if interface.version == 6:
+        # Usable at once: whoever gives an address knows that nobody else has it.
+        body = body[:2] + bytes([_NODAD]) + body[3:]
     if only_answers and interface.version == 6:
         # There is no such scope; one that is no longer preferred is the last to be chosen.
         body += attr(_CACHEINFO, struct.pack("=IIII", 0, _FOR_EVER, 0, 0))
@@ -213,16 +217,18 @@ def addresses(netlink: Netlink) -> list[str]:
     return found
 
 
-def routes(netlink: Netlink) -> list[tuple[str, str, int]]:
-    """The IPv4 routes of the main table as (destination, gateway or "", link index)."""
+def routes(netlink: Netlink, family: int = socket.AF_INET) -> list[tuple[str, str, int]]:
+    """The routes of a family in the main table as (destination, gateway or "", link index)."""
     found = []
-    for _, body in netlink.dump(Message(_GETROUTE, 0, struct.pack("=BBBBBBBBI", socket.AF_INET, *[0] * 8))):
+    for _, body in netlink.dump(Message(_GETROUTE, 0, struct.pack("=BBBBBBBBI", family, *[0] * 8))):
         bits, table = body[1], body[4]
         got = dict(attributes(body[12:]))
         if table != _MAIN:
             continue
-        network = socket.inet_ntoa(got.get(1, b"\0\0\0\0")) + f"/{bits}"
-        gateway = socket.inet_ntoa(got[5]) if 5 in got else ""
+        network = (
+            socket.inet_ntop(family, got.get(1, bytes(4 if family == socket.AF_INET else 16))) + f"/{bits}"
+        )
+        gateway = socket.inet_ntop(family, got[5]) if 5 in got else ""
         index = struct.unpack("=I", got[4])[0] if 4 in got else 0
         found.append((network, gateway, index))
     return found

@@ -1,6 +1,6 @@
 """The pod network of one node: every pod on a routed point-to-point link of its own.
 
-A pod's `eth0` has a /32 of the node's pod range and a default route to a link-local gateway that is the other end of
+A pod's `eth0` has a /32 (and a /128) of the node's pod ranges and a default route to a link-local gateway that is the other end of
 its link. Nothing is bridged inside the node, so every packet between pods passes the node's routing and hence its
 Service rules (a bridge would let replies of a translated connection slip past them). Neighbours are fixed on both
 sides: no ARP.
@@ -14,26 +14,28 @@ import errno
 import hashlib
 import ipaddress
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from sampan.network import links
 from sampan.network.netlink import NETLINK_ROUTE, Message, Netlink, NetlinkError
 from sampan.network.types import NetworkError, PodAddresses
 
-GATEWAY = "169.254.1.1"
+GATEWAY, GATEWAY6 = "169.254.1.1", "fe80::1"
 _GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 
 
 class RoutedPodNetwork:
     """A `PodNetwork` for the network namespace that the calling process is in.
 
-    `leases` is a directory with one file an address in use (its content is the sandbox's id), so that addresses
-    outlive our restarts.
+    Of `pod_cidrs` (the node's own) and `node_addresses` there is one a family, the primary one first. `leases` is a directory
+    with one file a primary address in use (its content is the sandbox's id), so that addresses outlive our restarts; the
+    address of the other family has the same place in its range: 10.244.0.5 and fd00:10:244::5.
     """
 
-    def __init__(self, pod_cidr: str, node_address: str, leases: Path) -> None:
-        self._network = ipaddress.ip_network(pod_cidr)
-        self._node_address = node_address
+    def __init__(self, pod_cidrs: Sequence[str], node_addresses: Sequence[str], leases: Path) -> None:
+        self._network, *self._further = map(ipaddress.ip_network, pod_cidrs)
+        self._sources = {ipaddress.ip_address(a).version: a for a in node_addresses}
         self._leases = leases
         leases.mkdir(parents=True, exist_ok=True)
         self._taken = {p.name: p.read_text() for p in leases.iterdir()}
@@ -50,17 +52,17 @@ class RoutedPodNetwork:
         for sandbox_id, ip in self._by_sandbox.items():
             index = links.index_of(self._netlink, link_name(sandbox_id))
             if index is not None:
-                self._netlink.request([links.route(f"{ip}/32", index, source=self._node_address)])
+                self._netlink.request([self._route(one, index) for one in self._ips(ip)])
 
     async def attach(self, sandbox_id: str, netns: str) -> PodAddresses:
         ip = self._by_sandbox.get(sandbox_id) or self._take(sandbox_id)
         try:
-            self._join(sandbox_id, netns, ip)
+            self._join(sandbox_id, netns, self._ips(ip))
         except OSError as e:
             raise NetworkError(
                 f"cannot join pod sandbox {sandbox_id} to the pod network: {e.strerror or e}"
             ) from e
-        return PodAddresses((ip,))
+        return PodAddresses(self._ips(ip))
 
     async def detach(self, sandbox_id: str, netns: str) -> None:
         name = link_name(sandbox_id)
@@ -76,11 +78,20 @@ class RoutedPodNetwork:
 
     async def addresses(self, sandbox_id: str) -> PodAddresses | None:
         ip = self._by_sandbox.get(sandbox_id)
-        return PodAddresses((ip,)) if ip else None
+        return PodAddresses(self._ips(ip)) if ip else None
 
     def known(self) -> frozenset[str]:
         """The sandboxes that hold an address: those that no longer run are to be detached after a restart."""
         return frozenset(self._by_sandbox)
+
+    def _ips(self, primary: str) -> tuple[str, ...]:
+        """All addresses of a pod."""
+        place = int(ipaddress.ip_address(primary)) - int(self._network.network_address)
+        return (primary, *(str(further[place]) for further in self._further))
+
+    def _route(self, ip: str, index: int) -> Message:
+        source = self._sources.get(ipaddress.ip_address(ip).version, "")
+        return links.route(_alone(ip), index, source=source)
 
     def _take(self, sandbox_id: str) -> str:
         """The next free address, going round the range so that one given back rests a while."""
@@ -98,9 +109,9 @@ class RoutedPodNetwork:
                 return ip
         raise NetworkError(f"no address is free in the node's pod range {self._network}")
 
-    def _join(self, sandbox_id: str, netns: str, ip: str) -> None:
+    def _join(self, sandbox_id: str, netns: str, ips: Sequence[str]) -> None:
         name = link_name(sandbox_id)
-        mac = _mac_of(ip)
+        mac = _mac_of(ips[0])
         fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
             try:
@@ -113,26 +124,37 @@ class RoutedPodNetwork:
             inside = Netlink.inside(fd)
             try:
                 eth0 = _index(inside, "eth0")
-                inside.request(
-                    [
-                        links.up(_index(inside, "lo")),
-                        links.address(eth0, f"{ip}/32"),
-                        links.up(eth0),
-                        links.neighbour(eth0, GATEWAY, _GATEWAY_MAC),
-                        links.route(f"{GATEWAY}/32", eth0),
-                        links.route("0.0.0.0/0", eth0, via=GATEWAY, source=ip, onlink=True),
-                    ]
-                )
+                messages = [links.up(_index(inside, "lo")), links.up(eth0)]
+                for ip in ips:
+                    messages += _way_out(eth0, ip)
+                inside.request(messages)
             finally:
                 inside.close()
         finally:
             os.close(fd)
         here = _index(self._netlink, name)
-        ours: list[Message] = [
-            links.neighbour(here, ip, mac),
-            links.route(f"{ip}/32", here, source=self._node_address),
-        ]
+        ours = [message for ip in ips for message in (links.neighbour(here, ip, mac), self._route(ip, here))]
         self._netlink.request(ours)
+
+
+def _way_out(eth0: int, ip: str) -> list[Message]:
+    """A pod's address of one family, and its default route."""
+    if ipaddress.ip_address(ip).version == 6:
+        return [
+            links.address(eth0, f"{ip}/128"),
+            links.neighbour(eth0, GATEWAY6, _GATEWAY_MAC),
+            links.route("::/0", eth0, via=GATEWAY6, source=ip, onlink=True),
+        ]
+    return [
+        links.address(eth0, f"{ip}/32"),
+        links.neighbour(eth0, GATEWAY, _GATEWAY_MAC),
+        links.route(f"{GATEWAY}/32", eth0),
+        links.route("0.0.0.0/0", eth0, via=GATEWAY, source=ip, onlink=True),
+    ]
+
+
+def _alone(ip: str) -> str:
+    return str(ipaddress.ip_network(ip))
 
 
 def _index(netlink: Netlink, name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import logging
 
 from sampan.api.errors import Object
@@ -10,17 +11,17 @@ from sampan.api.resources import NODES
 from sampan.client.informer import Informer
 from sampan.client.types import Client
 from sampan.network import links
-from sampan.network.netlink import NETLINK_ROUTE, Netlink, NetlinkError
+from sampan.network.netlink import NETLINK_ROUTE, Message, Netlink, NetlinkError
 
 log = logging.getLogger(__name__)
-_UPLINK = "eth0"
 
 
 class NodeRoutes:
-    """For the network namespace that the process is in."""
+    """For the network namespace that the process is in; `uplink` is the link that leads to the other nodes."""
 
-    def __init__(self, client: Client, node_name: str) -> None:
+    def __init__(self, client: Client, node_name: str, uplink: str = "eth0") -> None:
         self._node_name = node_name
+        self._uplink = uplink
         self._nodes = Informer(client, NODES)
         self._netlink = Netlink(NETLINK_ROUTE)
         self._routes: dict[str, str] = {}
@@ -37,24 +38,32 @@ class NodeRoutes:
         name = (new or old or {})["metadata"]["name"]
         if name == self._node_name:
             return
-        gone, come = _route_of(old), _route_of(new)
+        come = _routes_of(new)
+        for pods in _routes_of(old).keys() - come.keys():
+            if self._routes.pop(pods, None) is not None:
+                self._apply(name, links.delete_route(pods))
+        for pods, address in come.items():
+            if self._routes.get(pods) != address:
+                index = links.index_of(self._netlink, self._uplink) or 0
+                if self._apply(name, links.route(pods, index, via=address)):
+                    self._routes[pods] = address
+
+    def _apply(self, name: str, message: Message) -> bool:
         try:
-            if gone is not None and gone[0] in self._routes and (come is None or come[0] != gone[0]):
-                del self._routes[gone[0]]
-                self._netlink.request([links.delete_route(gone[0])], ignore=(errno.ESRCH,))
-            if come is not None and self._routes.get(come[0]) != come[1]:
-                index = links.index_of(self._netlink, _UPLINK) or 0
-                self._netlink.request([links.route(come[0], index, via=come[1])])
-                self._routes[come[0]] = come[1]
+            self._netlink.request([message], ignore=(errno.ESRCH,))
         except NetlinkError as e:
             log.warning("route to the pods of %s: %s", name, e)
+            return False
+        return True
 
 
-def _route_of(node: Object | None) -> tuple[str, str] | None:
-    """(pod range, address) of a node that has both."""
-    if node is None:
-        return None
-    pods = (node.get("spec") or {}).get("podCIDR")
-    addresses = (node.get("status") or {}).get("addresses") or ()
-    address = next((a["address"] for a in addresses if a.get("type") == "InternalIP"), None)
-    return (pods, address) if pods and address else None
+def _routes_of(node: Object | None) -> dict[str, str]:
+    """Pod ranges of a node, each with the address of its family by which they are reached."""
+    spec, status = ((node or {}).get(part) or {} for part in ("spec", "status"))
+    ranges = spec.get("podCIDRs") or [c for c in (spec.get("podCIDR"),) if c]
+    by_version: dict[int, str] = {}
+    for told in status.get("addresses") or ():
+        if told.get("type") == "InternalIP":
+            by_version.setdefault(ipaddress.ip_address(told["address"]).version, told["address"])
+    found = {pods: by_version.get(ipaddress.ip_network(pods).version) for pods in ranges}
+    return {pods: address for pods, address in found.items() if address}

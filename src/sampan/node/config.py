@@ -18,8 +18,11 @@ class NodeConfig:
     name: str
     ip: str
     """The primary address: InternalIP, and host IP of the pods."""
+    further_ips: tuple[str, ...] = ()
+    """Of the other address family."""
     root: Path
-    pod_cidr: str = ""
+    pod_cidrs: tuple[str, ...] = ()
+    """The node's own, one a family; none where others give them to the Node."""
     port: int = 10250
     """Of the agent's own HTTPS server (logs, exec, attach, port-forward)."""
     cgroup_root: str = ""
@@ -40,6 +43,10 @@ class NodeConfig:
     """0 means all of the machine's."""
     runtime_version: str = "sampan://0.1.0"
     version: str = VERSION
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        return (self.ip, *self.further_ips)
 
     @property
     def pods(self) -> Path:

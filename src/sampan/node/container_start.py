@@ -55,7 +55,7 @@ async def container_config(
             lookup=lookup,
             services=node.services.list(),
             node_name=node.config.name,
-            host_ip=node.config.ip,
+            host_ips=node.config.ips,
             pod_ips=ips,
             machine_cpus=node.cpus,
             machine_memory=node.memory,

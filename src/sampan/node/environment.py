@@ -87,7 +87,7 @@ async def container_environment(
     lookup: Lookup,
     services: Iterable[Object],
     node_name: str,
-    host_ip: str,
+    host_ips: tuple[str, ...],
     pod_ips: tuple[str, ...],
     machine_cpus: float,
     machine_memory: int,
@@ -115,7 +115,7 @@ async def container_environment(
             value = expand(variable["value"], {**service_env, **result, **known})
         elif variable.get("valueFrom"):
             found = await _from(
-                pod, container, variable["valueFrom"], namespace, lookup, node_name, host_ip, pod_ips,
+                pod, container, variable["valueFrom"], namespace, lookup, node_name, host_ips, pod_ips,
                 machine_cpus, machine_memory,
             )  # fmt: skip
             if found is None:
@@ -152,7 +152,7 @@ async def _from(
     namespace: str,
     lookup: Lookup,
     node_name: str,
-    host_ip: str,
+    host_ips: tuple[str, ...],
     pod_ips: tuple[str, ...],
     machine_cpus: float,
     machine_memory: int,
@@ -161,7 +161,7 @@ async def _from(
     try:
         if "fieldRef" in source:
             path = source["fieldRef"]["fieldPath"]
-            return field_value(pod, path, node_name=node_name, host_ip=host_ip, pod_ips=pod_ips)
+            return field_value(pod, path, node_name=node_name, host_ips=host_ips, pod_ips=pod_ips)
         if "resourceFieldRef" in source:
             return resource_value(
                 pod,

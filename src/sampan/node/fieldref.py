@@ -22,7 +22,9 @@ def _lines(values: dict[str, str] | None) -> str:
     return "\n".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in sorted((values or {}).items()))
 
 
-def field_value(pod: Object, path: str, *, node_name: str, host_ip: str, pod_ips: tuple[str, ...]) -> str:
+def field_value(
+    pod: Object, path: str, *, node_name: str, host_ips: tuple[str, ...], pod_ips: tuple[str, ...]
+) -> str:
     """The value at a field path that the downward API knows. Raises FieldRefError."""
     meta, spec = pod["metadata"], pod["spec"]
     subscript = _SUBSCRIPT.match(path)
@@ -36,8 +38,8 @@ def field_value(pod: Object, path: str, *, node_name: str, host_ip: str, pod_ips
         "metadata.annotations": _lines(meta.get("annotations")),
         "spec.nodeName": node_name,
         "spec.serviceAccountName": spec.get("serviceAccountName", ""),
-        "status.hostIP": host_ip,
-        "status.hostIPs": host_ip,
+        "status.hostIP": host_ips[0],
+        "status.hostIPs": ",".join(host_ips),
         "status.podIP": pod_ips[0] if pod_ips else "",
         "status.podIPs": ",".join(pod_ips),
     }

@@ -188,7 +188,7 @@ class PodLifecycle:
             if probes is not None and record.name not in self._starts:
                 started[record.name], ready[record.name] = probes.started, probes.ready
         return PodView(
-            host_ip=self._node.config.ip,
+            host_ips=self._node.config.ips,
             sandbox_ready=self._sandbox.ready.is_set() and not self._terminated,
             ips=self._sandbox.ips(self.pod),
             containers=self._records.by_name,

@@ -57,7 +57,7 @@ class PodSandbox:
     def ips(self, pod: Object) -> tuple[str, ...]:
         """The pod's addresses, primary first; none before there is a sandbox."""
         if pods.host_network(pod):
-            return (self._node.config.ip,)
+            return self._node.config.ips
         return self.status.ips if self.status is not None else ()
 
     def ip(self, pod: Object) -> str:

@@ -131,8 +131,8 @@ class Registration:
     async def _register(self) -> None:
         config = self._config
         spec: dict[str, Any] = {}
-        if config.pod_cidr:
-            spec = {"podCIDR": config.pod_cidr, "podCIDRs": [config.pod_cidr]}
+        if config.pod_cidrs:
+            spec = {"podCIDR": config.pod_cidrs[0], "podCIDRs": list(config.pod_cidrs)}
         if config.taints:
             spec["taints"] = list(config.taints)
         node: Object = {
@@ -168,8 +168,9 @@ class Registration:
         missing = {k: v for k, v in self._labels().items() if have.get(k) != v}
         if missing:
             patch["metadata"] = {"labels": missing}
-        if self._config.pod_cidr and not spec.get("podCIDR"):
-            patch["spec"] = {"podCIDR": self._config.pod_cidr, "podCIDRs": [self._config.pod_cidr]}
+        own = self._config.pod_cidrs
+        if own and not spec.get("podCIDR"):
+            patch["spec"] = {"podCIDR": own[0], "podCIDRs": list(own)}
         if patch:
             self.node = await self._client.patch(
                 NODES, "", self._config.name, patch, content_type=STRATEGIC_MERGE_PATCH
@@ -212,7 +213,7 @@ class Registration:
         }
         return {
             "addresses": [
-                {"type": "InternalIP", "address": config.ip},
+                *({"type": "InternalIP", "address": ip} for ip in config.ips),
                 {"type": "Hostname", "address": config.name},
             ],
             "capacity": amounts,

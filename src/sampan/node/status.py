@@ -35,7 +35,7 @@ class Waiting:
 class PodView:
     """What is known of a pod on this node. `containers` holds, by name, the runtime's records, newest first."""
 
-    host_ip: str
+    host_ips: tuple[str, ...]
     sandbox_ready: bool = False
     ips: tuple[str, ...] = ()
     containers: Mapping[str, Sequence[ContainerStatus]] = field(default_factory=dict)
@@ -72,8 +72,8 @@ def pod_status(pod: Object, view: PodView) -> Object:
             if old.get(name):
                 status[name] = old[name]
     status["conditions"] = _conditions(pod, old, phase, inits, mains, view)
-    status["hostIP"] = view.host_ip
-    status["hostIPs"] = [{"ip": view.host_ip}]
+    status["hostIP"] = view.host_ips[0]
+    status["hostIPs"] = [{"ip": ip} for ip in view.host_ips]
     if view.ips:
         status["podIP"] = view.ips[0]
         status["podIPs"] = [{"ip": ip} for ip in view.ips]

@@ -37,7 +37,7 @@ class VolumeKeeper:
             self._lookup,
             self._request_token,
             node.config.name,
-            node.config.ip,
+            node.config.ips,
             node.cpus,
             node.memory,
         )

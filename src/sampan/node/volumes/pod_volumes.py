@@ -148,7 +148,7 @@ class PodVolumes:
             self._context.lookup,
             self._context.request_token,
             self._context.node_name,
-            self._context.host_ip,
+            self._context.host_ips,
             self._context.machine_cpus,
             self._context.machine_memory,
             self._context.pod_ips,

@@ -58,7 +58,7 @@ def downward_files(
                     context.pod,
                     item["fieldRef"]["fieldPath"],
                     node_name=context.node_name,
-                    host_ip=context.host_ip,
+                    host_ips=context.host_ips,
                     pod_ips=context.pod_ips,
                 )
             else:

@@ -30,7 +30,7 @@ class VolumeContext:
     request_token: Callable[[Object], Awaitable[Object]]
     """Post a TokenRequest for the pod's service account; gives the answer's status."""
     node_name: str
-    host_ip: str
+    host_ips: tuple[str, ...]
     machine_cpus: float
     machine_memory: int
     pod_ips: tuple[str, ...] = ()
