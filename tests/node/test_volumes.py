@@ -55,7 +55,9 @@ class Volumes:
             status: Object = answer["status"]
             return status
 
-        context = VolumeContext(pod, "", self.directory, lookup, token, "node-1", ("172.30.0.2",), 2.0, 1 << 30)
+        context = VolumeContext(
+            pod, "", self.directory, lookup, token, "node-1", ("172.30.0.2",), 2.0, 1 << 30
+        )
         return PodVolumes(self.directory, context)
 
     def path(self, plugin: str, name: str) -> Path:

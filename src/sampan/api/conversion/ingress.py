@@ -11,7 +11,6 @@ from typing import Any
 
 from sampan.api.errors import Object
 
-
 _ANY = "ImplementationSpecific"
 """What a path is of that has no type, and not shown, so that it is seen as it was written."""
 
