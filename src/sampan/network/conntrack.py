@@ -45,7 +45,8 @@ class UdpEntries:
         OSError."""
         flags, addresses = _BY_NUMBER, b""
         proto = attr(_NUMBER, bytes([socket.IPPROTO_UDP]))
-        if address:
+        # Of IPv6 the kernel's own filter tells every address but the one that is asked for (a comparison the wrong way round).
+        if address and family == Family.IP:
             flags |= _BY_DESTINATION
             addresses = attr(_ADDRESSES[family][1], socket.inet_pton(family, address))
         if port:
@@ -56,7 +57,7 @@ class UdpEntries:
         asked = nest(_ORIGINAL, parts) + nest(_FILTER, attr(_FILTER_ORIGINAL, flags))
         for _, body in self._netlink.dump(_message(_GET, family, asked)):
             entry = _entry(family, dict(attributes(body[4:])))
-            if entry is not None:
+            if entry is not None and address in ("", entry.to[0]):
                 yield entry
 
     def delete(self, entry: Entry) -> bool:
