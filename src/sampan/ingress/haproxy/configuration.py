@@ -90,7 +90,6 @@ def _global(files: Files) -> Iterator[str]:
         "uid 65534",
         "gid 65534",
         f"chroot {files.directory / 'empty'}",
-        "log stdout format raw local0 info",
         "hard-stop-after 1h",
         "expose-experimental-directives",
         f"lua-load {files.lua}",
@@ -102,9 +101,9 @@ def _defaults() -> Iterator[str]:
     yield "defaults"
     for line in (
         "mode http",
-        "log global",
         "option dontlognull",
         "option redispatch",
+        "option idle-close-on-response",
         "retries 3",
         "retry-on conn-failure empty-response",
         "http-reuse safe",
@@ -129,6 +128,8 @@ def _frontend_lines(listener: Listener, files: Files) -> Iterator[str]:
     for address in files.addresses:
         host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
         yield f"bind {host}:{listener.port}" + (" accept-proxy" if listener.proxy_protocol else "")
+    # Not of backends: they would tell of every server that comes.
+    yield "log stdout format raw local0 info"
     yield f"log-format {_quoted(_LOG)}"
     yield f"http-request set-var(txn.scope) str({listener.scope})"
     yield from _distrust(listener)

@@ -1,0 +1,304 @@
+"""The real HAProxy while things change, while it is killed, and in front of requests that could be understood in two ways."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+from sampan.ingress.haproxy.driver import HaproxyDriver
+from sampan.ingress.haproxy.process import Process
+from sampan.ingress.haproxy.translation import SPARE
+from sampan.ingress.types import Change, Endpoint, EndpointState
+from tests.ingress.door import Door, Upstream, open_door
+from tests.ingress.objects import add, ingress, remove, set_backends
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(not which("haproxy"), reason="haproxy is not installed"),
+]
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    async with open_door(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def ups() -> AsyncIterator[dict[str, Upstream]]:
+    async with AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(Upstream(name)) for name in ("one", "two", "three")}
+
+
+class Load:
+    """Clients on connections of their own that ask all the time; `bad` is what was not answered with 200."""
+
+    def __init__(self, door: Door, clients: int = 8) -> None:
+        self._door, self._clients = door, clients
+        self.answers: list[str] = []
+        self.bad: list[str] = []
+        self._stop = False
+
+    async def __aenter__(self) -> Load:
+        self._tasks = [asyncio.create_task(self._ask(n % 2 == 0)) for n in range(self._clients)]
+        await self.more(50)
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        self._stop = True
+        await asyncio.gather(*self._tasks)
+
+    async def more(self, count: int) -> None:
+        """Wait until so many more have been answered."""
+        target = len(self.answers) + count
+        while len(self.answers) + len(self.bad) < target:
+            await asyncio.sleep(0.001)
+
+    async def _ask(self, keep: bool) -> None:
+        connection = None
+        while not self._stop:
+            if connection is None:
+                connection = await asyncio.open_connection("127.0.0.1", self._door.port)
+            reader, writer = connection
+            close = "" if keep else "Connection: close\r\n"
+            writer.write(f"GET / HTTP/1.1\r\nHost: foo.com\r\n{close}\r\n".encode())
+            try:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0] or 0)
+                body = (await reader.readexactly(length)).decode()
+            except (OSError, asyncio.IncompleteReadError) as e:
+                self.bad.append(repr(e))
+                connection = None
+                continue
+            if head.split()[1] == "200":
+                self.answers.append(body.split("\n")[0])
+            else:
+                self.bad.append(head.split("\r\n")[0])
+            if not keep or "connection: close" in head.lower():
+                writer.close()
+                connection = None
+
+
+async def test_no_request_is_lost_while_endpoints_and_rules_change(
+    door: Door, ups: dict[str, Upstream]
+) -> None:
+    one, two, three = (ups[n].endpoint for n in ("one", "two", "three"))
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    set_backends(door.table, {"s": [one]})
+    await door.settle()
+    async with Load(door) as load:
+        for _ in range(20):
+            ending = Endpoint(one.address, one.port, EndpointState.DRAINING)
+            for now in ([one, two], [two, ending], [two], [two, three], [three], [one]):
+                set_backends(door.table, {"s": now})
+                await door.settle()
+                await load.more(10)
+        for n in range(20):
+            add(
+                door.table,
+                ingress("i", [("foo.com", "/", "Prefix", f"s{n}"), ("foo.com", f"/{n}", "Exact", "s")]),
+            )
+            set_backends(door.table, {f"s{n}": [three]})
+            await door.settle()
+            await load.more(10)
+        assert door.driver.reloads == 0
+    assert not load.bad
+    assert {"one", "two", "three"} == set(load.answers)
+
+
+async def test_no_request_is_lost_by_a_reload_that_makes_room(door: Door, ups: dict[str, Upstream]) -> None:
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    async with Load(door) as load:
+        rules = [(f"h{n}.com", "/", "Prefix", f"s{n}") for n in range(SPARE * 2)]
+        add(door.table, ingress("many", rules))
+        set_backends(door.table, {f"s{n}": [ups["two"].endpoint] for n in range(SPARE * 2)})
+        await door.settle()
+        await load.more(50)
+        assert door.driver.reloads == 1
+        assert await door.who(f"h{SPARE * 2 - 1}.com", "/") == "two"
+        assert await door.who("h0.com", "/") == "two"
+    assert not load.bad
+
+
+async def test_who_is_served_when_an_endpoint_begins_to_end_is_served_to_the_end(
+    door: Door, ups: dict[str, Upstream]
+) -> None:
+    one, two = ups["one"], ups["two"]
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    set_backends(door.table, {"s": [one.endpoint]})
+    await door.settle()
+    asked = asyncio.create_task(door.who("foo.com", "/slow"))
+    await one.waiting.wait()
+    draining = Endpoint(one.endpoint.address, one.port, EndpointState.DRAINING)
+    set_backends(door.table, {"s": [two.endpoint, draining]})
+    await door.settle()
+    assert await door.who("foo.com", "/") == "two"
+    set_backends(door.table, {"s": [two.endpoint]})
+    await door.settle()
+    one.release.set()
+    assert await asked == "one"
+
+
+async def test_killed_it_is_back_within_a_second_with_the_same_rules(
+    door: Door, ups: dict[str, Upstream]
+) -> None:
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    loop = asyncio.get_running_loop()
+    for victim in ("master", "worker"):
+        record = json.loads((door.files.directory / "haproxy.json").read_text())
+        pid = record["pid"] if victim == "master" else door.process.worker
+        began = loop.time()
+        os.kill(pid, signal.SIGKILL)
+        while True:
+            try:
+                if (
+                    await door.who("foo.com", "/") == "one"
+                    and door.serving.is_set()
+                    and door.process.worker != pid
+                ):
+                    break
+            except OSError:
+                await asyncio.sleep(0.01)
+        assert loop.time() - began < 3  # a second on a machine that does nothing else
+
+
+async def test_it_goes_on_without_us_and_is_taken_over(
+    door: Door, ups: dict[str, Upstream], tmp_path: Path
+) -> None:
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    pid = json.loads((door.files.directory / "haproxy.json").read_text())["pid"]
+    # Another one of us, who knows something else.
+    process = Process(door.files, "haproxy", door.log)
+    serving = asyncio.Event()
+    driver = HaproxyDriver(door.files, process, lambda on, why: serving.set() if on else serving.clear())
+    remove(door.table, "i")
+    door.table.take_change()
+    add(door.table, ingress("j", [("bar.com", "/", "Prefix", "s")]))
+    door.table.set_listeners([*door.table.routing.listeners.values()])
+    everything = Change(
+        frozenset(door.table.routing.listeners),
+        frozenset(door.table.routing.routes),
+        frozenset(),
+        frozenset(),
+    )
+    driver.apply(door.table.routing, everything)
+    task = asyncio.create_task(driver.run())
+    async with asyncio.timeout(10):
+        await serving.wait()
+    assert json.loads((door.files.directory / "haproxy.json").read_text())["pid"] == pid
+    assert await door.who("bar.com", "/") == "one"
+    assert await door.who("foo.com", "/") == "404"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_strangers_say_about_themselves_is_not_believed(
+    door: Door, ups: dict[str, Upstream]
+) -> None:
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    got = await door.get(
+        "foo.com", "/", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Proto: https", "X_Forwarded_For: 6.6.6.6",
+        "Forwarded: for=6.6.6.6", "X-Forwarded-User: root", "X-Real-IP: 6.6.6.6", "Proxy: evil",
+    )  # fmt: skip
+    head = got.body.lower()
+    assert not [word for word in ("6.6.6.6", "root", "evil") if word in head]
+    for line in (
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-proto: http",
+        "x-forwarded-host: foo.com",
+        "x-forwarded-port: 80",
+    ):
+        assert f"{line}\r\n" in head
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: foo.com\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde", 400),
+        (b"POST / HTTP/1.1\r\nHost: foo.com\r\nContent-Length: +4\r\n\r\nabcd", 400),
+        (b"POST / HTTP/1.1\r\nHost: foo.com\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: foo.com\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: foo.com\r\nHost: bar.com\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: foo.com/admin\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: foo.com\r\nA b: c\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: foo.com\r\n folded\r\n\r\n", 400),
+        (b"GET /a\x00b HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /a%2f..%2fadmin HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /a/..%5cadmin HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /%zz HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+    ],
+)
+async def test_what_can_be_understood_in_two_ways_is_refused(
+    door: Door, ups: dict[str, Upstream], request_: bytes, status: int
+) -> None:
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    closing = request_.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+    assert (await door.raw(closing)).status == status
+
+
+async def test_of_length_and_chunks_only_one_goes_on(door: Door, ups: dict[str, Upstream]) -> None:
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    smuggled = b"0\r\n\r\nGET /admin HTTP/1.1\r\nHost: foo.com\r\n\r\n"
+    got = await door.raw(
+        b"POST / HTTP/1.1\r\nHost: foo.com\r\nConnection: close\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n"
+        % len(smuggled)
+        + smuggled
+    )
+    assert got.status in (200, 400)
+    assert got.body.lower().count("content-length") == 0
+    assert "/admin" not in got.body
+
+
+@pytest.mark.parametrize(
+    ("asked", "who"),
+    [
+        ("/public/../admin/x", "two"),
+        ("/public/%2e%2e/admin", "two"),
+        ("//admin", "two"),
+        ("/./admin", "two"),
+        ("/%61dmin", "two"),
+        ("/administrator", "one"),
+    ],
+)
+async def test_no_spelling_of_a_path_leads_around_its_rule(
+    door: Door, ups: dict[str, Upstream], asked: str, who: str
+) -> None:
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s"), ("foo.com", "/admin", "Prefix", "t")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint], "t": [ups["two"].endpoint]})
+    await door.settle()
+    assert await door.who("foo.com", asked) == who
+
+
+async def test_the_access_log_says_who_answered_for_which_rule(door: Door, ups: dict[str, Upstream]) -> None:
+    add(door.table, ingress("i", [("foo.com", "/x", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    await door.get("foo.com", '/x?"\\', 'User-Agent: "quoted" \\ agent')
+    async with asyncio.timeout(5):
+        while not (text := door.log.read_text()).endswith("\n"):
+            await asyncio.sleep(0.01)
+    entry = json.loads(text.splitlines()[-1])
+    wanted = {"host": "foo.com", "path": "/x", "status": 200, "rule": "Ingress/a/i", "service": "a/s:80"}
+    assert wanted.items() <= entry.items()
+    assert entry["pod"] == "a/pod-one"
+    assert entry["agent"] == '"quoted" \\ agent'
