@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sampan.cli import image, node, parts, token
+from sampan.cli import ingress as ingress_commands
 from sampan.cli import store as store_commands
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(image.app, name="image")
 app.add_typer(node.app, name="node")
+app.add_typer(ingress_commands.app, name="ingress")
 app.add_typer(store_commands.app, name="store")
 app.add_typer(token.app, name="token")
 app.add_typer(parts.app)
