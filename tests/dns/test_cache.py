@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sampan.dns import messages, settings, wire
 from sampan.dns.cache import Cache, Shelf
 from sampan.dns.cache import Entry as Kept
+from sampan.dns.resolver import Complaints
 from sampan.dns.upstreams import Server, resolvers, searches
 
 ROOT = (b"\0",)
@@ -119,3 +120,14 @@ def test_resolv_conf(tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert resolvers(file) == ["127.0.0.53:53", "[2001:db8::1]:53", "[fe80::1%eth0]:53"]
     assert searches(file) == ["a", "b."]
     assert resolvers(tmp_path / "none") == []
+
+
+def test_failures_are_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    complaints = Complaints()
+    for n in range(50):
+        complaints.tell(f"x{n}.example. A: no answer", n / 20)
+    assert [r.getMessage() for r in caplog.records] == [
+        "x0.example. A: no answer",
+        "x20.example. A: no answer (and 19 more before)",
+        "x40.example. A: no answer (and 19 more before)",
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from sampan.dns.rewriting import rewritten
 from sampan.dns.upstreams import NoAnswer, SocketMaker, Upstreams
 from sampan.dns.wire import Answer, Query, Record
 
+log = logging.getLogger(__name__)
 _LONGEST_CHAIN = 8
 _STATIC = ("",)
 """What hangs on the configuration alone."""
@@ -50,6 +52,22 @@ class _Forwarder:
     """Questions under way: whoever asks the same meanwhile gets the same answer."""
 
 
+class Complaints:
+    """What `errors` logs, one line a second and how many more there were: whoever asks for names that nobody answers must
+    not fill the disk."""
+
+    def __init__(self) -> None:
+        self._last = -1.0
+        self._unsaid = 0
+
+    def tell(self, text: str, now: float) -> None:
+        if now - self._last < 1:
+            self._unsaid += 1
+            return
+        log.warning("%s%s", text, f" (and {self._unsaid} more before)" if self._unsaid else "")
+        self._last, self._unsaid = now, 0
+
+
 class Chain:
     """One server block at work."""
 
@@ -59,6 +77,7 @@ class Chain:
         self.server = server
         self.zone = Zone(objects, server.kubernetes, own, changed) if server.kubernetes else None
         self.cache = Cache(server.cache) if server.cache else None
+        self.complaints = Complaints()
         self.forwarders = [
             _Forwarder(f, Upstreams(f.targets, make, policy=f.policy, max_fails=f.max_fails, force_tcp=f.force_tcp, own=own))
             for f in server.forwards
@@ -275,7 +294,9 @@ class Resolver:
             )
         except NoAnswer as e:
             if chain.server.errors:
-                _log_problem(name, kind, str(e))
+                chain.complaints.tell(
+                    f"{wire.decode_name(name)} {wire.TYPES.get(kind, f'TYPE{kind}')}: {e}", self._clock()
+                )
             return SERVFAIL
         answer = wire.encode(
             name, message.answer, message.authority, message.additional,
@@ -286,12 +307,6 @@ class Resolver:
             if ttl:
                 answer.body = answer.aged(0, ttl)
         return answer
-
-
-def _log_problem(name: bytes, kind: int, problem: str) -> None:
-    import logging
-
-    logging.getLogger(__name__).warning("%s %s: %s", wire.decode_name(name), wire.TYPES.get(kind, f"TYPE{kind}"), problem)  # fmt: skip
 
 
 def _about(question: Question, key: bytes) -> Question:

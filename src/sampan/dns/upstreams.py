@@ -178,7 +178,7 @@ class Upstreams:
                             dnssec=dnssec, checking_disabled=checking_disabled, tcp=self._force_tcp,
                         )  # fmt: skip
                     except (OSError, messages.Malformed) as e:  # TimeoutError is an OSError
-                        problem = f"{server.text}: {e or 'no answer in time'}"
+                        problem = f"{server.text}: {str(e) or 'no answer in time'}"
                         server.failed(self._max_fails, loop.time())
         except TimeoutError:
             problem = f"{problem} (and no time for others)"
