@@ -172,6 +172,24 @@ async def test_mirrored_slices_follow_labels_and_annotations_and_both_families(c
     await cluster.until(ENDPOINTSLICES, told)
 
 
+async def test_of_a_subset_a_thousand_addresses_are_mirrored(cluster: Cluster) -> None:
+    without = service("many")
+    del without["spec"]["selector"]
+    await cluster.client.create(SERVICES, without)
+    given = [{"ip": f"192.0.{n // 250}.{n % 250}"} for n in range(1003)]
+    meta = {"name": "many", "namespace": "default"}
+    made = {"apiVersion": "v1", "kind": "Endpoints", "metadata": meta, "subsets": [{"addresses": given, "ports": [{"port": 80}]}]}  # fmt: skip
+    await cluster.client.create(ENDPOINTS, made)
+    manager = "endpointslicemirroring-controller.k8s.io"
+    slices = of(await cluster.until(ENDPOINTSLICES, lambda all_: of(all_, "many", manager)), "many", manager)
+    assert [len(s["endpoints"]) for s in slices] == [1000]
+    event = await cluster.event("TooManyAddressesToMirror")
+    assert event["involvedObject"]["kind"] == "Endpoints"
+    assert event["message"] == (
+        "A max of 1000 addresses can be mirrored to EndpointSlices per Endpoints subset. 3 addresses were skipped"
+    )
+
+
 BOTH = {"service_cidrs": ("10.96.0.0/16", "fd00:96::/112")}
 
 

@@ -244,6 +244,8 @@ def test_node_ports_are_open_where_it_is_said() -> None:
     place = Place("n1", ("172.29.0.2",), ("172.29.0.2", "192.168.7.1"))
     found = shown(targets(service(**NODE_PORT), [slice_(endpoint(A))], place))
     assert set(found) == {f"{IP}:80/TCP", "172.29.0.2:30080/TCP", "192.168.7.1:30080/TCP"}
+    nowhere = Place("n1", ("172.29.0.2",), ())
+    assert set(shown(targets(service(**NODE_PORT), [slice_(endpoint(A))], nowhere))) == {f"{IP}:80/TCP"}
 
 
 def test_ready_endpoints_of_this_node_are_counted_once_and_by_family() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 from typing import TYPE_CHECKING
 
 from sampan.cluster.admission_plugins import split
 
 if TYPE_CHECKING:
     from sampan.cluster.wishes import Wishes
+
+log = logging.getLogger(__name__)
 
 PRIMARY = "primary"
 """The address of each family that a node is known by."""
@@ -53,7 +56,10 @@ def resolve(setting: tuple[str, ...], primary: tuple[str, ...]) -> tuple[str, ..
         present = links.addresses(netlink)
     finally:
         netlink.close()
-    return chosen(setting, (*primary, *present))
+    found = chosen(setting, (*primary, *present))
+    if not found:
+        log.warning("no address of this node is in %s: NodePorts are not open", ", ".join(setting))
+    return found
 
 
 def chosen(setting: tuple[str, ...], present: tuple[str, ...]) -> tuple[str, ...]:

@@ -53,13 +53,14 @@ class Proxy:
         node_addresses: Sequence[str],
         pod_cidrs: Sequence[str],
         service_cidrs: Sequence[str],
-        node_port_addresses: Sequence[str] = (),
+        node_port_addresses: Sequence[str] | None = None,
         own_pod_cidrs: Sequence[str] = (),
         table: Table | None = None,
         monitor: NftablesMonitor | None = None,
     ) -> None:
         addresses = tuple(node_addresses)
-        self._place = Place(node_name, addresses, tuple(node_port_addresses) or addresses)
+        open_at = addresses if node_port_addresses is None else tuple(node_port_addresses)
+        self._place = Place(node_name, addresses, open_at)
         self._services = Informer(client, SERVICES, label_selector=_OURS)
         self._slices = Informer(
             client, ENDPOINTSLICES, label_selector=_OURS, indexes={"service": _service_of}
