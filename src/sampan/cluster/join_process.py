@@ -7,6 +7,7 @@ address or the range of its pods changes, the parts begin anew; containers go on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import ipaddress
 import logging
@@ -83,10 +84,8 @@ def addresses_of(node: JoinedNode) -> tuple[str, ...]:
     for version in versions - {ipaddress.ip_address(first).version}:
         # Documentation prefixes: nobody is asked anything, only which way a packet would go.
         probe = "192.0.2.1" if version == 4 else "2001:db8::1"
-        try:
+        with contextlib.suppress(OSError):
             found.append(own_address.towards(probe))
-        except OSError:
-            log.warning("this machine has no IPv%d address for its pods' second family", version)
     return tuple(found)
 
 
@@ -139,6 +138,10 @@ async def _once(node: JoinedNode, client: HttpsClient, stop: asyncio.Event) -> J
 
     addresses = addresses_of(node)
     uplink = own_address.link_of(addresses[0])
+    if len(addresses) < len(node.cluster_pod_cidrs):
+        log.warning(
+            "this machine has no address of its pods' second family: they reach nobody beyond it by that"
+        )
     log.info(
         "node %s at %s (%s), pods %s", node.name, ", ".join(addresses), uplink, ", ".join(node.pod_cidrs)
     )
