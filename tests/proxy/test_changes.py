@@ -6,12 +6,13 @@ import asyncio
 import ipaddress
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sampan.network.netlink import Message
 from sampan.network.nftables import Family
 from sampan.proxy import elements
 from sampan.proxy.fake import FakeTable
@@ -248,3 +249,36 @@ def test_a_change_carries_what_changed_alone() -> None:
     before = len(table.transactions)
     rules.update({"d/x": {front: Target("d/x", (*ten[1:], new), 77, inside=ten)}})
     assert len(table.transactions) == before, "nothing new: nothing sent"
+
+
+@pytest.mark.root
+@ROOT
+def test_messages_carry_what_changed_alone_and_new_time_outs_start_no_program(
+    net: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = net.table()
+    rules = Rules(table, LAYOUT)
+    ten = tuple(Backend(f"10.244.0.{n}", 80) for n in range(2, 12))
+    rules.start({
+        f"d/{n}": {Frontend(f"10.96.{n >> 8}.{n & 255}", "TCP", 80): Target("d/y", ten)} for n in range(1, 300)
+    })  # fmt: skip
+    sent: list[int] = []
+    whole = table._table._netlink.transaction
+
+    def transaction(subsystem: int, messages: Sequence[Message]) -> None:
+        sent.extend(len(m.body) for m in messages)
+        whole(subsystem, messages)
+
+    monkeypatch.setattr(table._table._netlink, "transaction", transaction)
+    monkeypatch.setenv("PATH", "")
+    front = Frontend("10.96.0.7", "TCP", 80)
+    rules.update({"d/7": {front: Target("d/y", (*ten[1:], Backend("10.244.1.1", 80)))}})
+    assert len(sent) == 3, "the slot taken from one and given to another, and the address of the new one"
+    assert sum(sent) < 400
+    sent.clear()
+    rules.update({"d/7": {front: Target("d/y", ten, 4321, sources=("192.0.2.0/25",))}})
+    assert "affinity 10.96.0.7:80/TCP : 4321 s" in elements.dump(table.read())
+    monkeypatch.undo()
+    assert "goto affinity-4321" in net.run("node", "nft", "list", "map", "ip", "sampan", "affinities")
+    table.close()
+    net.run("node", "nft", "flush", "ruleset")

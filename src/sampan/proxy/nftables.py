@@ -82,7 +82,7 @@ class NfTables:
         for family in layout.families:
             ip = family.name.lower()
             present = set(nftables.chain_names(self._netlink, family, skeleton.TABLE))
-            wanted = {*skeleton.chains(layout), *(c for c in present if c.startswith(_OWN_CLASSES))}
+            wanted = {*skeleton.chains(), *(c for c in present if c.startswith(_OWN_CLASSES))}
             flushed = sorted(present - {c for c in wanted if _is_class(c)})
             script += [f"flush chain {ip} {skeleton.TABLE} {name}" for name in flushed]
             script += [skeleton.render(layout, family)]

@@ -33,8 +33,6 @@ LARGE = (1024, 8192, 65536)
 an eighth too large."""
 SLOT_COUNTS = (*range(1, EXACT + 1), *LARGE)
 
-COUNTED = ("endpoints", "dropped", "rejected")
-"""Sets and maps whose elements count connections."""
 SETS = ("services", "services-inside", "endpoints", "affinity", "dropped", "rejected", "hairpin")
 _BASE_CHAINS = (
     "prerouting", "output", "postrouting", "unserved-input", "unserved-forward", "unserved-output"
@@ -144,7 +142,7 @@ def render(layout: Layout, family: Family) -> str:
     return "\n".join([*out, "}", *_spread(ip), ""])
 
 
-def chains(layout: Layout) -> list[str]:
+def chains() -> list[str]:
     """All chains of the fixed part, those first that others jump to last."""
     return [
         *_BASE_CHAINS, "unserved", "service", RESTRICTED_CHAIN, "serve", "affinity", "draw", "draw-inside",

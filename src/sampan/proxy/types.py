@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol
@@ -134,10 +134,6 @@ class Table(Protocol):
 
     def apply(self, operations: Sequence[Operation]) -> None:
         """All in one transaction, or none. Raises OSError."""
-
-
-State = Mapping[Frontend, Target]
-"""The whole desired state of a node's Services."""
 
 
 def family_of(address: str) -> Family:
