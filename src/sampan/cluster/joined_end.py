@@ -11,6 +11,7 @@ import errno
 import ipaddress
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Callable, Sequence
 
@@ -56,7 +57,7 @@ def _forget_network(node: JoinedNode | None) -> None:
             if _POD_LINK.fullmatch(name) or (name.startswith("sampan") and not _CLUSTER_LINK.fullmatch(name)):
                 links.remove_link(netlink, name)
         if node is not None:
-            for destination in _inside([d for d, _, _ in links.routes(netlink)], node.cluster_pod_cidrs):
+            for destination in _inside(_destinations(netlink), node.cluster_pod_cidrs):
                 netlink.request([links.delete_route(destination)], ignore=(errno.ESRCH,))
             loopback = links.index_of(netlink, "lo") or 0
             for cidr in node.service_cidrs:
@@ -68,6 +69,11 @@ def _forget_network(node: JoinedNode | None) -> None:
     finally:
         netlink.close()
     _forget_tables()
+
+
+def _destinations(netlink: Netlink) -> list[str]:
+    families = (socket.AF_INET, socket.AF_INET6)
+    return [d for family in families for d, _, _ in links.routes(netlink, family)]
 
 
 def _inside(destinations: Sequence[str], ranges: Sequence[str]) -> list[str]:

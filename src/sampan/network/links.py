@@ -109,7 +109,7 @@ def delete_address(index: int, cidr: str) -> Message:
     return Message(_DELADDR, 0, body + attr(2, interface.ip.packed))
 
 
-def _route_body(destination: str, index: int, via: str, source: str, onlink: bool) -> bytes:
+def _route_body(destination: str, index: int, via: str, source: str, onlink: bool, protocol: int) -> bytes:
     network = ipaddress.ip_network(destination)
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     scope = _SCOPE_UNIVERSE if via or network.version == 6 else _SCOPE_LINK
@@ -120,7 +120,7 @@ def _route_body(destination: str, index: int, via: str, source: str, onlink: boo
         0,
         0,
         _MAIN,
-        _PROTO_STATIC,
+        protocol,
         scope,
         1,
         _ONLINK if onlink else 0,
@@ -134,16 +134,25 @@ def _route_body(destination: str, index: int, via: str, source: str, onlink: boo
     return body + (attr(4, index) if index else b"")
 
 
-def route(destination: str, index: int, *, via: str = "", source: str = "", onlink: bool = False) -> Message:
-    """A route to a network (`0.0.0.0/0` is the default one), replacing one that is there."""
-    return Message(_NEWROUTE, F_CREATE | F_REPLACE, _route_body(destination, index, via, source, onlink))
+def route(
+    destination: str,
+    index: int,
+    *,
+    via: str = "",
+    source: str = "",
+    onlink: bool = False,
+    protocol: int = _PROTO_STATIC,
+) -> Message:
+    """A route to a network (`0.0.0.0/0` is the default one), replacing one that is there. `protocol` says whose it is."""
+    body = _route_body(destination, index, via, source, onlink, protocol)
+    return Message(_NEWROUTE, F_CREATE | F_REPLACE, body)
 
 
 def delete_route(destination: str) -> Message:
-    """Of whatever scope: a route through a gateway has another one than a direct route."""
+    """Of whatever scope (a route through a gateway has another one than a direct route), and whoever made it."""
     network = ipaddress.ip_network(destination)
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
-    head = (family, network.prefixlen, 0, 0, _MAIN, _PROTO_STATIC, _SCOPE_NOWHERE, 0, 0)
+    head = (family, network.prefixlen, 0, 0, _MAIN, 0, _SCOPE_NOWHERE, 0, 0)
     return Message(_DELROUTE, 0, struct.pack("=BBBBBBBBI", *head) + _destination(destination))
 
 
@@ -182,6 +191,12 @@ def index_of(netlink: Netlink, name: str) -> int | None:
     return int(struct.unpack_from("=i", body, 4)[0])
 
 
+def mtu_of(netlink: Netlink, name: str) -> int:
+    """Raises NetlinkError where there is no such link."""
+    body = netlink.get(Message(_GETLINK, 0, _link() + attr(_IFNAME, name)))
+    return int(struct.unpack("=I", dict(attributes(body[16:]))[_MTU])[0])
+
+
 def peer_of(netlink: Netlink, name: str) -> int | None:
     """The index of a veth's other end, in whatever namespace that is; None if there is no such link."""
     try:
@@ -217,13 +232,15 @@ def addresses(netlink: Netlink) -> list[str]:
     return found
 
 
-def routes(netlink: Netlink, family: int = socket.AF_INET) -> list[tuple[str, str, int]]:
-    """The routes of a family in the main table as (destination, gateway or "", link index)."""
+def routes(
+    netlink: Netlink, family: int = socket.AF_INET, *, protocol: int = 0
+) -> list[tuple[str, str, int]]:
+    """The routes of a family in the main table as (destination, gateway or "", link index); those of one protocol, if given."""
     found = []
     for _, body in netlink.dump(Message(_GETROUTE, 0, struct.pack("=BBBBBBBBI", family, *[0] * 8))):
         bits, table = body[1], body[4]
         got = dict(attributes(body[12:]))
-        if table != _MAIN:
+        if table != _MAIN or (protocol and body[5] != protocol):
             continue
         network = (
             socket.inet_ntop(family, got.get(1, bytes(4 if family == socket.AF_INET else 16))) + f"/{bits}"

@@ -1,36 +1,67 @@
-"""Routes from a node to the pods of the others, kept by watching Nodes (nodes of one subnet reach each other directly)."""
+"""Routes from a node to the pods of the others, kept by watching Nodes.
+
+Nodes that share a network with this one are reached directly, the others through the tunnel (`vxlan`). Each route bears a protocol
+number of ours, by which those that a process before this one left are found: what is right stays, the rest goes.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import logging
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sampan.api.errors import Object
 from sampan.api.resources import NODES
 from sampan.client.informer import Informer
 from sampan.client.types import Client
-from sampan.network import links
-from sampan.network.netlink import NETLINK_ROUTE, Message, Netlink, NetlinkError
+from sampan.network import links, vxlan
+from sampan.network.netlink import NETLINK_ROUTE, Netlink, NetlinkError
+from sampan.network.vxlan import Tunnel
 
 log = logging.getLogger(__name__)
+PROTOCOL = 83
+"""Of our routes, as `ip route show proto 83` shows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the pods of a node are reached: at `address`, the node's of that family or of the tunnel's."""
+
+    node: str
+    address: str
+    tunnelled: bool
 
 
 class NodeRoutes:
-    """For the network namespace that the process is in; `uplink` is the link that leads to the other nodes."""
+    """For the network namespace that the process is in; `uplink` is the link that leads to the other nodes, `addresses` and
+    `pod_cidrs` are the node's own, one a family."""
 
-    def __init__(self, client: Client, node_name: str, uplink: str = "eth0") -> None:
+    def __init__(
+        self, client: Client, node_name: str, uplink: str, addresses: Sequence[str], pod_cidrs: Sequence[str]
+    ) -> None:
         self._node_name = node_name
         self._uplink = uplink
+        self._version = ipaddress.ip_address(addresses[0]).version
+        self._pod_cidrs = list(pod_cidrs)
         self._nodes = Informer(client, NODES)
         self._netlink = Netlink(NETLINK_ROUTE)
-        self._routes: dict[str, str] = {}
+        self._networks = [ipaddress.ip_interface(n).network for n in links.networks_of(self._netlink, uplink)]
+        self._tunnel = Tunnel(self._netlink, node_name, addresses[0], uplink)
+        self._device = 0
+        self._ways: dict[str, Way] = {}
 
     async def run(self) -> None:
         """Until cancelled; the routes stay."""
         self._nodes.add_handler(self._changed)
         try:
-            await self._nodes.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._nodes.run(), name="nodes")
+                await self._nodes.synced.wait()
+                self._clear_away()
         finally:
             self._netlink.close()
 
@@ -38,32 +69,86 @@ class NodeRoutes:
         name = (new or old or {})["metadata"]["name"]
         if name == self._node_name:
             return
-        come = _routes_of(new)
-        for pods in _routes_of(old).keys() - come.keys():
-            if self._routes.pop(pods, None) is not None:
-                self._apply(name, links.delete_route(pods))
-        for pods, address in come.items():
-            if self._routes.get(pods) != address:
-                index = links.index_of(self._netlink, self._uplink) or 0
-                if self._apply(name, links.route(pods, index, via=address)):
-                    self._routes[pods] = address
-
-    def _apply(self, name: str, message: Message) -> bool:
+        come = self._ways_of(new)
+        before = {pods for pods in self._ways_of(old) if pods in self._ways and self._ways[pods].node == name}
         try:
-            self._netlink.request([message], ignore=(errno.ESRCH,))
+            for pods in before - come.keys():
+                self._forget(pods)
+            for pods, way in come.items():
+                if self._ways.get(pods) != way:
+                    self._make(pods, way)
         except NetlinkError as e:
             log.warning("route to the pods of %s: %s", name, e)
-            return False
-        return True
 
+    def _ways_of(self, node: Object | None) -> dict[str, Way]:
+        """The ways to the pod ranges of a node."""
+        spec, status = ((node or {}).get(part) or {} for part in ("spec", "status"))
+        ranges = spec.get("podCIDRs") or [c for c in (spec.get("podCIDR"),) if c]
+        told: dict[int, str] = {}
+        for address in status.get("addresses") or ():
+            if address.get("type") == "InternalIP":
+                told.setdefault(ipaddress.ip_address(address["address"]).version, address["address"])
+        found = {}
+        for pods in ranges:
+            own = told.get(ipaddress.ip_network(pods).version)
+            tunnelled = own is None or not self._near(own)
+            address = told.get(self._version) if tunnelled else own
+            if node is not None and address:
+                found[pods] = Way(node["metadata"]["name"], address, tunnelled)
+        return found
 
-def _routes_of(node: Object | None) -> dict[str, str]:
-    """Pod ranges of a node, each with the address of its family by which they are reached."""
-    spec, status = ((node or {}).get(part) or {} for part in ("spec", "status"))
-    ranges = spec.get("podCIDRs") or [c for c in (spec.get("podCIDR"),) if c]
-    by_version: dict[int, str] = {}
-    for told in status.get("addresses") or ():
-        if told.get("type") == "InternalIP":
-            by_version.setdefault(ipaddress.ip_address(told["address"]).version, told["address"])
-    found = {pods: by_version.get(ipaddress.ip_network(pods).version) for pods in ranges}
-    return {pods: address for pods, address in found.items() if address}
+    def _near(self, address: str) -> bool:
+        where = ipaddress.ip_address(address)
+        return any(where in n for n in self._networks)
+
+    def _make(self, pods: str, way: Way) -> None:
+        before = self._ways.get(pods)
+        if not way.tunnelled:
+            uplink = links.index_of(self._netlink, self._uplink) or 0
+            self._netlink.request([links.route(pods, uplink, via=way.address, protocol=PROTOCOL)])
+            self._ways[pods] = way
+        else:
+            self._device = self._device or self._tunnel.ensure(self._pod_cidrs)
+            there = vxlan.inner(pods)
+            version = ipaddress.ip_network(pods).version
+            source = next(
+                (vxlan.inner(c) for c in self._pod_cidrs if ipaddress.ip_network(c).version == version), ""
+            )
+            self._netlink.request(
+                [
+                    vxlan.forwarding(self._device, way.node, way.address),
+                    links.neighbour(self._device, there, vxlan.mac_of(way.node)),
+                    links.route(pods, self._device, via=there, source=source, onlink=True, protocol=PROTOCOL),
+                ]
+            )
+            self._ways[pods] = way
+        if before is not None and before.tunnelled:
+            self._forget_end(pods, before)
+
+    def _forget(self, pods: str) -> None:
+        way = self._ways.pop(pods)
+        self._netlink.request([links.delete_route(pods)], ignore=(errno.ESRCH,))
+        if way.tunnelled:
+            self._forget_end(pods, way)
+
+    def _forget_end(self, pods: str, way: Way) -> None:
+        """What the tunnel knew of a node, as far as no other way needs it."""
+        tunnelled = [w for w in self._ways.values() if w.tunnelled]
+        if not any((w.node, w.address) == (way.node, way.address) for w in tunnelled):
+            vxlan.forget_forwarding(self._netlink, self._device, way.node, way.address)
+        now = self._ways.get(pods)
+        if now is None or not now.tunnelled:
+            vxlan.forget_neighbour(self._netlink, self._device, vxlan.inner(pods))
+
+    def _clear_away(self) -> None:
+        """Once all Nodes are known: take away what is left of those that went while nobody looked."""
+        try:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                for destination, _, _ in links.routes(self._netlink, family, protocol=PROTOCOL):
+                    if destination not in self._ways:
+                        self._netlink.request([links.delete_route(destination)], ignore=(errno.ESRCH,))
+            if not any(way.tunnelled for way in self._ways.values()):
+                self._tunnel.remove()
+                self._device = 0
+        except NetlinkError as e:
+            log.warning("routes that nobody needs: %s", e)
