@@ -80,9 +80,11 @@ async def run(
     from sampan.loadbalancer.speaker import Speaker
     from sampan.network.host_port_table import KernelTable
     from sampan.network.host_ports import HostPorts
+    from sampan.network.nftables import Family
     from sampan.network.nftables_monitor import NftablesMonitor
     from sampan.network.pods import RoutedPodNetwork
     from sampan.network.routes import NodeRoutes
+    from sampan.network.static_tables import StaticTable
     from sampan.networkpolicy.enforcement import NetworkPolicies
     from sampan.node.agent import NodeAgent
     from sampan.node.config import NodeConfig
@@ -136,6 +138,12 @@ async def run(
         "server": _serve(agent, place, certified),
         "agent": agent.run(),
         "changes of nf_tables": monitor.run(),
+        **{
+            f"masquerading of pods, {family.name}": StaticTable(monitor, family, "sampan-pods").run()
+            for family in dict.fromkeys(
+                Family.IP6 if ":" in r else Family.IP for r in place.cluster_pod_cidrs
+            )
+        },
         "proxy": proxy.run(),
         "load balancer": Speaker(
             client,
@@ -166,7 +174,8 @@ async def _open_front_door(client: Client, place: NodePlace, log_file: Path) -> 
             node_name=place.name,
             addresses=place.addresses,
             directory=place.run / "ingress",
-            access_log=log_file,
+            access_log_file=log_file,
+            own_networks=(*place.cluster_pod_cidrs, *place.service_cidrs, *place.addresses),
         ).run()
 
     await again_and_again("ingress", front_door)

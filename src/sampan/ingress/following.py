@@ -7,7 +7,7 @@ what cannot be done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from sampan.api.errors import Object
 from sampan.api.resources import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, SERVICES
@@ -15,8 +15,9 @@ from sampan.client.informer import Informer, key_of
 from sampan.client.types import Client
 from sampan.ingress import ingresses
 from sampan.ingress.endpoints import endpoints, service_of
+from sampan.ingress.external_names import ExternalNames
 from sampan.ingress.table import RoutingTable
-from sampan.ingress.types import NOTHING, Owner, ServicePort
+from sampan.ingress.types import NOTHING, Endpoint, Owner, ServicePort
 
 
 class Following:
@@ -30,6 +31,7 @@ class Following:
         *,
         backends: bool = True,
         ours: str = ingresses.CONTROLLER,
+        own_networks: Sequence[str] = (),
     ) -> None:
         self.table = RoutingTable()
         self._changed = changed
@@ -42,6 +44,7 @@ class Following:
         self.classes = Informer(client, INGRESSCLASSES)
         self.services = Informer(client, SERVICES)
         self.slices = Informer(client, ENDPOINTSLICES, indexes={"service": service_of}) if backends else None
+        self._external = ExternalNames(self._external_changed, own_networks)
         self._dirty: set[str] = set()
         self._dirty_services: set[str] = set()
         self._ports: dict[str, set[int]] = {}
@@ -66,6 +69,8 @@ class Following:
                 self.slices.add_handler(self._slice_changed)
             self.update()
             started()
+            if self.slices is not None:
+                group.create_task(self._external.run(), name="external names")
 
     def ours(self, ingress: Object) -> bool:
         """Whether an Ingress is of a class of ours."""
@@ -107,16 +112,24 @@ class Following:
             self.table.set_endpoints(port, ())
             if not self._ports[key]:
                 del self._ports[key]
+                self._external.follow(key, "")
 
     def _update_endpoints(self, key: str) -> None:
         assert self.slices is not None
         namespace, _, name = key.partition("/")
         service = self.services.get_by_key(key)
+        self._external.follow(key, _external_name(service) if key in self._ports else "")
         for port in self._ports.get(key, ()):
-            found = (
-                endpoints(service, port, self.slices.by_index("service", key)) if service is not None else ()
-            )
+            found: tuple[Endpoint, ...] = ()
+            if service is not None and (service.get("spec") or {}).get("type") == "ExternalName":
+                found = tuple(Endpoint(address, port) for address in self._external.addresses(key))
+            elif service is not None:
+                found = endpoints(service, port, self.slices.by_index("service", key))
             self.table.set_endpoints(ServicePort(namespace, name, port), found)
+
+    def _external_changed(self, key: str) -> None:
+        self._dirty_services.add(key)
+        self._changed()
 
     def _ingress_changed(self, old: Object | None, new: Object | None) -> None:
         if old is not None and new is not None and _same(old, new):
@@ -145,6 +158,12 @@ class Following:
         for key in keys:
             self._dirty.add(key)
             self._changed()
+
+
+def _external_name(service: Object | None) -> str:
+    """The name that an ExternalName Service stands for, "" for any other."""
+    spec = (service or {}).get("spec") or {}
+    return str(spec.get("externalName") or "") if spec.get("type") == "ExternalName" else ""
 
 
 def _same(old: Object, new: Object) -> bool:

@@ -13,6 +13,7 @@ from sampan.api.errors import StatusError
 from sampan.api.objects import format_time
 from sampan.api.resources import NODES
 from sampan.client.types import STRATEGIC_MERGE_PATCH, Client, ConnectionLost
+from sampan.ingress import access_log
 from sampan.ingress.following import Following
 from sampan.ingress.haproxy.configuration import Files
 from sampan.ingress.haproxy.driver import HaproxyDriver
@@ -32,7 +33,7 @@ def program() -> str | None:
 
 
 class FrontDoor:
-    """`directory` (made) is for the proxy's files and goes with the node's other run-time files."""
+    """`own_networks` are those of the cluster, where no ExternalName may lead. `directory` (made) is for the proxy's files and goes with the node's other run-time files."""
 
     def __init__(
         self,
@@ -41,17 +42,19 @@ class FrontDoor:
         node_name: str,
         addresses: Sequence[str],
         directory: Path,
-        access_log: Path,
+        access_log_file: Path,
+        own_networks: Sequence[str] = (),
         listeners: Sequence[Listener] = (HTTP,),
         haproxy: str | None = None,
     ) -> None:
         self._client = client
         self._node_name = node_name
+        self._access_log = access_log_file
         self._wake = asyncio.Event()
-        self._following = Following(client, self._wake.set)
+        self._following = Following(client, self._wake.set, own_networks=own_networks)
         self._following.table.set_listeners(listeners)
         files = Files(directory, tuple(addresses))
-        self._process = Process(files, haproxy or program() or "haproxy", access_log)
+        self._process = Process(files, haproxy or program() or "haproxy", access_log_file)
         self._driver = HaproxyDriver(files, self._process, self._set_serving)
         self._serving: tuple[bool, str] | None = None
         self._serving_changed = asyncio.Event()
@@ -65,6 +68,7 @@ class FrontDoor:
             self._flush()
             group.create_task(self._driver.run(), name="haproxy")
             group.create_task(self._tell(), name="condition")
+            group.create_task(access_log.keep_small(self._access_log), name="access log")
             while True:
                 await self._wake.wait()
                 self._wake.clear()

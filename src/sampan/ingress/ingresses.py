@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from sampan.api.errors import Object
 from sampan.api.validation import formats
+from sampan.ingress.external_names import inside_cluster
 from sampan.ingress.types import (
     ANY_HOST,
     DEFAULT_POLICY,
@@ -210,6 +211,11 @@ def _target(reading: _Reading, backend: Object, source: Source) -> Target | None
     service = reading.service(namespace, name)
     if service is None:
         reading.problem(source, SERVICE_NOT_FOUND, f"there is no Service {namespace}/{name}")
+        return None
+    external = str((service.get("spec") or {}).get("externalName") or "")
+    if (service.get("spec") or {}).get("type") == "ExternalName" and inside_cluster(external):
+        message = f"Service {namespace}/{name} stands for {external}, which is inside of the cluster"
+        reading.problem(source, NOT_SUPPORTED, message)
         return None
     number = service_port(service, port)
     if number is None:

@@ -77,7 +77,9 @@ class Process:
         said = self._files.directory / "haproxy.log"
         child = self._spawn(said)
         self._pid, self._pidfd = child.pid, os.pidfd_open(child.pid)
-        self._record.write_text(json.dumps({"pid": self._pid, "started": _start_time(self._pid)}))
+        record = os.open(self._record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(record, "w") as f:
+            json.dump({"pid": self._pid, "started": _start_time(self._pid)}, f)
         try:
             await self._new_worker(0)
         except HaproxyError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from sampan.ingress.haproxy.content import (
     AddServer,
@@ -68,14 +69,20 @@ def server_words(policy: Policy) -> str:
             return ""
 
 
+def plain(text: str) -> str:
+    """Text as it may stand in a map, a command and a line of the log: what could end a word there is percent-encoded. What is
+    written so already stays as it is."""
+    return quote(text.encode(errors="surrogatepass"), safe="/:@!$&'()*+,;=-._~%|[]")
+
+
 def key_of(place: Place) -> tuple[str, str]:
     """The map that a place is in, and its key there."""
-    host = f"{place.scope}|{place.host}"
+    host = plain(f"{place.scope}|{place.host}")
     if place.default:
         return "default", host
     if place.path.kind is PathKind.EXACT:
-        return "exact", host + place.path.value
-    return "prefix", f"{host}{place.path.value}/"
+        return "exact", host + plain(place.path.value)
+    return "prefix", f"{host}{plain(place.path.value)}/"
 
 
 class Translation:
@@ -148,7 +155,7 @@ class Translation:
             step.now.append(SetEntry("targets", name, self._targets(route, routing, step), True))
             source = route.source
             step.now.append(
-                SetEntry("sources", name, f"{source.kind}/{source.namespace}/{source.name}", True)
+                SetEntry("sources", name, plain(f"{source.kind}/{source.namespace}/{source.name}"), True)
             )
             switch.append(SetEntry(where, key, name, before is None))
             self._shown[place] = (name, route)
@@ -192,7 +199,7 @@ class Translation:
         self._backends[backend] = name
         self._of_port.setdefault(backend.port, set()).add(backend)
         step.now.append(
-            SetEntry("services", name, str(backend.port), name not in self.content.maps["services"])
+            SetEntry("services", name, plain(str(backend.port)), name not in self.content.maps["services"])
         )
         self._endpoints(backend, routing.endpoints.get(backend.port, ()), step)
         return name
@@ -235,7 +242,7 @@ class Translation:
             self._number += 1
             server = f"s{self._number}"
             have[address] = server
-            pod = f"{backend.port.namespace}/{endpoint.pod}" if endpoint.pod else "-"
+            pod = plain(f"{backend.port.namespace}/{endpoint.pod}") if endpoint.pod else "-"
             step.now.append(SetEntry("pods", f"{name}/{server}", pod, True))
             step.now.append(AddServer(name, server, Server(endpoint.address, endpoint.port, words)))
             step.now.append(SetServer(name, server, "ready"))
