@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from sampan.cluster import config as configuration
-from sampan.cluster import kubeconfig, link, pki, ports, preflight, supervision, teardown
+from sampan.cluster import kubeconfig, link, pki, ports, preflight, ranges, supervision, teardown
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.wishes import Wishes, resolve
@@ -64,7 +64,9 @@ class Bringup:
                 f"cluster {self.config.name} runs with {before.apiservers} API servers: stop it to have another number"
             )
         if not self.running:
-            problems = ports.busy(self.config) if not _control_plane_lives(self.config) else []
+            problems = []
+            if not _control_plane_lives(self.config):
+                problems = [*ports.busy(self.config), *ranges.taken_since(self.config)]
             if problems:
                 raise ClusterError("; ".join(problems))
         try:

@@ -133,6 +133,21 @@ def clashes(wanted: Mapping[str, str], others: Sequence[ClusterConfig], *, bridg
     return problems
 
 
+def taken_since(config: ClusterConfig) -> list[str]:
+    """What stands in the way of a cluster that is resumed: routes that this host did not have when it was made, and IPv6 that is
+    gone."""
+    from sampan.network import host
+
+    routes = host.overlapping(_all(config), bridge=config.bridge)
+    problems = [
+        f"{cidr}, a range of this cluster, overlaps the route {route} of this host: remove that route, or delete the cluster"
+        for cidr, route in routes.items()
+    ]
+    if "IPv6" in config.families and (why := lacking_ipv6()):
+        problems.append(f"this cluster is one of IPv4,IPv6: {why}")
+    return problems
+
+
 def _pair(field: str) -> tuple[str, str]:
     first = field.removesuffix("6")
     return first, f"{first}6"
