@@ -31,7 +31,7 @@ class Host:
     def __init__(self, netns: str) -> None:
         self.netns = netns
         self.netlink = Netlink.inside(f"/run/netns/{netns}")
-        self.routes: HostRoutes = ServiceRoutes(None, "br0", NODE, "10.96.0.0/16")  # type: ignore[arg-type]
+        self.routes: HostRoutes = ServiceRoutes(None, "br0", [NODE], ["10.96.0.0/16"])  # type: ignore[arg-type]
         self.told: list[str] = []
         self.routes._recorder.event = lambda obj, kind, reason, message: self.told.append(message)  # type: ignore[assignment,misc]  # fmt: skip
 
@@ -115,3 +115,15 @@ def test_pools_beyond_the_bridge_are_neighbours_there(host: Host) -> None:
     host.change(before, pool(own))
     assert "192.0.2" not in ip(host.netns, "route", "show")
     assert host.told == []
+
+
+def test_the_second_family_goes_to_the_nodes_address_of_it(host: Host) -> None:
+    ip(host.netns, "address", "add", "fd00:251::1/64", "dev", "br0", "nodad")
+    both = cidr("both", "10.200.0.0/24", "fd00:252::/112")
+    host.change(None, both)
+    assert "fd00:252" not in ip(host.netns, "-6", "route"), "a cluster of IPv4 alone has no way there"
+    host.routes._gateways = {4: NODE, 6: "fd00:251::2"}
+    host.change(None, both)
+    assert "fd00:252::/112 via fd00:251::2 dev br0" in ip(host.netns, "-6", "route")
+    host.change(both, None)
+    assert "fd00:252" not in ip(host.netns, "-6", "route")

@@ -133,7 +133,7 @@ async def _serve(config: ClusterConfig, number: int) -> None:
             first_node = config.node_address(config.nodes[0])
             tasks["publish"] = Publisher(config.publish, first_node).run()
             tasks["service routes"] = ServiceRoutes(
-                app.client(), config.bridge, first_node, config.service_cidr
+                app.client(), config.bridge, config.node_addresses(config.nodes[0]), config.service_cidrs
             ).run()
             tasks["pool routes"] = PoolRoutes(app.client(), config.bridge, config.node_subnets).run()
             tasks["certificates"] = _renew(config)

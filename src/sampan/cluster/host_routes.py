@@ -9,7 +9,8 @@ import asyncio
 import errno
 import ipaddress
 import logging
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Mapping
 
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
@@ -24,8 +25,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class HostRoutes:
-    """Routes of the namespace that the process is in through `bridge`: to `gateway`, or to neighbours where it is "". Whoever
-    derives from it says which networks an object wants; only those of IPv4 get a route, and none that `own` covers."""
+    """Routes of the namespace that the process is in through `bridge`: to the gateway of a network's IP version, or to neighbours
+    where that is "". Whoever derives from it says which networks an object wants; those of a version without a gateway get no
+    route, and none that `own` covers."""
 
     component = ""
     """Whose events they are."""
@@ -33,12 +35,12 @@ class HostRoutes:
     """What a Service loses all the same where there is no route."""
 
     def __init__(
-        self, client: Client, resource: Resource, bridge: str, gateway: str, own: Iterable[str]
+        self, client: Client, resource: Resource, bridge: str, gateways: Mapping[int, str], own: Iterable[str]
     ) -> None:
         self._objects = Informer(client, resource)
         self._recorder = Recorder(client, self.component)
         self._bridge = bridge
-        self._gateway = gateway
+        self._gateways = gateways
         self._own = [ipaddress.ip_network(n) for n in own]
         self._made: set[str] = set()
 
@@ -59,13 +61,11 @@ class HostRoutes:
     def _wanted(self, obj: Object | None) -> set[str]:
         if obj is None:
             return set()
-        return {str(n) for n in self.networks(obj) if n.version == 4 and not self._covered(n)}
+        return {str(n) for n in self.networks(obj) if n.version in self._gateways and not self._covered(n)}
 
     def _covered(self, network: Network) -> bool:
         return any(
-            isinstance(network, ipaddress.IPv4Network)
-            and isinstance(own, ipaddress.IPv4Network)
-            and network.subnet_of(own)
+            own.version == network.version and network.subnet_of(own)  # type: ignore[arg-type]
             for own in self._own
         )
 
@@ -90,12 +90,15 @@ class HostRoutes:
             index = links.index_of(netlink, self._bridge)
             if index is None:
                 return f"there is no link {self._bridge}"
-            for destination, gateway, link in links.routes(netlink):
+            wanted = ipaddress.ip_network(network)
+            via = self._gateways[wanted.version]
+            family = socket.AF_INET if wanted.version == 4 else socket.AF_INET6
+            for destination, gateway, link in links.routes(netlink, family):
                 there = ipaddress.ip_network(destination)
-                ours = (destination, gateway, link) == (network, self._gateway, index)
-                if there.prefixlen and not ours and there.overlaps(ipaddress.ip_network(network)):
+                ours = (destination, gateway, link) == (network, via, index)
+                if there.prefixlen and not ours and there.overlaps(wanted):
                     return f"its addresses overlap with {destination}, which is reached another way"
-            netlink.request([links.route(network, index, via=self._gateway)])
+            netlink.request([links.route(network, index, via=via)])
         except NetlinkError as e:
             return str(e)
         self._made.add(network)

@@ -19,7 +19,8 @@ class PoolRoutes(HostRoutes):
     otherwise = "Its Services are reached from wherever there is a way to these addresses."
 
     def __init__(self, client: Client, bridge: str, node_subnets: Sequence[str]) -> None:
-        super().__init__(client, IPADDRESSPOOLS, bridge, "", node_subnets)
+        gateways: dict[int, str] = {ipaddress.ip_network(subnet).version: "" for subnet in node_subnets}
+        super().__init__(client, IPADDRESSPOOLS, bridge, gateways, node_subnets)
 
     def networks(self, obj: Object) -> Iterable[Network]:
         for text in obj["spec"].get("addresses") or ():
