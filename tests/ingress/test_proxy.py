@@ -16,6 +16,7 @@ import pytest
 from sampan.ingress.haproxy.driver import HaproxyDriver
 from sampan.ingress.haproxy.process import Process
 from sampan.ingress.haproxy.translation import SPARE
+from sampan.ingress.metrics import MetricsServer
 from sampan.ingress.types import Change, Endpoint, EndpointState
 from tests.ingress.door import Door, Upstream, open_door
 from tests.ingress.objects import add, ingress, remove, set_backends
@@ -287,6 +288,24 @@ async def test_no_spelling_of_a_path_leads_around_its_rule(
     set_backends(door.table, {"s": [ups["one"].endpoint], "t": [ups["two"].endpoint]})
     await door.settle()
     assert await door.who("foo.com", asked) == who
+
+
+async def test_metrics_are_by_rule_and_service(door: Door, ups: dict[str, Upstream]) -> None:
+    add(door.table, ingress("i", [("foo.com", "/x", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    for _ in range(3):
+        assert await door.who("foo.com", "/x") == "one"
+    server = MetricsServer(door.files)
+    port = await server.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n")
+    text = (await reader.read(-1)).decode()
+    writer.close()
+    await server.close()
+    labels = 'namespace="a",kind="Ingress",name="i",service="s:80"'
+    assert f"sampan_ingress_requests_total{{{labels}}} 3\n" in text
+    assert f'sampan_ingress_answers_within_seconds_total{{{labels},seconds="10"}} 3\n' in text
 
 
 async def test_the_access_log_says_who_answered_for_which_rule(door: Door, ups: dict[str, Upstream]) -> None:

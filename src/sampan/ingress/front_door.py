@@ -18,6 +18,7 @@ from sampan.ingress.following import Following
 from sampan.ingress.haproxy.configuration import Files
 from sampan.ingress.haproxy.driver import HaproxyDriver
 from sampan.ingress.haproxy.process import Process
+from sampan.ingress.metrics import MetricsServer
 from sampan.ingress.types import INGRESS_SCOPE, Listener
 
 log = logging.getLogger(__name__)
@@ -56,11 +57,23 @@ class FrontDoor:
         files = Files(directory, tuple(addresses))
         self._process = Process(files, haproxy or program() or "haproxy", access_log_file)
         self._driver = HaproxyDriver(files, self._process, self._set_serving)
+        self._address = addresses[0]
+        self._metrics = MetricsServer(files)
         self._serving: tuple[bool, str] | None = None
         self._serving_changed = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled; the proxy goes on."""
+        try:
+            await self._metrics.start(self._address)
+        except OSError as e:
+            log.warning("metrics of ingress are not served: %s", e)
+        try:
+            await self._run()
+        finally:
+            await self._metrics.close()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             started = asyncio.Event()
             group.create_task(self._following.run(started.set), name="routing")

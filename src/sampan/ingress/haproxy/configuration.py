@@ -16,6 +16,9 @@ from sampan.ingress.haproxy.content import MAPS, Content
 from sampan.ingress.types import Listener
 
 MAXCONN = 8192
+BUCKETS = (5, 25, 100, 500, 2500, 10000)
+"""Milliseconds until the head of an answer, for the histogram of latencies."""
+_STORED = f"http_req_cnt,http_err_cnt,http_fail_cnt,bytes_out_cnt,gpc({len(BUCKETS)})"
 _TEXT = "content-type text/plain"
 _KEYS = ("txn.host_key", "txn.wildcard_key", "txn.any_key")
 _FOUND = "{ var(txn.route) -m found }"
@@ -72,6 +75,8 @@ def configuration(content: Content, files: Files) -> str:
             f"frontend {_frontend(listener)}",
             *(f"    {line}" for line in _frontend_lines(listener, files)),
         ]
+    # Counts by rule and Service: bounded, and forgotten a day after the last request.
+    lines += ["backend measures", f"    stick-table type string len 255 size 10k expire 1d store {_STORED}"]
     for name, section in content.backends.items():
         lines += [f"backend {name}", *(f"    {line}" for line in section.lines())]
         for server, what in content.servers.get(name, {}).items():
@@ -212,6 +217,12 @@ def _send(files: Files) -> Iterator[str]:
         "if !{ var(txn.target) -m beg b }"
     )
     yield f'http-request set-var(txn.service) "var(txn.target),map_str({files.map("services")})"'
+    yield "http-request set-var(txn.began) date(0,ms)"
+    yield "http-request set-var-fmt(txn.measured) %[var(txn.source)]|%[var(txn.service)]"
+    yield "http-request track-sc0 var(txn.measured) table measures"
+    yield "http-response set-var(txn.took) date(0,ms),sub(txn.began)"
+    for i, most in enumerate(BUCKETS):
+        yield f"http-response sc-inc-gpc({i},0) if {{ var(txn.took) -m int le {most} }}"
     yield "http-response set-var-fmt(txn.server) %[be_name]/%[srv_name]"
     yield f'http-response set-var(txn.pod) "var(txn.server),map_str({files.map("pods")})"'
     yield "use_backend %[var(txn.target)]"
