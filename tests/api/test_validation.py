@@ -481,6 +481,8 @@ OTHER_CASES: list[tuple[Resource, Object, str, object, str]] = [
      "endpoints[0].addresses: Too many: 102: must have at most 100 items"),
     (resources.INGRESSES, INGRESS, P + "pathType", "~", "spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"),
     (resources.INGRESSES, INGRESS, P + "path", "x", 'path: Invalid value: "x": must be an absolute path'),
+    (resources.INGRESSES, INGRESS, P + "path", "/x\ny", "must not contain control characters"),
+    (resources.INGRESSES, INGRESS, P + "path", "/x\0", "must not contain control characters"),
     (resources.INGRESSES, INGRESS, P + "backend/service/port", {}, "backend: Required value: port name or number is required"),
     (resources.INGRESSES, INGRESS, "spec/rules/0/host", "1.2.3.4", 'spec.rules[0].host: Invalid value: "1.2.3.4": must be a DNS name, not an IP address'),
     (resources.INGRESSES, INGRESS, "spec/rules", [], "spec: Invalid value: []: either `defaultBackend` or `rules` must be specified"),

@@ -87,6 +87,9 @@ def _path(given: Object, path: str) -> Problems:
         return [required(f"{path}.pathType", "pathType must be specified")]
     out: list[FieldError] = []
     at = f"{path}.path"
+    if any(c < " " or c == "\x7f" for c in text):
+        # No request can have such a path. Upstream lets them pass, and its controllers had holes by them.
+        out.append(invalid_value(at, text, "must not contain control characters"))
     if kind not in _PATH_TYPES:
         out.append(not_supported(f"{path}.pathType", kind, _PATH_TYPES))
     elif kind == "ImplementationSpecific":
