@@ -290,6 +290,26 @@ async def test_no_spelling_of_a_path_leads_around_its_rule(
     assert await door.who("foo.com", asked) == who
 
 
+@pytest.mark.parametrize("host", ["FOO.com", "foo.com:8080", "foo.com.", "foo.com.:80"])
+async def test_every_spelling_of_a_host_is_the_host(door: Door, ups: dict[str, Upstream], host: str) -> None:
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    assert await door.who(host, "/") == "one"
+
+
+async def test_ten_thousand_rules_in_one_object(door: Door, ups: dict[str, Upstream]) -> None:
+    rules = [("foo.com", f"/{n}", "Prefix", "s") for n in range(10_000)]
+    add(door.table, ingress("i", rules))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    assert await door.who("foo.com", "/9999/x") == "one"
+    remove(door.table, "i")
+    await door.settle()
+    assert await door.who("foo.com", "/9999/x") == "404"
+    assert door.driver.reloads == 0
+
+
 async def test_metrics_are_by_rule_and_service(door: Door, ups: dict[str, Upstream]) -> None:
     add(door.table, ingress("i", [("foo.com", "/x", "Prefix", "s")]))
     set_backends(door.table, {"s": [ups["one"].endpoint]})

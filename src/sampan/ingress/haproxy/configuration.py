@@ -149,7 +149,7 @@ def _distrust(listener: Listener) -> Iterator[str]:
     yield "http-request set-var(txn.version) req.ver"
     yield "http-request set-var(txn.agent) req.hdr(user-agent)"
     yield "http-request set-var(txn.log_path) path"
-    yield "http-request set-var(txn.host) req.hdr(host),host_only,lower"
+    yield "http-request set-var(txn.host) req.hdr(host),host_only,lower,regsub([.]$,)"
     yield f'http-request return status 400 {_TEXT} string "bad Host header" if {{ req.hdr_cnt(host) gt 1 }}'
     yield (
         f'http-request return status 400 {_TEXT} string "bad Host header" '
