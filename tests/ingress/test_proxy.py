@@ -15,6 +15,7 @@ import pytest
 
 from sampan.ingress.haproxy.driver import HaproxyDriver
 from sampan.ingress.haproxy.process import Process
+from sampan.ingress.haproxy.runtime import ask
 from sampan.ingress.haproxy.translation import SPARE
 from sampan.ingress.metrics import MetricsServer
 from sampan.ingress.types import Change, Endpoint, EndpointState
@@ -296,6 +297,27 @@ async def test_every_spelling_of_a_host_is_the_host(door: Door, ups: dict[str, U
     set_backends(door.table, {"s": [ups["one"].endpoint]})
     await door.settle()
     assert await door.who(host, "/") == "one"
+
+
+async def test_what_is_gone_leaves_nothing_in_the_proxy(door: Door, ups: dict[str, Upstream]) -> None:
+    for n in range(5):
+        add(door.table, ingress("i", [("foo.com", f"/{n}", "Prefix", f"s{n}")]))
+        set_backends(door.table, {f"s{n}": [ups["one"].endpoint], f"s{n - 1}": []})
+        await door.settle()
+        assert await door.who("foo.com", f"/{n}") == "one"
+    remove(door.table, "i")
+    await door.settle()
+    async with asyncio.timeout(15):
+        # Servers that keep an idle connection go when HAProxy has closed it.
+        while [
+            line for line in door.driver.translation.content.dump().splitlines() if "services" not in line
+        ][1:]:
+            await asyncio.sleep(0.05)
+    shown = await ask("show servers state", door.files.admin_socket)
+    assert "127.0.0.1" not in shown
+    for name in ("exact", "prefix", "targets", "sources", "pods"):
+        assert not (await ask(f"show map {door.files.map(name)}", door.files.admin_socket)).strip()
+    assert door.driver.reloads == 0
 
 
 async def test_ten_thousand_rules_in_one_object(door: Door, ups: dict[str, Upstream]) -> None:

@@ -41,7 +41,10 @@ class HaproxyDriver:
         self._pending: list[Operation] = []
         self._structure = False
         self._superfluous: list[Operation] = []
+        self._aging: list[Operation] = []
         self._left = asyncio.Event()
+        self._turn = asyncio.Lock()
+        """Of whoever writes the files or clears up: a file never has what is being removed."""
         self._idle = asyncio.Event()
         self._idle.set()
         self.reloads = 0
@@ -134,20 +137,21 @@ class HaproxyDriver:
             self._structure = True
 
     async def _reload(self) -> None:
-        self._write()
-        try:
-            await self._process.check()
-        except HaproxyError as e:
-            log.error("HAProxy refuses the configuration, the old one stays in force: %s", e)
-            return
-        await self._process.reload()
-        self.reloads += 1
+        async with self._turn:
+            self._write()
+            try:
+                await self._process.check()
+            except HaproxyError as e:
+                log.error("HAProxy refuses the configuration, the old one stays in force: %s", e)
+                return
+            await self._process.reload()
+            self.reloads += 1
 
     def _write(self) -> None:
         """Write down everything as it is wanted; what was pending is part of it."""
         self._pending, self._structure = [], False
-        self.translation.settle(self._superfluous)
-        self._superfluous = []
+        self.translation.settle([*self._aging, *self._superfluous])
+        self._aging, self._superfluous = [], []
         self.translation.reloaded()
         for path, text in render(self.translation.content, self._files).items():
             temporary = path.with_suffix(".new")
@@ -166,14 +170,24 @@ class HaproxyDriver:
             else:
                 await self._left.wait()
             self._left.clear()
+            self._aging, self._superfluous = self._superfluous, []
             await asyncio.sleep(_LATER)
-            operations, self._superfluous = self._superfluous, []
-            removals = [*busy, *(op for op in operations if isinstance(op, RemoveServer))]
-            await perform([op for op in operations if not isinstance(op, RemoveServer)], self._files)
-            self.translation.settle(op for op in operations if not isinstance(op, RemoveServer))
-            busy = []
-            for op in removals:
-                if any("connections" in why for why in await perform([op], self._files)):
-                    busy.append(op)
-                else:
-                    self.translation.settle([op])
+            async with self._turn:
+                operations, self._aging = self._aging, []
+                with contextlib.suppress(NoAnswer):  # it has ended: the next one begins without all this
+                    busy = await self._remove(operations, busy)
+
+    async def _remove(
+        self, operations: Sequence[Operation], busy: Sequence[RemoveServer]
+    ) -> list[RemoveServer]:
+        """Returns what is still in use."""
+        others = [op for op in operations if not isinstance(op, RemoveServer)]
+        await perform(others, self._files)
+        self.translation.settle(others)
+        left = []
+        for op in [*busy, *(op for op in operations if isinstance(op, RemoveServer))]:
+            if any("connections" in why for why in await perform([op], self._files)):
+                left.append(op)
+            else:
+                self.translation.settle([op])
+        return left
