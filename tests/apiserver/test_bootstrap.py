@@ -157,6 +157,7 @@ async def test_a_failure_is_told_as_it_is() -> None:
         await ensured(client)
 
 
+GATEWAY = [f"gateway.networking.k8s.io:aggregate-to-{to}" for to in ("edit", "view")]
 PEOPLE = "admin cluster-admin edit view"
 SYSTEM = """
 aggregate-to-admin aggregate-to-edit aggregate-to-view auth-delegator basic-user
@@ -185,7 +186,7 @@ def test_the_default_policy_is_whole() -> None:
     names = [r["metadata"]["name"] for r in bootstrap_policy.cluster_roles()]
     expected = PEOPLE.split() + [f"system:{n}" for n in SYSTEM.split()]
     expected += [f"system:controller:{n}" for n in CONTROLLERS.split()]
-    assert sorted(names) == sorted([*expected, "sampan:network-policy", "sampan:node-dns", "sampan:node-ingress"])
+    assert sorted(names) == sorted([*expected, *GATEWAY, "sampan:network-policy", "sampan:node-dns", "sampan:node-ingress"])
     bound = {b["metadata"]["name"]: b for b in bootstrap_policy.cluster_role_bindings()}
     for controller in CONTROLLERS.split():
         binding = bound[f"system:controller:{controller}"]

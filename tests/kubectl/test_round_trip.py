@@ -57,6 +57,11 @@ COLUMNS = {
     "prioritylevelconfiguration.flowcontrol.apiserver.k8s.io": "TYPE NOMINALCONCURRENCYSHARES QUEUES HANDSIZE "
     "QUEUELENGTHLIMIT AGE",
     "flowschema.flowcontrol.apiserver.k8s.io": "PRIORITYLEVEL MATCHINGPRECEDENCE DISTINGUISHERMETHOD AGE MISSINGPL",
+    "gatewayclass.gateway.networking.k8s.io": "CONTROLLER ACCEPTED AGE DESCRIPTION",
+    "gateway.gateway.networking.k8s.io": "CLASS ADDRESS PROGRAMMED AGE",
+    "httproute.gateway.networking.k8s.io": "HOSTNAMES AGE",
+    "grpcroute.gateway.networking.k8s.io": "HOSTNAMES AGE",
+    "referencegrant.gateway.networking.k8s.io": "AGE",
     "ingressclass.networking.k8s.io": "CONTROLLER PARAMETERS AGE",
     "ingress.networking.k8s.io": "CLASS HOSTS ADDRESS PORTS AGE",
     "networkpolicy.networking.k8s.io": "POD-SELECTOR AGE",
@@ -86,7 +91,8 @@ EVENTS = "LAST-SEEN TYPE REASON OBJECT SUBOBJECT SOURCE MESSAGE FIRST-SEEN COUNT
 # What kubectl always believes to differ: lists that it compares as a whole, with and without their defaults.
 ALWAYS_CONFIGURED = {
     "endpoints", "endpointslice.discovery.k8s.io", "poddisruptionbudget.policy", "resourceclaim.resource.k8s.io",
-    "resourceclaimtemplate.resource.k8s.io",
+    "resourceclaimtemplate.resource.k8s.io", "gateway.gateway.networking.k8s.io", "httproute.gateway.networking.k8s.io",
+    "grpcroute.gateway.networking.k8s.io",
 }  # fmt: skip
 # kubectl 1.32 describes these in a version that is beta, thus not served.
 DESCRIBED_AS_BETA = {"ServiceCIDR", "IPAddress", "VolumeAttributesClass"}

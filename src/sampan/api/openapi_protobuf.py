@@ -28,7 +28,8 @@ _MESSAGES = {
     "PathParameter": "required=1:bool in=2 description=3 name=4 type=5 format=6 uniqueItems=19:bool",
     "Response": "description=1 schema=2:SchemaItem",
     "Schema": "$ref=1 format=2 title=3 description=4 default=5:any maximum=7:double minimum=9:double maxLength=11:int"
-    " minLength=12:int pattern=13 maxItems=14:int minItems=15:int uniqueItems=16:bool required=19* enum=20*:any"
+    " minLength=12:int pattern=13 maxItems=14:int minItems=15:int uniqueItems=16:bool maxProperties=17:int required=19*"
+    " enum=20*:any"
     " additionalProperties=21:AdditionalPropertiesItem type=22:TypeItem items=23:ItemsItem allOf=24*:Schema"
     " properties=25:SchemaMap example=30:any x-=31",
 }

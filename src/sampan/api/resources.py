@@ -182,6 +182,14 @@ NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "Networ
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", "io.k8s.api.networking.v1.ServiceCIDR", False, (), (), ALL, (STATUS,))  # fmt: skip
 IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", "io.k8s.api.networking.v1.IPAddress", False, ("ip",))  # fmt: skip
 IPADDRESSPOOLS = Resource("loadbalancer.sampan.io", "v1", "ipaddresspools", "IPAddressPool", "io.sampan.loadbalancer.v1.IPAddressPool", False, (), (), ALL, (STATUS,))  # fmt: skip
+_GATEWAY, _GATEWAY_KINDS = "gateway.networking.k8s.io", "io.k8s.networking.gateway."
+_G = ("gateway-api",)
+GATEWAYCLASSES = Resource(_GATEWAY, "v1", "gatewayclasses", "GatewayClass", _GATEWAY_KINDS + "v1.GatewayClass", False, ("gc",), _G, ALL, (STATUS,))  # fmt: skip
+GATEWAYS = Resource(_GATEWAY, "v1", "gateways", "Gateway", _GATEWAY_KINDS + "v1.Gateway", True, ("gtw",), _G, ALL, (STATUS,))  # fmt: skip
+HTTPROUTES = Resource(_GATEWAY, "v1", "httproutes", "HTTPRoute", _GATEWAY_KINDS + "v1.HTTPRoute", True, (), _G, ALL, (STATUS,))  # fmt: skip
+GRPCROUTES = Resource(_GATEWAY, "v1", "grpcroutes", "GRPCRoute", _GATEWAY_KINDS + "v1.GRPCRoute", True, (), _G, ALL, (STATUS,))  # fmt: skip
+REFERENCEGRANTS = Resource(_GATEWAY, "v1", "referencegrants", "ReferenceGrant", _GATEWAY_KINDS + "v1.ReferenceGrant", True, ("refgrant",), _G)  # fmt: skip
+REFERENCEGRANTS_V1BETA1 = Resource(_GATEWAY, "v1beta1", "referencegrants", "ReferenceGrant", _GATEWAY_KINDS + "v1beta1.ReferenceGrant", True, ("refgrant",), _G, ALL, (), "referencegrants.gateway.networking.k8s.io")  # fmt: skip
 _STORAGE = "io.k8s.api.storage.v1."
 STORAGECLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", _STORAGE + "StorageClass", False, ("sc",))  # fmt: skip
 CSIDRIVERS = Resource("storage.k8s.io", "v1", "csidrivers", "CSIDriver", _STORAGE + "CSIDriver", False)
@@ -220,6 +228,7 @@ RESOURCES: tuple[Resource, ...] = (
     DEVICECLASSES, RESOURCECLAIMS, RESOURCECLAIMTEMPLATES, RESOURCESLICES,
     SUBJECTACCESSREVIEWS, SELFSUBJECTACCESSREVIEWS, SELFSUBJECTRULESREVIEWS, LOCALSUBJECTACCESSREVIEWS,
     TOKENREVIEWS, SELFSUBJECTREVIEWS, IPADDRESSPOOLS,
+    GATEWAYCLASSES, GATEWAYS, HTTPROUTES, GRPCROUTES, REFERENCEGRANTS, REFERENCEGRANTS_V1BETA1,
     INGRESSES_V1BETA1, INGRESSES_EXTENSIONS,
 )  # fmt: skip
 

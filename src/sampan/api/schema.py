@@ -77,7 +77,7 @@ class _Schema(msgspec.Struct, rename={
     items: _Schema | None = None
     additional: _Schema | None = None
     format: str = ""
-    enum: list[str] = []
+    enum: list[str | int] = []
     list_type: str = ""
     list_map_keys: list[str] = []
     map_type: str = ""
@@ -206,7 +206,7 @@ def _shape(schema: _Schema, definition: str = "") -> Node:
         definition,
         required=tuple(schema.required),
         format=schema.format,
-        enum=tuple(schema.enum),
+        enum=tuple(map(str, schema.enum)),
         list_type=schema.list_type,  # type: ignore[arg-type]
         list_map_keys=tuple(schema.list_map_keys),
         map_type=schema.map_type,  # type: ignore[arg-type]

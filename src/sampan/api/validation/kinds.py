@@ -12,6 +12,7 @@ from sampan.api.validation import (
     devices,
     flowcontrol,
     formats,
+    gateway,
     loadbalancer,
     networking,
     persistent_volumes,
@@ -31,6 +32,7 @@ _RBAC = "rbac.authorization.k8s.io"
 _NETWORKING = "networking.k8s.io"
 _STORAGE = "storage.k8s.io"
 _DEVICES = "resource.k8s.io"
+_GATEWAY = "gateway.networking.k8s.io"
 _FLOWCONTROL = "flowcontrol.apiserver.k8s.io"
 
 RULES: dict[tuple[str, str], Rules] = {
@@ -119,6 +121,11 @@ RULES: dict[tuple[str, str], Rules] = {
         formats.canonical_ip, networking.ip_address, networking.ip_address_update
     ),
     ("loadbalancer.sampan.io", "IPAddressPool"): Rules(create=loadbalancer.ip_address_pool),
+    (_GATEWAY, "GatewayClass"): Rules(create=gateway.gateway_class, update=gateway.gateway_class_update),
+    (_GATEWAY, "Gateway"): Rules(create=gateway.gateway, update=gateway.whole(gateway.gateway)),
+    (_GATEWAY, "HTTPRoute"): Rules(create=gateway.http, update=gateway.whole(gateway.http)),
+    (_GATEWAY, "GRPCRoute"): Rules(create=gateway.grpc, update=gateway.whole(gateway.grpc)),
+    (_GATEWAY, "ReferenceGrant"): Rules(create=gateway.reference_grant),
     (_DEVICES, "DeviceClass"): Rules(create=devices.device_class),
     (_DEVICES, "ResourceClaim"): Rules(create=devices.resource_claim, update=devices.resource_claim_update),
     (_DEVICES, "ResourceClaimTemplate"): Rules(

@@ -19,6 +19,7 @@ from sampan.apiserver.authorization.bootstrap_policy.rules import (
 _AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
 _CERTIFICATES, _COORDINATION = "certificates.k8s.io", "coordination.k8s.io"
 _RESOURCE, _STORAGE = "resource.k8s.io", "storage.k8s.io"
+_GATEWAY = "gateway.networking.k8s.io"
 _REVIEWS = (
     rule("create", _AUTHENTICATION, "tokenreviews"),
     rule("create", _AUTHORIZATION, "subjectaccessreviews"),
@@ -71,6 +72,9 @@ _VIEWED = (
     rule(READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
     rule(READ, _RESOURCE, "resourceclaims resourceclaims/status resourceclaimtemplates"),
 )  # fmt: skip
+_GATEWAY_VIEWED = rule(READ, _GATEWAY, "gatewayclasses gatewayclasses/status gateways gateways/status grpcroutes grpcroutes/status "
+                                       "httproutes httproutes/status referencegrants")  # fmt: skip
+_GATEWAY_EDITED = rule(WRITE, _GATEWAY, "gatewayclasses gateways grpcroutes httproutes referencegrants")
 _EDITED = (
     rule(READ, "", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy"),
     rule("impersonate", "", "serviceaccounts"),
@@ -116,9 +120,16 @@ def _people() -> list[Object]:
             {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
             {"nonResourceURLs": ["*"], "verbs": ["*"]},
         ),
-        _aggregated("admin", *_EDITED, *_VIEWED, *_ADMINISTERED),
-        _aggregated("edit", *_EDITED, *_VIEWED, into="admin"),
-        _aggregated("view", *_VIEWED, into="edit"),
+        _aggregated("admin", _GATEWAY_EDITED, _GATEWAY_VIEWED, *_EDITED, *_VIEWED, *_ADMINISTERED),
+        _aggregated("edit", _GATEWAY_EDITED, _GATEWAY_VIEWED, *_EDITED, *_VIEWED, into="admin"),
+        _aggregated("view", _GATEWAY_VIEWED, *_VIEWED, into="edit"),
+        # Named and labelled as upstream ships them with the CustomResourceDefinitions.
+        role(f"{_GATEWAY}:aggregate-to-edit", _GATEWAY_EDITED, labels=(_AGGREGATE + "admin", _AGGREGATE + "edit")),
+        role(
+            f"{_GATEWAY}:aggregate-to-view",
+            _GATEWAY_VIEWED,
+            labels=tuple(_AGGREGATE + to for to in ("admin", "edit", "view")),
+        ),
         role("system:aggregate-to-admin", *_ADMINISTERED, labels=(_AGGREGATE + "admin",)),
         role("system:aggregate-to-edit", *_EDITED, labels=(_AGGREGATE + "edit",)),
         role("system:aggregate-to-view", *_VIEWED, labels=(_AGGREGATE + "view",)),
@@ -170,6 +181,8 @@ def _nodes() -> list[Object]:
             rule("list watch", "", "services"),
             rule("list watch", "discovery.k8s.io", "endpointslices"),
             rule("list watch", "networking.k8s.io", "ingressclasses ingresses"),
+            rule("list watch", _GATEWAY, "gatewayclasses gateways grpcroutes httproutes referencegrants"),
+            rule("list watch", "", "namespaces"),
         ),
         role(
             "sampan:network-policy",
