@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sampan.api import schema
+from sampan.api import conversion, schema
 from sampan.api.resources import RESOURCES, Resource
 from sampan.api.schema import Node
 
@@ -100,6 +100,12 @@ VALID: dict[str, dict[str, Any]] = {
     "endpointslices.discovery.k8s.io": {"addressType": "IPv4", "endpoints": [{"addresses": ["10.1.1.1"]}], "ports": [{"name": "a", "port": 80}]},
     "flowschemas.flowcontrol.apiserver.k8s.io": {"spec": {"priorityLevelConfiguration": {"name": "f0"}, "matchingPrecedence": 9000, "rules": [FLOW]}},
     "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": {"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Queue", "queuing": {"queues": 4, "handSize": 2, "queueLengthLimit": 5}}}}},
+    "ipaddresspools.loadbalancer.sampan.io": {"spec": {"addresses": ["192.0.2.0/28", "192.0.2.100-192.0.2.110"]}},
+    "gatewayclasses.gateway.networking.k8s.io": {"spec": {"controllerName": "f.io/c"}},
+    "gateways.gateway.networking.k8s.io": {"spec": {"gatewayClassName": "f0", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}},
+    "httproutes.gateway.networking.k8s.io": {"spec": {"parentRefs": [{"name": "f0"}], "hostnames": ["a.b"], "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/a"}}], "backendRefs": [{"name": "f0", "port": 80}]}]}},
+    "grpcroutes.gateway.networking.k8s.io": {"spec": {"parentRefs": [{"name": "f0"}], "rules": [{"matches": [{"method": {"service": "s", "method": "m"}}], "backendRefs": [{"name": "f0", "port": 80}]}]}},
+    "referencegrants.gateway.networking.k8s.io": {"spec": {"from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "default"}], "to": [{"group": "", "kind": "Service"}]}},
     "deviceclasses.resource.k8s.io": {"spec": {"selectors": [{"cel": {"expression": "true"}}]}},
     "resourceclaims.resource.k8s.io": {"spec": DEVICES},
     "resourceclaimtemplates.resource.k8s.io": {"spec": {"spec": DEVICES}},
@@ -175,7 +181,7 @@ class Fuzz:
     def valid(self, resource: Resource, name: str) -> Any:
         """An object that is accepted where there is none of its name yet."""
         stem = f"{resource.plural}.{resource.group}" if resource.group else resource.plural
-        obj = copy.deepcopy(VALID.get(stem, {}))
+        obj = copy.deepcopy(VALID.get(resource.key_stem if resource.version == "v1beta1" else stem, {}))
         if resource.plural == "ipaddresses":
             name = f"10.96.200.{NAMES.index(name) + 1}"
         metadata = {"name": name, "labels": dict(LABELS), **obj.pop("metadata", {})}
@@ -183,7 +189,8 @@ class Fuzz:
             metadata = {}
         if resource.namespaced:
             metadata["namespace"] = NAMESPACE
-        return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, **obj}
+        made = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, **obj}
+        return conversion.shown(resource, made) if resource.version == "v1beta1" and resource.storage else made
 
     # Values.
 

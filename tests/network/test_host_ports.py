@@ -149,11 +149,11 @@ async def test_packets_go_from_the_nodes_port_to_the_pod(nodes: Nodes) -> None:
     pod = await _attach(first, nodes.root / "leases1", "a", server)
     other = await _attach(first, nodes.root / "leases1", "b", client)
     far = await _attach(second, nodes.root / "leases2", "c", away)
-    node, home = first.address, str(first.netns)
+    node, home = first.addresses[0], str(first.netns)
     # What NodeRoutes does in a cluster.
-    subprocess.run(["ip", "-n", second.netns.name, "route", "add", first.pod_cidr, "via", node], check=True)
+    subprocess.run(["ip", "-n", second.netns.name, "route", "add", first.pod_cidrs[0], "via", node], check=True)
     subprocess.run(
-        ["ip", "-n", first.netns.name, "route", "add", second.pod_cidr, "via", second.address], check=True
+        ["ip", "-n", first.netns.name, "route", "add", second.pod_cidrs[0], "via", second.addresses[0]], check=True
     )
     ports = HostPorts(Inside(home))
     mappings = [
@@ -164,7 +164,7 @@ async def test_packets_go_from_the_nodes_port_to_the_pod(nodes: Nodes) -> None:
     with served(server, pod):
         await ports.add("a", [pod], mappings)
         host = ask(node, 80)
-        assert host == str(first.address.rpartition(".")[0]) + ".1", "the source stays"
+        assert host == str(first.addresses[0].rpartition(".")[0]) + ".1", "the source stays"
         assert ask_udp(node, 53) == host
         assert in_namespace(client, lambda: ask(node, 80)) == other
         assert in_namespace(away, lambda: ask(node, 80)) == far
@@ -193,7 +193,7 @@ async def test_a_udp_client_that_goes_on_reaches_the_pod_that_comes(nodes: Nodes
     mapping = [PortMapping(9000, 53, "UDP")]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(5)
-        client.connect((node.address, 53))
+        client.connect((node.addresses[0], 53))
         with contextlib.suppress(ConnectionRefusedError):
             client.send(b"who")
             client.recv(100)  # From before there was anybody.
