@@ -190,7 +190,9 @@ class Fuzz:
         if resource.namespaced:
             metadata["namespace"] = NAMESPACE
         made = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, **obj}
-        return conversion.shown(resource, made) if resource.version == "v1beta1" and resource.storage else made
+        return (
+            conversion.shown(resource, made) if resource.version == "v1beta1" and resource.storage else made
+        )
 
     # Values.
 

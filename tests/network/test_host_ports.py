@@ -151,9 +151,12 @@ async def test_packets_go_from_the_nodes_port_to_the_pod(nodes: Nodes) -> None:
     far = await _attach(second, nodes.root / "leases2", "c", away)
     node, home = first.addresses[0], str(first.netns)
     # What NodeRoutes does in a cluster.
-    subprocess.run(["ip", "-n", second.netns.name, "route", "add", first.pod_cidrs[0], "via", node], check=True)
     subprocess.run(
-        ["ip", "-n", first.netns.name, "route", "add", second.pod_cidrs[0], "via", second.addresses[0]], check=True
+        ["ip", "-n", second.netns.name, "route", "add", first.pod_cidrs[0], "via", node], check=True
+    )
+    subprocess.run(
+        ["ip", "-n", first.netns.name, "route", "add", second.pod_cidrs[0], "via", second.addresses[0]],
+        check=True,
     )
     ports = HostPorts(Inside(home))
     mappings = [
