@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampan.ingress.haproxy.configuration import Files
 from sampan.ingress.haproxy.driver import HaproxyDriver
+from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import Process
 from sampan.ingress.table import RoutingTable
 from sampan.ingress.types import INGRESS_SCOPE, Endpoint, Listener

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sampan.ingress import access_log
 from sampan.ingress.external_names import ExternalNames, inside_cluster
-from sampan.ingress.haproxy.configuration import Files, configuration, render
+from sampan.ingress.haproxy.configuration import configuration, render
+from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.runtime import command
 from sampan.ingress.haproxy.translation import Translation
 from sampan.ingress.ingresses import INVALID, canonical_path, contribution

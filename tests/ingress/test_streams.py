@@ -9,8 +9,8 @@ from shutil import which
 
 import pytest
 
-from sampan.ingress.haproxy.configuration import Files
 from sampan.ingress.haproxy.driver import HaproxyDriver
+from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import Process
 from sampan.ingress.table import RoutingTable
 from sampan.ingress.types import Endpoint, Listener

@@ -28,7 +28,7 @@ def routes(
     from sampan.cluster import ingress_nodes
     from sampan.cluster.errors import ClusterError
     from sampan.ingress.haproxy import in_force
-    from sampan.ingress.haproxy.configuration import Files
+    from sampan.ingress.haproxy.files import Files
     from sampan.ingress.haproxy.runtime import NoAnswer
 
     config = configuration.existing(cluster)

@@ -15,8 +15,8 @@ from sampan.api.resources import NODES
 from sampan.client.types import STRATEGIC_MERGE_PATCH, Client, ConnectionLost
 from sampan.ingress import access_log
 from sampan.ingress.following import Following
-from sampan.ingress.haproxy.configuration import Files
 from sampan.ingress.haproxy.driver import HaproxyDriver
+from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import Process
 from sampan.ingress.metrics import MetricsServer
 from sampan.ingress.types import INGRESS_SCOPE, Listener

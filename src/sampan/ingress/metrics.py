@@ -9,7 +9,8 @@ import re
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from sampan.ingress.haproxy.configuration import BUCKETS, Files
+from sampan.ingress.haproxy.configuration import BUCKETS
+from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.runtime import NoAnswer, ask
 from sampan.transport.http import HttpServer
 from sampan.transport.types import Request, Response

@@ -52,6 +52,8 @@ class Listener:
     tls: bool = False
     proxy_protocol: bool = False
     """Whether each connection begins with a PROXY header, which then says where it came from."""
+    public_port: int = 0
+    """The port that clients see, where it is another one; 0 for the same."""
 
 
 # ---- which requests
@@ -349,6 +351,8 @@ class Route:
     options: Options = NO_OPTIONS
     canary: Canary | None = None
     status: int = 0
+    lost: int = 0
+    """The weight, beside that of `targets`, of what cannot be had: that share is answered with `status`."""
 
     @property
     def conditional(self) -> bool:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
+from sampan.ingress.haproxy import option_rules
 from sampan.ingress.haproxy.content import MAPS, Content
+from sampan.ingress.haproxy.files import Files
 from sampan.ingress.types import Listener
 
 MAXCONN = 8192
@@ -20,6 +22,7 @@ BUCKETS = (5, 25, 100, 500, 2500, 10000)
 """Milliseconds until the head of an answer, for the histogram of latencies."""
 _STORED = f"http_req_cnt,http_err_cnt,http_fail_cnt,bytes_out_cnt,gpc({len(BUCKETS)})"
 _TEXT = "content-type text/plain"
+_REASONS = {s.value: s.phrase for s in HTTPStatus}
 _KEYS = ("txn.host_key", "txn.wildcard_key", "txn.any_key")
 _FOUND = "{ var(txn.route) -m found }"
 
@@ -33,52 +36,48 @@ _LOG = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where the files are (0700, ours) and which addresses of the node it binds."""
-
-    directory: Path
-    addresses: tuple[str, ...]
-
-    @property
-    def configuration(self) -> Path:
-        return self.directory / "haproxy.cfg"
-
-    @property
-    def admin_socket(self) -> Path:
-        return self.directory / "admin.sock"
-
-    @property
-    def master_socket(self) -> Path:
-        return self.directory / "master.sock"
-
-    @property
-    def lua(self) -> Path:
-        return Path(__file__).with_name("draw.lua")
-
-    def map(self, name: str) -> Path:
-        return self.directory / f"{name}.map"
-
-
 def render(content: Content, files: Files) -> dict[Path, str]:
     """Every file by its path."""
     found = {files.configuration: configuration(content, files)}
     for name in MAPS:
         found[files.map(name)] = "".join(f"{key} {value}\n" for key, value in content.maps[name].items())
+    for name, pages in content.pages.items():
+        for status, body in pages:
+            found[files.page(name, status)] = _page(status, body)
+    for name, chain in content.authorities.items():
+        found[files.authority(name)] = chain
     return found
 
 
+def _page(status: int, body: str) -> str:
+    """An answer as HAProxy reads it from a file."""
+    length = len(body.encode(errors="replace"))
+    lines = [
+        f"HTTP/1.0 {status} {_REASONS.get(status, 'Error')}",
+        "Cache-Control: no-cache",
+        "Content-Type: text/html; charset=utf-8",
+        f"Content-Length: {length}",
+    ]
+    return "\r\n".join([*lines, "", body])
+
+
 def configuration(content: Content, files: Files) -> str:
-    lines = [*_global(files), *_defaults()]
+    lines = [*_global(files), *_defaults(), "defaults options from usual"]
+    lines += [f"    {line}" for line in option_rules.lines(files)]
     for listener in sorted(content.listeners.values()):
         lines += [
-            f"frontend {_frontend(listener)}",
+            f"frontend {_frontend(listener)} from usual",
             *(f"    {line}" for line in _frontend_lines(listener, files)),
         ]
     # Counts by rule and Service: bounded, and forgotten a day after the last request.
-    lines += ["backend measures", f"    stick-table type string len 255 size 10k expire 1d store {_STORED}"]
+    lines += [
+        "backend measures from usual",
+        f"    stick-table type string len 255 size 10k expire 1d store {_STORED}",
+    ]
+    lines += option_rules.sections(content, files)
     for name, section in content.backends.items():
-        lines += [f"backend {name}", *(f"    {line}" for line in section.lines())]
+        lines.append(f"backend {name} from {'options' if section.options else 'usual'}")
+        lines += [f"    {line}" for line in section.lines()]
         for server, what in content.servers.get(name, {}).items():
             if (name, server) not in content.drained:
                 lines.append(f"    server {server} {what}")
@@ -97,13 +96,15 @@ def _global(files: Files) -> Iterator[str]:
         f"chroot {files.directory / 'empty'}",
         "hard-stop-after 1h",
         "expose-experimental-directives",
-        f"lua-load {files.lua}",
+        f"ca-base {files.named}",
+        f"setenv SAMPAN_INGRESS {files.directory}",
+        f"lua-load-per-thread {files.lua}",
     ):
         yield f"    {line}"
 
 
 def _defaults() -> Iterator[str]:
-    yield "defaults"
+    yield "defaults usual"
     for line in (
         "mode http",
         "option dontlognull",
@@ -191,14 +192,27 @@ def _find(files: Files) -> Iterator[str]:
     yield "http-request set-var-fmt(txn.any_key) %[var(txn.scope)]|*"
     found = ""
     for key in _KEYS:
-        for sample in (
-            f"var({key}),concat(,txn.path),map_str({files.map('exact')})",
-            f"var({key}),concat(,txn.path,/),map_beg({files.map('prefix')})",
+        yield (
+            f'http-request set-var(txn.generation) "var({key}),map_str({files.map("hosts")})"'
+            + (f" if {found}" if found else "")
+        )
+        for sample, only in (
+            (f"var({key}),concat(,txn.path),map_str({files.map('exact')})", ""),
+            (
+                f"var(txn.generation),concat(|,txn.path),map_reg({files.map('regex')})",
+                "{ var(txn.generation) -m found }",
+            ),
+            (f"var({key}),concat(,txn.path,/),map_beg({files.map('prefix')})", ""),
         ):
-            yield f'http-request set-var(txn.route) "{sample}"{found}'
-            found = f" if !{_FOUND}"
+            condition = " ".join(c for c in (found, only) if c)
+            yield f'http-request set-var(txn.route) "{sample}"' + (f" if {condition}" if condition else "")
+            found = f"!{_FOUND}"
+    several = "{ var(txn.route) -m beg c }"
+    yield f"http-request lua.choose if {several}"
     for key in _KEYS:
-        yield f'http-request set-var(txn.route) "var({key}),map_str({files.map("default")})"{found}'
+        sample = f"var({key}),map_str({files.map('default')})"
+        yield f'http-request set-var(txn.route) "{sample}" if {found}'
+    yield f"http-request lua.choose_default if {several}"
 
 
 def _send(files: Files) -> Iterator[str]:

@@ -11,9 +11,15 @@ from typing import Literal
 
 from sampan.ingress.types import Listener
 
-MAPS = ("exact", "prefix", "default", "targets", "sources", "services", "pods")
+MAPS = (
+    *("exact", "prefix", "default", "hosts", "regex"),
+    *("targets", "sources", "services", "pods"),
+    *("candidates", "patterns", "settings", "networks", "rewrites", "cookies"),
+)
 """`exact`, `prefix` and `default`: scope, host and path to the name of a route. `targets`: route to backends. `sources`,
-`services` and `pods`: what routes, backends and servers are called outside, for the log."""
+`services` and `pods`: what routes, backends and servers are called outside, for the log. `hosts`: scope and host to the name
+of its regular expressions, which are in `regex`, the first to be tried first. `candidates` and `patterns`: what is asked of a
+request besides. `settings`, `networks`, `rewrites`: what routes want (see `options`). `cookies`: which server a cookie means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +79,36 @@ Operation = SetEntry | DeleteEntry | AddServer | SetServer | RemoveServer
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What a backend section has to say that cannot be changed while the proxy runs."""
+    """What a backend section has to say that cannot be changed while the proxy runs. `connect` is in milliseconds; `pages` and
+    `authority` are names of what `Content` has."""
 
     balance: str = "roundrobin"
+    options: bool = False
+    sticky: bool = False
+    counted: bool = False
+    """Whether the bodies of requests are counted."""
+    connect: int = 0
+    pages: str = ""
+    authority: str = ""
 
     def lines(self) -> list[str]:
-        return [f"balance {self.balance}"]
+        found = [f"balance {self.balance}"]
+        if self.balance == "source":
+            found.append("hash-type consistent")
+        if self.connect:
+            found.append(f"timeout connect {self.connect}ms")
+        if self.sticky:
+            found.append("use-server %[var(txn.keep)] if { var(txn.keep) -m found }")
+        if self.counted:
+            found.append("filter lua.limit")
+        if self.pages:
+            found.append(f"errorfiles {self.pages}")
+        if self.authority:
+            # Never used: what its line names is loaded, and servers that come later may name it.
+            found.append(
+                f"server trust 127.0.0.1:1 disabled ssl verify required ca-file {self.authority}.pem"
+            )
+        return found
 
 
 @dataclass(slots=True)
@@ -91,6 +121,10 @@ class Content:
     servers: dict[str, dict[str, Server]] = field(default_factory=dict)
     drained: set[tuple[str, str]] = field(default_factory=set)
     """Servers that get nothing new."""
+    users: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    pages: dict[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
+    authorities: dict[str, str] = field(default_factory=dict)
+    """Lists of users, sets of pages and authorities (PEM), each under a name made from it."""
 
     def apply(self, operations: Iterable[Operation]) -> None:
         """Have the operations' effect. Raises KeyError for what cannot be: this is also what the fake proxy is made of."""

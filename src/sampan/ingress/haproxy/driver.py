@@ -10,8 +10,9 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-from sampan.ingress.haproxy.configuration import Files, render
+from sampan.ingress.haproxy.configuration import render
 from sampan.ingress.haproxy.content import Operation, RemoveServer
+from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import HaproxyError, Process
 from sampan.ingress.haproxy.runtime import NoAnswer, perform
 from sampan.ingress.haproxy.translation import Translation
@@ -70,6 +71,7 @@ class HaproxyDriver:
         """Until cancelled; the proxy goes on. One that runs already is taken over, and reloaded with what is wanted."""
         self._files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._files.directory / "empty").mkdir(mode=0o755, exist_ok=True)
+        self._files.named.mkdir(mode=0o700, exist_ok=True)
         pause = _FIRST_PAUSE
         loop = asyncio.get_running_loop()
         adopted = self._process.adopt()
@@ -153,11 +155,15 @@ class HaproxyDriver:
         self.translation.settle([*self._aging, *self._superfluous])
         self._aging, self._superfluous = [], []
         self.translation.reloaded()
-        for path, text in render(self.translation.content, self._files).items():
+        files = render(self.translation.content, self._files)
+        for path, text in files.items():
             temporary = path.with_suffix(".new")
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-                f.write(text)
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
+                f.write(text.encode(errors="replace"))
             temporary.replace(path)
+        for path in self._files.named.iterdir():
+            if path not in files:
+                path.unlink()
 
     async def _clear_up(self) -> None:
         """Remove what nobody can find any more, a while after it became so. A server that somebody is still connected to is

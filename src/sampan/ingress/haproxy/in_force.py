@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sampan.ingress.haproxy.configuration import Files
+from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.runtime import ask
 
 _RANK = {"exact": "Exact", "prefix": "Prefix", "default": "default"}

@@ -15,7 +15,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from sampan.ingress.haproxy.configuration import Files
+from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.runtime import NoAnswer, ask
 
 log = logging.getLogger(__name__)

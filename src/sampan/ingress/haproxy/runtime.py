@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sampan.ingress.haproxy.configuration import Files
 from sampan.ingress.haproxy.content import (
     AddServer,
     DeleteEntry,
@@ -16,6 +15,7 @@ from sampan.ingress.haproxy.content import (
     SetEntry,
     SetServer,
 )
+from sampan.ingress.haproxy.files import Files
 
 _SPECIAL = re.compile(r"[\\; ]")
 _MOST = 12000

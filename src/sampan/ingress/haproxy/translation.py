@@ -9,11 +9,14 @@ there are twice as many after the next reload.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import quote
 
+from sampan.ingress.haproxy import candidates, options
 from sampan.ingress.haproxy.content import (
     AddServer,
     Content,
@@ -25,6 +28,7 @@ from sampan.ingress.haproxy.content import (
     SetEntry,
     SetServer,
 )
+from sampan.ingress.haproxy.pattern_order import Patterns
 from sampan.ingress.types import (
     Backend,
     Change,
@@ -32,7 +36,6 @@ from sampan.ingress.types import (
     EndpointState,
     PathKind,
     Place,
-    Policy,
     Route,
     Routing,
     ServicePort,
@@ -52,23 +55,6 @@ class Step:
     structure: bool = False
 
 
-def section_of(policy: Policy) -> Section:
-    return Section(policy.balance)
-
-
-def server_words(policy: Policy) -> str:
-    """What a server line needs for the protocol."""
-    match policy.protocol:
-        case "h2c":
-            return "proto h2"
-        case "https":
-            return "ssl verify none"
-        case "h2":
-            return "ssl verify none alpn h2"
-        case _:
-            return ""
-
-
 def plain(text: str) -> str:
     """Text as it may stand in a map, a command and a line of the log: what could end a word there is percent-encoded. What is
     written so already stays as it is."""
@@ -76,13 +62,37 @@ def plain(text: str) -> str:
 
 
 def key_of(place: Place) -> tuple[str, str]:
-    """The map that a place is in, and its key there."""
+    """The map that a place is in, and its key there. Of a regular expression: the key of its host in the map of hosts."""
     host = plain(f"{place.scope}|{place.host}")
     if place.default:
         return "default", host
     if place.path.kind is PathKind.EXACT:
         return "exact", host + plain(place.path.value)
+    if place.path.kind is PathKind.REGEX:
+        return "hosts", host
     return "prefix", f"{host}{plain(place.path.value)}/"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A backend, reached in one manner: one section of HAProxy."""
+
+    backend: Backend
+    section: Section
+
+
+NOWHERE = Backend(ServicePort("", "", 0))
+"""For routes with options that lead to no Service."""
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What a place leads to: the name that stands in the map, its routes, and all that goes with them."""
+
+    name: str
+    routes: tuple[Route, ...]
+    entries: list[tuple[str, str]] = field(default_factory=list)
+    upstreams: list[Upstream] = field(default_factory=list)
 
 
 class Translation:
@@ -92,16 +102,20 @@ class Translation:
         self.content = Content()
         self._spare = spare
         self._number = 0
-        self._shown: dict[Place, tuple[str, Route]] = {}
-        """The name under which a place's route goes, and the route."""
-        self._backends: dict[Backend, str] = {}
-        self._users: dict[Backend, int] = {}
-        self._of_port: dict[ServicePort, set[Backend]] = {}
+        self._named = 0
+        self._shown: dict[Place, _Shown] = {}
+        self._patterns = Patterns()
+        self._backends: dict[Upstream, str] = {}
+        self._users: dict[Upstream, int] = {}
+        self._lists: dict[str, int] = {}
+        """How many routes use a list of users."""
+        self._of_port: dict[ServicePort, set[Upstream]] = {}
         self._free: dict[Section, deque[str]] = {}
         self._cooling: dict[Section, list[str]] = {}
         self._servers: dict[str, dict[tuple[str, int], str]] = {}
         """Backend name -> endpoint -> server name, of those that get requests."""
         self._grow(Section())
+        self._grow(Section(options=True))
 
     def step(self, routing: Routing, change: Change) -> Step:
         """The operations for a change. Costs what the change is large."""
@@ -109,7 +123,7 @@ class Translation:
         if change.listeners:
             self.content.listeners = dict(routing.listeners)
             step.structure = True
-        gone: list[Backend] = []
+        gone: list[Upstream] = []
         switch: list[Operation] = []
         for place in change.routes:
             self._place(place, routing, step, switch, gone)
@@ -117,8 +131,8 @@ class Translation:
             for backend in self._of_port.get(port, ()):
                 self._endpoints(backend, routing.endpoints.get(port, ()), step)
         step.now += switch
-        for backend in gone:
-            self._release(backend, step)
+        for upstream in gone:
+            self._release(upstream, step)
         self.content.apply(step.now)
         return step
 
@@ -137,58 +151,113 @@ class Translation:
         for section, names in self._cooling.items():
             self._free.setdefault(section, deque()).extend(names)
         self._cooling.clear()
+        for section in [s for s in self._free if s.pages or s.authority]:
+            self._forget(section)
 
     # -- routes
 
     def _place(
-        self, place: Place, routing: Routing, step: Step, switch: list[Operation], gone: list[Backend]
+        self, place: Place, routing: Routing, step: Step, switch: list[Operation], gone: list[Upstream]
     ) -> None:
         routes = routing.routes.get(place, ())
-        route = routes[-1] if routes else None
         before = self._shown.get(place)
-        if before is not None and before[1] == route:
+        if (before.routes if before else ()) == routes:
             return
+        if routes:
+            shown = self._shown[place] = self._show(routes, routing, step)
+            self._switch(place, shown.name, before is None, step, switch)
+        else:
+            del self._shown[place]
+            self._switch(place, "", False, step, switch)
+        if before is not None:
+            step.later += [DeleteEntry(*entry) for entry in before.entries]
+            self._count_users(before.routes, -1)
+            for upstream in before.upstreams:
+                self._users[upstream] -= 1
+                if not self._users[upstream]:
+                    gone.append(upstream)
+
+    def _switch(self, place: Place, name: str, new: bool, step: Step, switch: list[Operation]) -> None:
         where, key = key_of(place)
-        if route is not None:
-            self._number += 1
-            name = f"r{self._number}"
-            step.now.append(SetEntry("targets", name, self._targets(route, routing, step), True))
-            source = route.source
-            step.now.append(
-                SetEntry("sources", name, plain(f"{source.kind}/{source.namespace}/{source.name}"), True)
-            )
-            switch.append(SetEntry(where, key, name, before is None))
-            self._shown[place] = (name, route)
+        if where == "hosts":
+            self._patterns.switch(key, place.path.value, name, step.now, switch, step.later)
+        elif name:
+            switch.append(SetEntry(where, key, name, new))
         else:
             switch.append(DeleteEntry(where, key))
-            self._shown.pop(place, None)
-        if before is not None:
-            step.later += [DeleteEntry("targets", before[0]), DeleteEntry("sources", before[0])]
-            for target in before[1].targets:
-                self._users[target.backend] -= 1
-                if not self._users[target.backend]:
-                    gone.append(target.backend)
 
-    def _targets(self, route: Route, routing: Routing, step: Step) -> str:
+    def _show(self, routes: tuple[Route, ...], routing: Routing, step: Step) -> _Shown:
+        named: list[tuple[str, Route]] = []
+        shown = _Shown("", routes)
+        entries: list[options.Entry] = []
+        for route in routes:
+            self._number += 1
+            name = f"r{self._number}"
+            named.append((name, route))
+            source = route.source
+            entries.append(("targets", name, self._targets(route, routing, step, shown)))
+            entries.append(("sources", name, plain(f"{source.kind}/{source.namespace}/{source.name}")))
+            entries += options.entries(name, route)
+        shown.name = named[0][0]
+        if len(named) > 1 or routes[0].conditional:
+            self._number += 1
+            shown.name = f"c{self._number}"
+            entries += candidates.entries(shown.name, named)
+        step.now += [SetEntry(where, key, value, True) for where, key, value in entries]
+        shown.entries = [(where, key) for where, key, _ in entries]
+        step.structure |= self._count_users(routes, 1)
+        return shown
+
+    def _count_users(self, routes: tuple[Route, ...], by: int) -> bool:
+        """Whether a list of users is there that was not."""
+        new = False
+        for auth in (r.options.auth for r in routes if r.options.auth):
+            name = options.name_of("u", auth.users)
+            count = self._lists.get(name, 0) + by
+            if count:
+                new |= name not in self._lists
+                self._lists[name] = count
+                self.content.users[name] = auth.users
+            else:
+                del self._lists[name], self.content.users[name]
+        return new
+
+    def _targets(self, route: Route, routing: Routing, step: Step, shown: _Shown) -> str:
         """`b1`, `b1:90,b2:10`, or `=503`: backends by weight, or the status to answer with."""
-        names = []
+        weighed = []
         for target in route.targets:
-            self._users[target.backend] = self._users.get(target.backend, 0) + 1
-            names.append((self._backend(target.backend, routing, step), target.weight))
-        weighed = [(name, weight) for name, weight in names if weight > 0]
+            section = options.section_of(route, target.backend.policy)
+            upstream = self._use(Upstream(target.backend, section), shown)
+            name = self._backend(upstream, route, routing, step)
+            if target.weight > 0:
+                weighed.append((name, target.weight))
         if not weighed:
-            return f"={route.status or 503}"
+            section = options.section_of(route, NOWHERE.policy)
+            if section.options and route.status != 500:
+                return self._backend(self._use(Upstream(NOWHERE, section), shown), route, routing, step)
+            return f"={route.status or (503 if route.targets else 500)}"
+        if route.lost:
+            weighed.append((f"={route.status or 500}", route.lost))
         if len(weighed) == 1:
             return weighed[0][0]
         return ",".join(f"{name}:{weight}" for name, weight in weighed)
 
+    def _use(self, upstream: Upstream, shown: _Shown) -> Upstream:
+        self._users[upstream] = self._users.get(upstream, 0) + 1
+        shown.upstreams.append(upstream)
+        return upstream
+
     # -- backends
 
-    def _backend(self, backend: Backend, routing: Routing, step: Step) -> str:
-        name = self._backends.get(backend)
+    def _backend(self, upstream: Upstream, route: Route, routing: Routing, step: Step) -> str:
+        name = self._backends.get(upstream)
         if name is not None:
             return name
-        section = section_of(backend.policy)
+        backend, section = upstream.backend, upstream.section
+        if section.pages:
+            self.content.pages[section.pages] = route.options.error_pages
+        if section.authority and backend.policy.tls:
+            self.content.authorities[section.authority] = backend.policy.tls.ca
         free = self._free.setdefault(section, deque())
         if not free:
             step.structure = True
@@ -196,43 +265,55 @@ class Translation:
             if len(free) < max(1, sum(s == section for s in self.content.backends.values()) // 4):
                 self._grow(section)
         name = free.popleft()
-        self._backends[backend] = name
-        self._of_port.setdefault(backend.port, set()).add(backend)
-        step.now.append(
-            SetEntry("services", name, plain(str(backend.port)), name not in self.content.maps["services"])
-        )
-        self._endpoints(backend, routing.endpoints.get(backend.port, ()), step)
+        self._backends[upstream] = name
+        self._of_port.setdefault(backend.port, set()).add(upstream)
+        called = plain(str(backend.port)) if backend != NOWHERE else "-"
+        step.now.append(SetEntry("services", name, called, name not in self.content.maps["services"]))
+        self._endpoints(upstream, routing.endpoints.get(backend.port, ()), step)
         return name
 
     def _grow(self, section: Section) -> None:
         there = sum(s == section for s in self.content.backends.values())
-        usual = section == Section()
-        first = len(self.content.backends) + 1
-        for number in range(first, first + (there or (self._spare if usual else 4))):
-            name = f"b{number}"
+        first = {Section(): self._spare, Section(options=True): self._spare // 4}
+        # What has content of its own will hardly be wanted by many.
+        few = 1 if section.pages or section.authority else 4
+        for _ in range(there or first.get(section, few)):
+            self._named += 1
+            name = f"b{self._named}"
             self.content.backends[name] = section
             self._free.setdefault(section, deque()).append(name)
 
-    def _release(self, backend: Backend, step: Step) -> None:
-        if self._users.get(backend):
+    def _forget(self, section: Section) -> None:
+        """Leave out backends with content of their own that nobody uses any more."""
+        for name in self._free.pop(section):
+            del self.content.backends[name]
+            self.content.maps["services"].pop(name, None)
+        left = self.content.backends.values()
+        if section.pages and not any(s.pages == section.pages for s in left):
+            self.content.pages.pop(section.pages, None)
+        if section.authority and not any(s.authority == section.authority for s in left):
+            self.content.authorities.pop(section.authority, None)
+
+    def _release(self, upstream: Upstream, step: Step) -> None:
+        if self._users.get(upstream):
             return  # another route of this change leads to it
-        self._users.pop(backend, None)
-        name = self._backends.pop(backend, None)
+        self._users.pop(upstream, None)
+        name = self._backends.pop(upstream, None)
         if name is None:
             return
-        users = self._of_port[backend.port]
-        users.discard(backend)
-        if not users:
-            del self._of_port[backend.port]
-        for server in self._servers.pop(name, {}).values():
-            step.later += [SetServer(name, server, "maint"), RemoveServer(name, server)]
-            step.later.append(DeleteEntry("pods", f"{name}/{server}"))
-        self._cooling.setdefault(section_of(backend.policy), []).append(name)
+        port = upstream.backend.port
+        self._of_port[port].discard(upstream)
+        if not self._of_port[port]:
+            del self._of_port[port]
+        have = self._servers.pop(name, {})
+        for address, server in have.items():
+            self._leave(upstream, name, server, address, "maint", step)
+        self._cooling.setdefault(upstream.section, []).append(name)
 
     # -- endpoints
 
-    def _endpoints(self, backend: Backend, endpoints: tuple[Endpoint, ...], step: Step) -> None:
-        name, words = self._backends[backend], server_words(backend.policy)
+    def _endpoints(self, upstream: Upstream, endpoints: tuple[Endpoint, ...], step: Step) -> None:
+        name, words = self._backends[upstream], options.server_words(upstream.backend)
         have = self._servers.setdefault(name, {})
         want = {(e.address, e.port): e for e in endpoints if e.state is EndpointState.READY}
         draining = {(e.address, e.port) for e in endpoints if e.state is EndpointState.DRAINING}
@@ -242,12 +323,38 @@ class Translation:
             self._number += 1
             server = f"s{self._number}"
             have[address] = server
-            pod = plain(f"{backend.port.namespace}/{endpoint.pod}") if endpoint.pod else "-"
+            pod = plain(f"{upstream.backend.port.namespace}/{endpoint.pod}") if endpoint.pod else "-"
             step.now.append(SetEntry("pods", f"{name}/{server}", pod, True))
             step.now.append(AddServer(name, server, Server(endpoint.address, endpoint.port, words)))
             step.now.append(SetServer(name, server, "ready"))
+            if upstream.section.sticky:
+                token = _token(address)
+                step.now.append(SetEntry("cookies", f"{name}/{server}", token, True))
+                step.now.append(SetEntry("cookies", f"{name}/{token}", server, True))
         for address in [a for a in have if a not in want]:
-            server = have.pop(address)
-            step.now.append(SetServer(name, server, "drain" if address in draining else "maint"))
-            step.later += [SetServer(name, server, "maint"), RemoveServer(name, server)]
-            step.later.append(DeleteEntry("pods", f"{name}/{server}"))
+            state: Literal["drain", "maint"] = "drain" if address in draining else "maint"
+            self._leave(upstream, name, have.pop(address), address, state, step)
+
+    def _leave(
+        self,
+        upstream: Upstream,
+        name: str,
+        server: str,
+        address: tuple[str, int],
+        state: Literal["drain", "maint"],
+        step: Step,
+    ) -> None:
+        """A server gets nothing more, and goes later."""
+        if upstream.section.sticky:
+            # From here on its cookie means nothing.
+            step.now.append(DeleteEntry("cookies", f"{name}/{_token(address)}"))
+            step.later.append(DeleteEntry("cookies", f"{name}/{server}"))
+        if state == "drain" or upstream in self._backends:
+            step.now.append(SetServer(name, server, state))
+        step.later += [SetServer(name, server, "maint"), RemoveServer(name, server)]
+        step.later.append(DeleteEntry("pods", f"{name}/{server}"))
+
+
+def _token(address: tuple[str, int]) -> str:
+    """What a cookie says of an endpoint: the same on every node, and no address."""
+    return hashlib.sha256(f"{address[0]} {address[1]}".encode()).hexdigest()[:20]

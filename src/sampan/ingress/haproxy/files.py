@@ -1,0 +1,44 @@
+"""Where the files of a HAProxy are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the files are (0700, ours) and which addresses of the node it binds."""
+
+    directory: Path
+    addresses: tuple[str, ...]
+
+    @property
+    def configuration(self) -> Path:
+        return self.directory / "haproxy.cfg"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.directory / "admin.sock"
+
+    @property
+    def master_socket(self) -> Path:
+        return self.directory / "master.sock"
+
+    @property
+    def lua(self) -> Path:
+        return Path(__file__).with_name("routes.lua")
+
+    def map(self, name: str) -> Path:
+        return self.directory / f"{name}.map"
+
+    @property
+    def named(self) -> Path:
+        """For files that are named after their content."""
+        return self.directory / "named"
+
+    def page(self, name: str, status: int) -> Path:
+        return self.named / f"{name}-{status}.http"
+
+    def authority(self, name: str) -> Path:
+        return self.named / f"{name}.pem"

@@ -1,0 +1,179 @@
+"""What HAProxy does for the options of routes: rules that are the same for all, and read what a route wants from maps.
+
+They stand in a defaults section that the backends of routes with options are made from, so that others do not pay for them. A change
+of an option is a change of map entries. What cannot be in a map (users with their hashes, pages for errors, authorities) has a section or file
+under a name made from its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sampan.ingress.haproxy.content import Content
+from sampan.ingress.haproxy.files import Files
+
+PERIODS = (1, 60, 3600)
+"""Seconds that a rate may be counted over; each has a table."""
+_CLIENTS = "100k"
+
+
+def lines(files: Files) -> Iterator[str]:
+    """The rules, in the order in which they hold."""
+    yield from _cors(files)
+    yield f"http-request lua.redirect if {_has('redirect', files)}"
+    yield from _networks(files)
+    yield from _rates(files)
+    yield from _users(files)
+    yield from _body(files)
+    yield from _change(files)
+    yield from _keep(files)
+
+
+def sections(content: Content, files: Files) -> Iterator[str]:
+    """Tables, users and pages."""
+    for period in PERIODS:
+        yield f"backend rate-{period} from usual"
+        yield (
+            f"    stick-table type binary len 20 size {_CLIENTS} expire {2 * period}s store http_req_rate({period}s)"
+        )
+    yield "backend verified from usual"
+    yield "    stick-table type string len 64 size 10k expire 5m store gpt0"
+    for name, users in content.users.items():
+        yield f"userlist {name}"
+        yield from (f"    user {user} password {hashed}" for user, hashed in users)
+    for name, pages in content.pages.items():
+        yield f"http-errors {name}"
+        yield from (f"    errorfile {status} {files.page(name, status)}" for status, _ in pages)
+
+
+def _setting(name: str, files: Files) -> str:
+    return f"var(txn.route),concat(.{name}),map_str({files.map('settings')})"
+
+
+def _has(name: str, files: Files) -> str:
+    return f"{{ {_setting(name, files)} -m found }}"
+
+
+def _text(name: str, files: Files) -> str:
+    return f"%[{_setting(name, files)},url_dec]"
+
+
+def _cors(files: Files) -> Iterator[str]:
+    cors, origin = "{ var(txn.cors) -m found }", "{ var(txn.allow_origin) -m found }"
+    listed = f"map_str({files.map('settings')})"
+    yield f'http-request set-var(txn.cors) "{_setting("cors", files)}"'
+    yield f"http-request set-var(txn.origin) req.hdr(origin) if {cors}"
+    yield f'http-request set-var(txn.origins) "var(txn.origin),regsub(//[^.]*[.],//*.)" if {cors}'
+    for variable in ("origin", "origins"):
+        yield (
+            f"http-request set-var(txn.allow_origin) var(txn.origin) if {cors} "
+            f"{{ var(txn.route),concat(.origin|,txn.{variable}),{listed} -m found }}"
+        )
+    yield "http-request set-var(txn.allow_origin) var(txn.origin) if { var(txn.cors) -m str any }"
+    yield "http-request set-var(txn.allow_origin) str(*) if { var(txn.cors) -m str * }"
+    preflight = "METH_OPTIONS { req.hdr(access-control-request-method) -m found }"
+    yield f"http-request set-var(txn.preflight) bool(1) if {cors} {preflight}"
+    yield "http-request return status 204 if { var(txn.preflight) -m found }"
+    set_ = "http-after-response set-header Access-Control-"
+    yield f"{set_}Allow-Origin %[var(txn.allow_origin)] if {origin}"
+    yield f"http-after-response add-header Vary Origin if {cors} !{{ var(txn.cors) -m str * }}"
+    yield f"{set_}Allow-Credentials true if {origin} {_has('cors-credentials', files)}"
+    yield f'{set_}Expose-Headers "{_text("cors-exposed", files)}" if {origin} {_has("cors-exposed", files)}'
+    asked = f"{origin} {{ var(txn.preflight) -m found }}"
+    for header, name in (
+        ("Allow-Methods", "cors-methods"),
+        ("Allow-Headers", "cors-headers"),
+        ("Max-Age", "cors-max-age"),
+    ):
+        yield f'{set_}{header} "{_text(name, files)}" if {asked} {_has(name, files)}'
+
+
+def _networks(files: Files) -> Iterator[str]:
+    listed = f"map_beg({files.map('networks')})"
+    yield f'http-request set-var(txn.networks) "{_setting("networks", files)}"'
+    yield "http-request set-var(txn.bits) src,lua.bits if { var(txn.networks) -m found }"
+    yield (
+        "http-request deny deny_status 403 if { var(txn.networks) -m sub allow } "
+        f"!{{ var(txn.route),concat(.allow|,txn.bits),{listed} -m found }}"
+    )
+    yield (
+        "http-request deny deny_status 403 if { var(txn.networks) -m sub deny } "
+        f"{{ var(txn.route),concat(.deny|,txn.bits),{listed} -m found }}"
+    )
+
+
+def _rates(files: Files) -> Iterator[str]:
+    # A client of IPv6 has all addresses of its network.
+    yield f"http-request set-var(txn.client) src,ipmask(32,64) if {_has('rate', files)}"
+    yield (
+        "http-request set-var-fmt(txn.client) %[var(txn.client)]|%[var(txn.source)] "
+        "if { var(txn.client) -m found }"
+    )
+    for period in PERIODS:
+        most = f"{{ var(txn.most{period}) -m found }}"
+        yield f'http-request set-var(txn.most{period}) "{_setting(f"rate-{period}", files)}"'
+        yield f"http-request track-sc1 var(txn.client),sha1 table rate-{period} if {most}"
+        yield f"http-request deny deny_status 429 if {most} {{ sc_http_req_rate(1),sub(txn.most{period}) gt 0 }}"
+
+
+def _users(files: Files) -> Iterator[str]:
+    asked, known = "{ var(txn.users) -m found }", "{ var(txn.known) -m bool }"
+    yield f'http-request set-var(txn.users) "{_setting("users", files)}"'
+    # A good hash takes long, and everybody waits meanwhile: what was right is remembered for a while.
+    yield (
+        'http-request set-var(txn.credentials) "req.fhdr(authorization),concat(|,txn.users),sha2(256),hex" '
+        f"if {asked}"
+    )
+    yield f'http-request set-var(txn.known) "var(txn.credentials),in_table(verified)" if {asked}'
+    yield f"http-request lua.authenticate if {asked} !{known}"
+    yield f"http-request track-sc2 var(txn.credentials) table verified if {asked} {known}"
+    yield f'http-request set-var(txn.realm) "{_setting("realm", files)},url_dec" if {asked} !{known}'
+    yield (
+        "http-after-response set-header WWW-Authenticate "
+        '\'Basic realm="%[var(txn.realm)]", charset="UTF-8"\' if { var(txn.realm) -m found }'
+    )
+    yield f"http-request deny deny_status 401 if {asked} !{known}"
+
+
+def _body(files: Files) -> Iterator[str]:
+    yield f'http-request set-var(txn.max_body) "{_setting("max-body", files)}"'
+    yield (
+        "http-request deny deny_status 413 if { var(txn.max_body) -m found } "
+        "{ req.hdr_val(content-length),sub(txn.max_body) gt 0 }"
+    )
+    yield "http-after-response set-status 413 if { var(txn.too_long) -m found }"
+
+
+def _change(files: Files) -> Iterator[str]:
+    yield f"http-request lua.request_headers if {_has('request.1', files)}"
+    yield f'http-request set-header Host "{_text("host", files)}" if {_has("host", files)}'
+    yield f'http-request set-path "{_text("path", files)}" if {_has("path", files)}'
+    yield f'http-request set-var-fmt(txn.cut) "%[{_setting("cut", files)}]:%[var(txn.path)]" if {_has("cut", files)}'
+    yield f'http-request set-path "{_text("prefix", files)}%[var(txn.cut),lua.after]" if {_has("cut", files)}'
+    yield (
+        'http-request set-var(txn.rewritten) "var(txn.route),concat(|,txn.path),'
+        f'map_regm({files.map("rewrites")})" if {_has("pattern", files)}'
+    )
+    yield "http-request set-path %[var(txn.rewritten)] if { var(txn.rewritten) -m found }"
+    for what, name in (("server", "timeout-response"), ("tunnel", "timeout-tunnel")):
+        yield f'http-request set-var(txn.{what}_timeout) "{_setting(name, files)}"'
+        yield (
+            f"http-request set-timeout {what} var(txn.{what}_timeout) if {{ var(txn.{what}_timeout) -m found }}"
+        )
+    yield f"http-response lua.response_headers if {_has('response.1', files)}"
+
+
+def _keep(files: Files) -> Iterator[str]:
+    cookies = f"map_str({files.map('cookies')})"
+    yield f"http-request lua.cookie if {_has('cookie', files)}"
+    yield (
+        f'http-request set-var(txn.keep) "be_name,concat(/,txn.cookie),{cookies}" '
+        "if { var(txn.cookie) -m found }"
+    )
+    yield f"http-response set-var-fmt(txn.holder) %[be_name]/%[srv_name] if {_has('cookie', files)}"
+    yield f'http-response set-var(txn.given) "var(txn.holder),{cookies}" if {{ var(txn.holder) -m found }}'
+    new = "{ var(txn.given) -m found } !{ var(txn.given),strcmp(txn.cookie) eq 0 }"
+    given = f'"{_text("cookie", files)}=%[var(txn.given)]; Path=/; HttpOnly'
+    age = _has("cookie-max-age", files)
+    yield f'http-response add-header Set-Cookie {given}" if {new} !{age}'
+    yield f'http-response add-header Set-Cookie {given}; Max-Age={_text("cookie-max-age", files)}" if {new} {age}'
