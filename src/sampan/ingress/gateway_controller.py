@@ -1,0 +1,210 @@
+"""The control plane's half of Gateways: the class `sampan`, a Service and its endpoints for each Gateway, and all statuses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sampan.api.errors import Object, StatusError
+from sampan.api.objects import format_time
+from sampan.api.resources import ENDPOINTSLICES, GATEWAYCLASSES, GATEWAYS, SERVICES, Resource
+from sampan.client.informer import Informer
+from sampan.client.types import MERGE_PATCH, Client
+from sampan.ingress import gateway_status, gateways
+from sampan.ingress.gateway_following import GATEWAY_NAME, GatewayFollowing
+from sampan.ingress.gateways import GatewayState
+from sampan.ingress.types import Owner
+
+CLASS = "sampan"
+_MANAGER = "sampan-gateway"
+
+Slice = Callable[[str, str, list[tuple[str, int]]], Object]
+"""Namespace, name and ports of an EndpointSlice of the nodes whose front door is open."""
+
+
+class GatewayController:
+    """Syncs one object at a time, as the owner's queue has it. Failures are the owner's to try again."""
+
+    def __init__(
+        self, client: Client, following: GatewayFollowing, services: Informer, slice_of: Slice
+    ) -> None:
+        self._client = client
+        self._following = following
+        self._services = services
+        self._slice_of = slice_of
+
+    async def sync(self, owner: Owner) -> None:
+        """Bring what is told of an object, and what is made for it, up to date."""
+        kind, namespace, name = owner
+        if kind == "GatewayClass":
+            await self._sync_class(name)
+        elif kind == "Gateway":
+            await self._sync_gateway(namespace, name)
+        else:
+            await self._sync_route(owner)
+
+    async def _sync_class(self, name: str) -> None:
+        obj = self._following.classes.get("", name)
+        if obj is not None and obj["spec"]["controllerName"] == gateways.CONTROLLER:
+            await self._write(GATEWAYCLASSES, obj, gateway_status.class_status(obj, _now()))
+
+    async def _sync_route(self, owner: Owner) -> None:
+        kind, namespace, name = owner
+        informer = self._following.routes[kind]
+        obj = informer.get(namespace, name)
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            return
+        state = self._following.route_states.get(owner)
+        if state is None and not obj.get("status"):
+            return  # nothing was ever said about it, and nothing is to be said
+        await self._write(informer.resource, obj, gateway_status.route_status(obj, state, _now()))
+
+    async def _sync_gateway(self, namespace: str, name: str) -> None:
+        obj, state = (
+            self._following.gateways.get(namespace, name),
+            self._following.states.get(f"{namespace}/{name}"),
+        )
+        if obj is None or state is None or obj["metadata"].get("deletionTimestamp"):
+            return
+        service = await self._service(obj, state) if state.ports else None
+        serving = service is not None and await self._endpoints(obj, service)
+        found = (((service or {}).get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+        addresses = [i["ip"] for i in found if i.get("ip")]
+        attached = self._following.attached(f"{namespace}/{name}")
+        await self._write(
+            GATEWAYS, obj, gateway_status.gateway_status(obj, state, attached, addresses, serving, _now())
+        )
+
+    async def _service(self, gateway: Object, state: GatewayState) -> Object:
+        """The Service of a Gateway, made or changed where it differs. One of that name that is somebody else's is left alone."""
+        wanted = service(gateway, state)
+        meta = wanted["metadata"]
+        there = self._services.get(meta["namespace"], meta["name"])
+        if there is None:
+            try:
+                return await self._client.create(SERVICES, wanted)
+            except StatusError as e:
+                if e.reason != "AlreadyExists":
+                    raise
+                there = await self._client.get(SERVICES, meta["namespace"], meta["name"])
+        if not _owned(there, gateway):
+            raise RuntimeError(f"Service {meta['namespace']}/{meta['name']} is not Gateway {state.name}'s")
+        spec, metadata = there["spec"], there["metadata"]
+        have = [(p["port"], p["name"]) for p in spec["ports"]]
+        if have == [(p["port"], p["name"]) for p in wanted["spec"]["ports"]] and all(
+            {**(metadata.get(k) or {}), **(meta.get(k) or {})} == (metadata.get(k) or {})
+            for k in ("labels", "annotations")
+        ):
+            return there
+        numbers = {p["port"]: p.get("nodePort") for p in spec["ports"]}
+        ports = [
+            {**p, "nodePort": numbers[p["port"]]} if numbers.get(p["port"]) else p
+            for p in wanted["spec"]["ports"]
+        ]
+        change = {
+            "metadata": {k: meta[k] for k in ("labels", "annotations") if meta.get(k)},
+            "spec": {"ports": ports},
+        }
+        return await self._client.patch(
+            SERVICES,
+            meta["namespace"],
+            meta["name"],
+            change,
+            content_type=MERGE_PATCH,
+            field_manager=_MANAGER,
+        )
+
+    async def _endpoints(self, gateway: Object, made: Object) -> bool:
+        """The EndpointSlice of a Gateway's Service; returns whether a node is in it."""
+        namespace, name = made["metadata"]["namespace"], made["metadata"]["name"]
+        ports = [(p["name"], p["nodePort"]) for p in made["spec"]["ports"] if p.get("nodePort")]
+        wanted = self._slice_of(namespace, name, ports)
+        wanted["metadata"]["ownerReferences"] = [_owner(gateway)]
+        try:
+            there = await self._client.get(ENDPOINTSLICES, namespace, name)
+        except StatusError as e:
+            if e.code != 404:
+                raise
+            await self._client.create(ENDPOINTSLICES, wanted)
+            return bool(wanted["endpoints"])
+        if any(there.get(k) != wanted[k] for k in ("endpoints", "ports")):
+            await self._client.patch(
+                ENDPOINTSLICES,
+                namespace,
+                name,
+                {"endpoints": wanted["endpoints"], "ports": wanted["ports"]},
+                content_type=MERGE_PATCH,
+                field_manager=_MANAGER,
+            )
+        return bool(wanted["endpoints"])
+
+    async def _write(self, resource: Resource, obj: Object, status: Object) -> None:
+        if (obj.get("status") or {}) == status:
+            return
+        meta = obj["metadata"]
+        await self._client.patch(
+            resource,
+            meta.get("namespace", ""),
+            meta["name"],
+            # With the version that was read: whoever wrote meanwhile may have written into the same lists.
+            {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": status},
+            content_type=MERGE_PATCH,
+            subresource="status",
+            field_manager=_MANAGER,
+        )
+
+
+def gateway_class() -> Object:
+    return {
+        "apiVersion": GATEWAYCLASSES.api_version,
+        "kind": "GatewayClass",
+        "metadata": {"name": CLASS},
+        "spec": {"controllerName": gateways.CONTROLLER, "description": "HAProxy on the nodes"},
+    }
+
+
+def service(gateway: Object, state: GatewayState) -> Object:
+    """The Service that gives a Gateway its address and its node ports."""
+    infrastructure = gateway["spec"].get("infrastructure") or {}
+    spec: Object = {
+        "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local",
+        "ports": [
+            {"name": f"port-{port}", "port": port, "protocol": "TCP", "targetPort": port}
+            for port in state.ports
+        ],
+    }
+    if addresses := [a["value"] for a in gateway["spec"].get("addresses") or () if a.get("value")]:
+        spec["loadBalancerIP"] = addresses[0]
+    metadata = {
+        "name": gateways.service_name(state.name),
+        "namespace": state.namespace,
+        "labels": {
+            **(infrastructure.get("labels") or {}),
+            GATEWAY_NAME: gateway["metadata"]["name"][:63].rstrip("-."),
+        },
+        "ownerReferences": [_owner(gateway)],
+    }
+    if infrastructure.get("annotations"):
+        metadata["annotations"] = infrastructure["annotations"]
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def _owner(gateway: Object) -> Object:
+    return {
+        "apiVersion": GATEWAYS.api_version,
+        "kind": "Gateway",
+        "name": gateway["metadata"]["name"],
+        "uid": gateway["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _owned(obj: Object, gateway: Object) -> bool:
+    uid = gateway["metadata"]["uid"]
+    return any(r.get("uid") == uid for r in obj["metadata"].get("ownerReferences") or ())
+
+
+def _now() -> str:
+    return format_time(time.time())

@@ -1,0 +1,91 @@
+"""Filters of routes: what they ask for as Options. What cannot be had raises Unsupported, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from sampan.api.errors import Object
+from sampan.ingress.types import NO_OPTIONS, Cors, HeaderChange, Options, Path, PathKind, Redirect, Rewrite
+
+
+class Unsupported(Exception):
+    """Something in a rule that cannot be had; the text says what."""
+
+
+def options(filters: Sequence[Object], path: Path) -> Options:
+    """What the filters of a rule ask for; `path` is that of its first match. Raises Unsupported."""
+    found = NO_OPTIONS
+    for one in filters:
+        match one["type"]:
+            case "RequestHeaderModifier":
+                found = replace(found, request_headers=tuple(_changes(one["requestHeaderModifier"])))
+            case "ResponseHeaderModifier":
+                found = replace(found, response_headers=tuple(_changes(one["responseHeaderModifier"])))
+            case "RequestRedirect":
+                found = replace(found, redirect=_redirect(one["requestRedirect"]))
+            case "URLRewrite":
+                found = replace(found, rewrite=_rewrite(one["urlRewrite"]))
+            case "CORS":
+                found = replace(found, cors=_cors(one["cors"]))
+            case other:
+                raise Unsupported(f"filters: {other} is not supported")
+    modified = (found.redirect or Redirect()).prefix, (found.rewrite or Rewrite()).prefix
+    if any(m is not None for m in modified) and path.kind is not PathKind.PREFIX:
+        raise Unsupported("filters: replacePrefixMatch needs a match of type PathPrefix")
+    return found
+
+
+def _changes(given: Object) -> Iterator[HeaderChange]:
+    for one in given.get("set") or ():
+        yield HeaderChange("set", one["name"], _value(one["value"]))
+    for one in given.get("add") or ():
+        yield HeaderChange("add", one["name"], _value(one["value"]))
+    for name in given.get("remove") or ():
+        yield HeaderChange("remove", name)
+
+
+def _value(text: str) -> str:
+    """A header's value; what would end it is no part of any."""
+    if not text.isprintable():
+        raise Unsupported(f"filters: {text!r} has characters that no header may have")
+    return text
+
+
+def _path(given: Object | None) -> tuple[str | None, str | None]:
+    """The whole new path, and what the matched prefix becomes."""
+    if given is None:
+        return None, None
+    full, prefix = given.get("replaceFullPath"), given.get("replacePrefixMatch")
+    for text in (full, prefix):
+        if text is not None and not text.isprintable():
+            raise Unsupported(f"filters: {text!r} has characters that no path may have")
+    return full, None if prefix is None else prefix.rstrip("/")
+
+
+def _redirect(given: Object) -> Redirect:
+    full, prefix = _path(given.get("path"))
+    return Redirect(
+        given.get("scheme") or "",
+        given.get("hostname") or "",
+        given.get("port") or 0,
+        full,
+        prefix,
+        given.get("statusCode") or 302,
+    )
+
+
+def _rewrite(given: Object) -> Rewrite:
+    full, prefix = _path(given.get("path"))
+    return Rewrite(given.get("hostname") or "", full, prefix)
+
+
+def _cors(given: Object) -> Cors:
+    return Cors(
+        tuple(given.get("allowOrigins") or ()),
+        tuple(given.get("allowMethods") or ()),
+        tuple(given.get("allowHeaders") or ()),
+        tuple(given.get("exposeHeaders") or ()),
+        bool(given.get("allowCredentials")),
+        int(given.get("maxAge") or 5),
+    )

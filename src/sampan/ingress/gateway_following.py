@@ -1,0 +1,236 @@
+"""The part of the routing that Gateways and their routes ask for, followed.
+
+Classes and Gateways are followed always; routes, grants and namespaces from the first Gateway of ours on. A change costs what it concerns: a
+route is read again when it, its Gateways, a Service, a grant or its namespace's labels changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from sampan.api.errors import Object
+from sampan.api.resources import GATEWAYCLASSES, GATEWAYS, GRPCROUTES, HTTPROUTES, NAMESPACES, REFERENCEGRANTS
+from sampan.client.informer import Informer, key_of
+from sampan.client.types import Client
+from sampan.ingress import gateway_references, gateway_routes, gateways
+from sampan.ingress.certificates import SecretLookup
+from sampan.ingress.gateway_routes import RouteState, World
+from sampan.ingress.gateways import GatewayState
+from sampan.ingress.types import NOTHING, Contribution, Owner
+
+GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
+"""Label of what is made for a Gateway."""
+_ROUTES = {"HTTPRoute": HTTPROUTES, "GRPCRoute": GRPCROUTES}
+
+
+class GatewayFollowing:
+    """`changed` is called when `update` has something to do."""
+
+    def __init__(
+        self, client: Client, services: Informer, secret: SecretLookup, changed: Callable[[], None]
+    ) -> None:
+        self._services = services
+        self._secret = secret
+        self._changed = changed
+        self.classes = Informer(client, GATEWAYCLASSES)
+        foreign = gateway_references.foreign_namespaces
+        self.gateways = Informer(
+            client,
+            GATEWAYS,
+            indexes={
+                "class": lambda g: (g["spec"]["gatewayClassName"],),
+                "foreign": foreign,
+                "secret": gateway_references.secrets,
+            },
+        )
+        self.routes = {
+            kind: Informer(
+                client,
+                resource,
+                indexes={
+                    "gateway": gateway_routes.gateways_of,
+                    "service": gateway_references.services,
+                    "foreign": foreign,
+                    "namespace": lambda r: (r["metadata"]["namespace"],),
+                },
+            )
+            for kind, resource in _ROUTES.items()
+        }
+        self._grants = Informer(
+            client, REFERENCEGRANTS, indexes={"namespace": lambda g: (g["metadata"]["namespace"],)}
+        )
+        self._namespaces = Informer(client, NAMESPACES)
+        self._wanted = asyncio.Event()
+        self._ready = False
+        self._dirty_gateways: set[str] = set()
+        self._dirty_routes: set[tuple[str, str]] = set()
+        self.states: dict[str, GatewayState] = {}
+        """Gateways of ours by `namespace/name`."""
+        self.route_states: dict[Owner, RouteState] = {}
+        """Routes that have a Gateway of ours as parent."""
+        self._attached: dict[str, dict[str, set[Owner]]] = {}
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Until cancelled. `started` is called once all that is there can be read."""
+        async with asyncio.TaskGroup() as group:
+            for informer in (self.classes, self.gateways):
+                group.create_task(informer.run(), name=informer.resource.plural)
+            await self.classes.synced.wait()
+            await self.gateways.synced.wait()
+            self.classes.add_handler(self._class_changed)
+            self.gateways.add_handler(self._gateway_changed)
+            if not self._wanted.is_set():
+                started()
+                await self._wanted.wait()
+                started = _nothing
+            more = (*self.routes.values(), self._grants, self._namespaces)
+            for informer in more:
+                group.create_task(informer.run(), name=informer.resource.plural)
+            for informer in more:
+                await informer.synced.wait()
+            self._ready = True
+            for kind, informer in self.routes.items():
+                informer.add_handler(functools.partial(self._route_changed, kind))
+            self._grants.add_handler(self._grant_changed)
+            self._namespaces.add_handler(self._namespace_changed)
+            started()
+            self._changed()
+
+    def ours(self, gateway: Object) -> bool:
+        """Whether a Gateway is of a class of ours."""
+        found = self.classes.get("", gateway["spec"]["gatewayClassName"])
+        return found is not None and found["spec"]["controllerName"] == gateways.CONTROLLER
+
+    def attached(self, gateway: str) -> Mapping[str, int]:
+        """How many routes are attached to each listener of a Gateway (`namespace/name`) that has any."""
+        return {listener: len(owners) for listener, owners in self._attached.get(gateway, {}).items()}
+
+    def update(self) -> Iterator[tuple[Owner, Contribution]]:
+        """What has another contribution now, or another state."""
+        if not self._ready and self._wanted.is_set():
+            return
+        dirty, self._dirty_gateways = self._dirty_gateways, set()
+        for key in dirty:
+            yield self._update_gateway(key)
+        routes, self._dirty_routes = self._dirty_routes, set()
+        counted: set[str] = set()
+        for kind, key in routes:
+            owner, contribution, gateways_touched = self._update_route(kind, key)
+            counted |= gateways_touched
+            yield owner, contribution
+        for key in counted - dirty:
+            yield self._update_gateway(key)
+
+    def _update_gateway(self, key: str) -> tuple[Owner, Contribution]:
+        namespace, _, name = key.partition("/")
+        owner: Owner = ("Gateway", namespace, name)
+        gateway, before = self.gateways.get_by_key(key), self.states.get(key)
+        if gateway is None or not self.ours(gateway):
+            self.states.pop(key, None)
+            contribution = NOTHING
+        else:
+            state = self.states[key] = gateways.read(gateway, self._secret, self._granted)
+            service = self._services.get(namespace, gateways.service_name(name))
+            contribution = gateways.contribution(state, service)
+        if self.states.get(key) != before:
+            self._mark_routes("gateway", key)
+        return owner, contribution
+
+    def _update_route(self, kind: str, key: str) -> tuple[Owner, Contribution, set[str]]:
+        namespace, _, name = key.partition("/")
+        owner: Owner = (kind, namespace, name)
+        route = self.routes[kind].get_by_key(key)
+        before = self.route_states.pop(owner, None)
+        state = RouteState()
+        if route is not None:
+            world = World(
+                lambda ns, n: self.states.get(f"{ns}/{n}"), self._services.get, self._granted, self._labels
+            )
+            state = gateway_routes.read(route, world)
+            if state.parents:
+                self.route_states[owner] = state
+        old, new = _attachments(before), _attachments(state)
+        for gateway, listener in old - new:
+            self._attached[gateway][listener].discard(owner)
+        for gateway, listener in new - old:
+            self._attached.setdefault(gateway, {}).setdefault(listener, set()).add(owner)
+        return owner, state.contribution, {gateway for gateway, _ in old ^ new}
+
+    def _granted(self, kind: str, namespace: str, to_kind: str, to_namespace: str, to_name: str) -> bool:
+        grants = self._grants.by_index("namespace", to_namespace)
+        return gateway_references.granted(grants, kind, namespace, to_kind, to_name)
+
+    def _labels(self, namespace: str) -> Mapping[str, str] | None:
+        found = self._namespaces.get("", namespace)
+        return None if found is None else found["metadata"].get("labels") or {}
+
+    # ---- what happens
+
+    def _gateway_changed(self, old: Object | None, new: Object | None) -> None:
+        if new is not None and self.ours(new):
+            self._wanted.set()
+        if old is None or new is None or not _same(old, new):
+            self._mark_gateways((new or old or {},))
+
+    def _class_changed(self, old: Object | None, new: Object | None) -> None:
+        found = self.gateways.by_index("class", (new or old or {})["metadata"]["name"])
+        if any(self.ours(g) for g in found):
+            self._wanted.set()
+        if old is None or new is None or not _same(old, new):
+            self._mark_gateways(found)
+
+    def _route_changed(self, kind: str, old: Object | None, new: Object | None) -> None:
+        if old is None or new is None or not _same(old, new):
+            self._dirty_routes.add((kind, key_of(new or old or {})))
+            self._changed()
+
+    def _grant_changed(self, old: Object | None, new: Object | None) -> None:
+        namespace = (new or old or {})["metadata"]["namespace"]
+        self._mark_gateways(self.gateways.by_index("foreign", namespace))
+        self._mark_routes("foreign", namespace)
+
+    def _namespace_changed(self, old: Object | None, new: Object | None) -> None:
+        labels = [(o or {}).get("metadata", {}).get("labels") for o in (old, new)]
+        if old is None or new is None or labels[0] != labels[1]:
+            self._mark_routes("namespace", (new or old or {})["metadata"]["name"])
+
+    def service_changed(self, service: Object, key: str) -> None:
+        """A Service is another one: routes lead to it, or it is a Gateway's own."""
+        gateway = (service["metadata"].get("labels") or {}).get(GATEWAY_NAME)
+        if gateway:
+            found = self.gateways.get(service["metadata"]["namespace"], gateway)
+            self._mark_gateways((found,) if found is not None else ())
+        self._mark_routes("service", key)
+
+    def secret_changed(self, key: str) -> None:
+        """A Secret (`namespace/name`) is another one."""
+        self._mark_gateways(self.gateways.by_index("secret", key))
+
+    def _mark_gateways(self, found: Iterable[Object]) -> None:
+        for gateway in found:
+            self._dirty_gateways.add(key_of(gateway))
+            self._changed()
+
+    def _mark_routes(self, index: str, value: str) -> None:
+        for kind, informer in self.routes.items():
+            for route in informer.by_index(index, value):
+                self._dirty_routes.add((kind, key_of(route)))
+                self._changed()
+
+
+def _attachments(state: RouteState | None) -> set[tuple[str, str]]:
+    parents = state.parents if state is not None else ()
+    return {(gateway, one.name) for p in parents if p.accepted.status for gateway, one, _ in p.listeners}
+
+
+def _same(old: Object, new: Object) -> bool:
+    """Whether two states of an object ask for the same: its status is our own word."""
+    return all(old["metadata"].get(k) == new["metadata"].get(k) for k in ("generation", "uid")) and old.get(
+        "spec"
+    ) == new.get("spec")
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,160 @@
+"""What is told of classes, Gateways and routes: their statuses, made from what they came to (upstream: GEP-1364, `apis/v1` of
+kubernetes-sigs/gateway-api). What other controllers wrote beside stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sampan.api.errors import Object
+from sampan.ingress.gateway_references import GROUP
+from sampan.ingress.gateway_routes import RouteState
+from sampan.ingress.gateways import ACCEPTED, CONTROLLER, GatewayState, ListenerState, Verdict
+
+FEATURES = (
+    "GRPCRoute",
+    "Gateway",
+    "GatewayAddressEmpty",
+    "GatewayInfrastructurePropagation",
+    "GatewayPort8080",
+    "HTTPRoute",
+    "HTTPRouteBackendProtocolH2C",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteBackendTimeout",
+    "HTTPRouteCORS",
+    "HTTPRouteDestinationPortMatching",
+    "HTTPRouteHostRewrite",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteRequestTimeout",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteSchemeRedirect",
+    "ReferenceGrant",
+)
+"""Sorted, as the API wants them."""
+
+
+def class_status(obj: Object, now: str) -> Object:
+    """The status of a class of ours."""
+    parameters = obj["spec"].get("parametersRef")
+    verdict = ACCEPTED
+    if parameters:
+        what = f"parametersRef: {parameters['kind']} {parameters['name']}: there are no parameters"
+        verdict = Verdict(False, "InvalidParameters", what)
+    before = obj.get("status") or {}
+    found = conditions(before.get("conditions") or (), {"Accepted": verdict}, _generation(obj), now)
+    return {**before, "conditions": found, "supportedFeatures": [{"name": f} for f in FEATURES]}
+
+
+def gateway_status(
+    obj: Object,
+    state: GatewayState,
+    attached: Mapping[str, int],
+    addresses: Sequence[str],
+    serving: bool,
+    now: str,
+) -> Object:
+    """The status of a Gateway of ours; `serving` says whether some node's proxy does what it asks for."""
+    before = obj.get("status") or {}
+    generation = _generation(obj)
+    wanted = {"Accepted": state.accepted, "Programmed": _programmed(state, addresses, serving)}
+    listeners = {one["name"]: one for one in before.get("listeners") or ()}
+    return {
+        **before,
+        "addresses": [{"type": "IPAddress", "value": a} for a in addresses],
+        "conditions": conditions(before.get("conditions") or (), wanted, generation, now),
+        "listeners": [
+            {
+                "name": one.name,
+                "attachedRoutes": attached.get(one.name, 0),
+                "supportedKinds": [{"group": GROUP, "kind": kind} for kind in one.kinds],
+                "conditions": conditions(
+                    (listeners.get(one.name) or {}).get("conditions") or (),
+                    _listener(one, wanted["Programmed"]),
+                    generation,
+                    now,
+                ),
+            }
+            for one in state.listeners
+        ],
+    }
+
+
+def _programmed(state: GatewayState, addresses: Sequence[str], serving: bool) -> Verdict:
+    if not state.accepted.status or not state.ports:
+        return Verdict(False, "Invalid", state.accepted.message or "no listener can be had")
+    if not addresses:
+        return Verdict(False, "AddressNotAssigned", "the load balancer has given no address yet")
+    if not serving:
+        return Verdict(False, "NoResources", "no node's proxy serves")
+    return Verdict(True, "Programmed")
+
+
+def _listener(one: ListenerState, gateway: Verdict) -> dict[str, Verdict]:
+    programmed = gateway
+    if not one.works:
+        programmed = Verdict(False, "Invalid", one.accepted.message or one.resolved.message)
+    elif not gateway.status:
+        programmed = Verdict(False, "Pending", gateway.message)
+    return {
+        "Accepted": one.accepted,
+        "Conflicted": one.conflicted,
+        "Programmed": programmed,
+        "ResolvedRefs": one.resolved,
+    }
+
+
+def route_status(obj: Object, state: RouteState | None, now: str) -> Object:
+    """The status of a route: our word about each parent that is a Gateway of ours, beside others' words about theirs."""
+    before = (obj.get("status") or {}).get("parents") or []
+    generation = _generation(obj)
+    parents = [p for p in before if p["controllerName"] != CONTROLLER]
+    for parent in state.parents if state is not None else ():
+        assert state is not None
+        old: Object = next(
+            (p for p in before if p["controllerName"] == CONTROLLER and p["parentRef"] == parent.reference),
+            {},
+        )
+        wanted = {"Accepted": parent.accepted, "ResolvedRefs": state.resolved}
+        if state.invalid is not None and parent.accepted.status:
+            wanted["PartiallyInvalid"] = state.invalid
+        kept = [
+            c for c in old.get("conditions") or () if c["type"] != "PartiallyInvalid" or c["type"] in wanted
+        ]
+        parents.append(
+            {
+                "parentRef": parent.reference,
+                "controllerName": CONTROLLER,
+                "conditions": conditions(kept, wanted, generation, now),
+            }
+        )
+    return {"parents": parents}
+
+
+def conditions(
+    before: Iterable[Object], wanted: Mapping[str, Verdict], generation: int, now: str
+) -> list[Object]:
+    """Conditions brought up to date: a status that stays keeps its time, and types that are not ours stay."""
+    there = {c["type"]: c for c in before}
+    for kind, verdict in wanted.items():
+        status = "True" if verdict.status else "False"
+        old = there.get(kind) or {}
+        changed = now if old.get("status") != status else old["lastTransitionTime"]
+        there[kind] = {
+            "type": kind,
+            "status": status,
+            "reason": verdict.reason,
+            "message": verdict.message,
+            "observedGeneration": generation,
+            "lastTransitionTime": changed,
+        }
+    return list(there.values())
+
+
+def _generation(obj: Object) -> int:
+    return int(obj["metadata"].get("generation") or 0)

@@ -1,0 +1,255 @@
+"""Gateways: what their listeners come to, and what they contribute to the routing (upstream: gateway.networking.k8s.io/v1).
+
+Each Gateway has a Service of type LoadBalancer of its own, hence an address of its own. The node port of such a Service's port is where
+the nodes' proxies listen for it, so that Gateways never meet on a port, neither with one another nor with Ingresses. Listeners of one port
+of a Gateway share a scope; their hosts tell them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sampan.api.errors import Object
+from sampan.ingress import certificates
+from sampan.ingress.certificates import SecretLookup
+from sampan.ingress.gateway_references import GROUP, Granted
+from sampan.ingress.types import Certificate, Contribution, Host, HostKind, Listener, Source
+
+CONTROLLER = "sampan.io/gateway-controller"
+"""What a GatewayClass of ours has as its controller."""
+ROUTE_KINDS = ("HTTPRoute", "GRPCRoute")
+_PROTOCOLS = {"HTTP": False, "HTTPS": True}
+"""Protocols that can be had, and whether they are TLS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One condition: True with a reason that says so, or False with why. In the negative ones (Conflicted) it is the other way round."""
+
+    status: bool
+    reason: str
+    message: str = ""
+
+
+ACCEPTED = Verdict(True, "Accepted")
+RESOLVED = Verdict(True, "ResolvedRefs")
+NO_CONFLICTS = Verdict(False, "NoConflicts")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerState:
+    """A listener of a Gateway, read. `hostname` is "" for all; `kinds` are the kinds of routes that may attach."""
+
+    name: str
+    port: int
+    protocol: str
+    hostname: str
+    scope: str
+    kinds: tuple[str, ...]
+    allowed: Object
+    """`allowedRoutes.namespaces`."""
+    accepted: Verdict = ACCEPTED
+    conflicted: Verdict = NO_CONFLICTS
+    resolved: Verdict = RESOLVED
+    certificates: tuple[Certificate, ...] = ()
+
+    @property
+    def tls(self) -> bool:
+        return _PROTOCOLS.get(self.protocol, False)
+
+    @property
+    def works(self) -> bool:
+        """Whether requests can come in here."""
+        return self.accepted.status and bool(self.kinds) and (not self.tls or bool(self.certificates))
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """A Gateway, read."""
+
+    namespace: str
+    name: str
+    accepted: Verdict
+    listeners: tuple[ListenerState, ...]
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports that requests come in at, sorted."""
+        return tuple(sorted({one.port for one in self.listeners if self.accepted.status and one.works}))
+
+
+def service_name(gateway: str) -> str:
+    """The Service of a Gateway. A name that would be too long for a Service is cut, and keeps a digest of the whole."""
+    import hashlib
+
+    name = f"sampan-gateway-{gateway}".replace(".", "-")
+    if len(name) <= 63 and "." not in gateway:
+        return name
+    return f"{name[:52].rstrip('-')}-{hashlib.sha256(gateway.encode()).hexdigest()[:10]}"
+
+
+def read(gateway: Object, secret: SecretLookup, granted: Granted) -> GatewayState:
+    """What a Gateway of ours comes to."""
+    namespace, name = gateway["metadata"]["namespace"], gateway["metadata"]["name"]
+    spec = gateway["spec"]
+    protocols: dict[int, set[str]] = {}
+    for one in spec["listeners"]:
+        if one["protocol"] in _PROTOCOLS:
+            protocols.setdefault(one["port"], set()).add(one["protocol"])
+    listeners = tuple(
+        _listener(gateway, i, one, len(protocols.get(one["port"], ())) > 1, secret, granted)
+        for i, one in enumerate(spec["listeners"])
+    )
+    return GatewayState(namespace, name, _accepted(spec, listeners), listeners)
+
+
+def _accepted(spec: Object, listeners: Sequence[ListenerState]) -> Verdict:
+    infrastructure = spec.get("infrastructure") or {}
+    if infrastructure.get("parametersRef"):
+        given = infrastructure["parametersRef"]
+        what = f"infrastructure.parametersRef: {given['kind']} {given['name']}: there are no parameters"
+        return Verdict(False, "InvalidParameters", what)
+    addresses = spec.get("addresses") or ()
+    unusable = [a for a in addresses if a.get("type") != "IPAddress"]
+    if unusable:
+        what = ", ".join(f"{a.get('type')} {a.get('value') or ''}".strip() for a in unusable)
+        return Verdict(False, "UnsupportedAddress", f"addresses: only IPAddress is supported, not {what}")
+    if len(addresses) > 1:
+        return Verdict(False, "UnsupportedAddress", "addresses: only one is supported")
+    bad = [one.name for one in listeners if not one.accepted.status]
+    if not bad:
+        return ACCEPTED
+    good = [one.name for one in listeners if one.accepted.status]
+    message = f"listeners that are not accepted: {', '.join(bad)}; accepted: {', '.join(good) or 'none'}"
+    return Verdict(bool(good), "ListenersNotValid", message)
+
+
+def _listener(
+    gateway: Object, index: int, given: Object, conflict: bool, secret: SecretLookup, granted: Granted
+) -> ListenerState:
+    namespace, name = gateway["metadata"]["namespace"], gateway["metadata"]["name"]
+    protocol, port = given["protocol"], given["port"]
+    allowed = given.get("allowedRoutes") or {}
+    kinds, resolved = _kinds(allowed.get("kinds") or ())
+    accepted, conflicted = ACCEPTED, NO_CONFLICTS
+    if protocol not in _PROTOCOLS:
+        message = f"protocol {protocol}: supported protocols: {', '.join(_PROTOCOLS)}"
+        accepted, kinds = Verdict(False, "UnsupportedProtocol", message), ()
+    elif conflict:
+        message = f"port {port} is wanted for HTTP and for HTTPS"
+        conflicted = Verdict(True, "ProtocolConflict", message)
+        accepted = Verdict(False, "ProtocolConflict", message)
+    scope = f"{namespace}/{name}:{port}"
+    found: tuple[Certificate, ...] = ()
+    if _PROTOCOLS.get(protocol):
+        found, problem = _certificates(gateway, index, given, scope, secret, granted)
+        resolved = problem or resolved
+    return ListenerState(
+        given["name"],
+        port,
+        protocol,
+        given.get("hostname") or "",
+        scope,
+        kinds,
+        allowed.get("namespaces") or {"from": "Same"},
+        accepted,
+        conflicted,
+        resolved,
+        found,
+    )
+
+
+def _kinds(given: Sequence[Object]) -> tuple[tuple[str, ...], Verdict]:
+    """The kinds of routes that may attach, and whether all that are asked for can be had."""
+    if not given:
+        return ROUTE_KINDS, RESOLVED
+    known = tuple(k["kind"] for k in given if k.get("group", GROUP) == GROUP and k["kind"] in ROUTE_KINDS)
+    unknown = [f"{k.get('group', GROUP)}/{k['kind']}" for k in given if k["kind"] not in known]
+    if not unknown:
+        return known, RESOLVED
+    message = (
+        f"kinds of routes that are not supported: {', '.join(unknown)}; supported: {', '.join(ROUTE_KINDS)}"
+    )
+    return known, Verdict(False, "InvalidRouteKinds", message)
+
+
+def _certificates(
+    gateway: Object, index: int, given: Object, scope: str, secret: SecretLookup, granted: Granted
+) -> tuple[tuple[Certificate, ...], Verdict | None]:
+    """The certificate of a listener, and what is wrong with those that it names."""
+    namespace, name = gateway["metadata"]["namespace"], gateway["metadata"]["name"]
+    refs = (given.get("tls") or {}).get("certificateRefs") or ()
+    found: list[Certificate] = []
+    problem: Verdict | None = None
+    if not refs:
+        problem = Verdict(False, "InvalidCertificateRef", "tls.certificateRefs: there is none")
+    for i, ref in enumerate(refs):
+        at = f"tls.certificateRefs[{i}]"
+        where = ref.get("namespace") or namespace
+        if ref.get("group") or ref.get("kind", "Secret") != "Secret":
+            message = (
+                f"{at}: {ref.get('group') or 'core'}/{ref.get('kind')} is not supported: only Secrets are"
+            )
+            problem = problem or Verdict(False, "InvalidCertificateRef", message)
+            continue
+        if where != namespace and not granted("Gateway", namespace, "Secret", where, ref["name"]):
+            message = f"{at}: no ReferenceGrant in {where} allows Gateways of {namespace} to refer to Secret {ref['name']}"
+            problem = problem or Verdict(False, "RefNotPermitted", message)
+            continue
+        obj = secret(where, ref["name"])
+        try:
+            if obj is None:
+                raise ValueError("there is none")
+            chain, key = certificates.pair(obj)
+        except ValueError as e:
+            message = f"{at}: Secret {where}/{ref['name']}: {e}"
+            problem = problem or Verdict(False, "InvalidCertificateRef", message)
+            continue
+        source = Source("Gateway", namespace, name, f"spec.listeners[{index}].tls")
+        created = gateway["metadata"].get("creationTimestamp") or ""
+        host = Host.of_ingress(given.get("hostname") or "")
+        found.append(Certificate(scope, host, chain, key, source=source, created=created))
+    return tuple(found), problem
+
+
+def contribution(state: GatewayState, service: Object | None) -> Contribution:
+    """The listeners and certificates of a Gateway, once its Service has node ports."""
+    if not state.accepted.status or service is None:
+        return Contribution()
+    node_ports = {p["port"]: p.get("nodePort") for p in (service.get("spec") or {}).get("ports") or ()}
+    listeners: dict[str, Listener] = {}
+    shown: list[Certificate] = []
+    for one in state.listeners:
+        number = node_ports.get(one.port)
+        if one.works and number:
+            listeners[one.scope] = Listener(one.scope, number, one.scope, tls=one.tls, public_port=one.port)
+            shown += one.certificates
+    return Contribution(listeners=tuple(listeners.values()), certificates=tuple(shown))
+
+
+# ---- hosts
+
+
+def hosts(listener: str, route: Iterable[str]) -> tuple[Host, ...]:
+    """The hosts that both a listener ("" for all) and a route (none for all) are for."""
+    names = list(dict.fromkeys(h.lower() for h in route)) or [""]
+    common = (_common(listener.lower(), name) for name in names)
+    return tuple(dict.fromkeys(_host(name) for name in common if name is not None))
+
+
+def _host(name: str) -> Host:
+    kind = HostKind.ANY if not name else HostKind.SUFFIX if name.startswith("*.") else HostKind.EXACT
+    return Host(kind, name)
+
+
+def _common(one: str, other: str) -> str | None:
+    """The more special of two host names of which one is part of what the other means; None where neither is."""
+    if not one or one == other:
+        return other
+    if not other:
+        return one
+    for wide, narrow in ((one, other), (other, one)):
+        if wide.startswith("*.") and narrow.removeprefix("*").endswith(wide[1:]) and narrow != wide:
+            return narrow
+    return None
