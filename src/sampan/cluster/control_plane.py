@@ -8,6 +8,7 @@ works. What concerns the host is the first one's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -38,6 +39,8 @@ PART = "control-plane"
 _DAY = 24 * 3600.0
 _SHUTDOWN_DELAY = 0.2
 """Seconds between the order to end and the end of listening."""
+_AFTERWARDS = 10.0
+"""Seconds that load balancers and Ingresses wait at most for a cluster that is not ready yet."""
 GRACE = 5.0
 """Seconds for which requests in progress may yet be answered."""
 
@@ -67,8 +70,6 @@ async def _serve(config: ClusterConfig, number: int) -> None:
     from sampan.controllers.certificates.authority import Authority
     from sampan.controllers.manager import Manager
     from sampan.controllers.node_ipam import NodeRanges
-    from sampan.ingress.controller import IngressController
-    from sampan.loadbalancer.controller import LoadBalancerController
     from sampan.scheduler.scheduler import Scheduler
     from sampan.transport.http import HttpServer
     from sampan.transport.tls import server_context
@@ -102,21 +103,34 @@ async def _serve(config: ClusterConfig, number: int) -> None:
                 app.client(manager="kube-controller-manager"),
                 cluster_ca=(pki / "ca.crt").read_text(),
                 sign_token=app.sign_token,
-                authority=Authority(pki / "ca.crt", pki / "ca.key"),
+                authority=Authority(pki / "ca.crt", pki / "ca.key", pki / "apiserver.crt"),
                 local_authority=Authority(pki / "local" / "ca.crt", pki / "local" / "ca.key"),
                 node_monitor_grace_period=config.node_monitor_grace_period,
                 node_ranges=NodeRanges(config.pod_cidrs, MOST_NODES),
             ).run()
 
         def balance() -> Coroutine[Any, Any, None]:
+            from sampan.loadbalancer.controller import LoadBalancerController
+
             client = app.client(manager="sampan-loadbalancer")
             return LoadBalancerController(client, lb_pools.ranges(config), lb_pools.reserved(config)).run()
 
         def front_door() -> Coroutine[Any, Any, None]:
+            from sampan.ingress.controller import IngressController
+
             return IngressController(app.client(manager="sampan-ingress")).run()
 
         def schedule() -> Coroutine[Any, Any, None]:
             return Scheduler(app.client(manager="kube-scheduler")).run()
+
+        ready = asyncio.Event()
+
+        async def afterwards(work: Coroutine[Any, Any, None]) -> None:
+            """What nobody waits for at the start leaves the processors to what somebody waits for."""
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_AFTERWARDS):
+                    await ready.wait()
+            await work
 
         tasks = {
             "api": app.run(),
@@ -124,11 +138,11 @@ async def _serve(config: ClusterConfig, number: int) -> None:
             "link": link.run(),
             "controllers": elected("kube-controller-manager", control),
             "scheduler": elected("kube-scheduler", schedule),
-            "load balancer": elected("sampan-loadbalancer", balance),
-            "readiness": _tell_readiness(config, app, link),
+            "load balancer": afterwards(elected("sampan-loadbalancer", balance)),
+            "readiness": _tell_readiness(config, app, link, ready),
         }
         if ingress_nodes.chosen(config):
-            tasks["ingress"] = elected("sampan-ingress", front_door)
+            tasks["ingress"] = afterwards(elected("sampan-ingress", front_door))
         if number == 0:
             first_node = config.node_address(config.nodes[0])
             tasks["publish"] = Publisher(config.publish, first_node).run()
@@ -216,8 +230,8 @@ def listening_socket(address: str, port: int, *, shared: bool = False) -> socket
     return sock
 
 
-async def _tell_readiness(config: ClusterConfig, app: App, link: PartLink) -> None:
-    """Tell the supervisor once every node is Ready and pods can be made."""
+async def _tell_readiness(config: ClusterConfig, app: App, link: PartLink, first: asyncio.Event) -> None:
+    """Tell the supervisor once every node is Ready and pods can be made; `first` is set when they are for the first time."""
     from sampan.api.objects import condition_true
     from sampan.api.resources import NODES, SERVICEACCOUNTS
     from sampan.client.informer import Informer
@@ -246,6 +260,8 @@ async def _tell_readiness(config: ClusterConfig, app: App, link: PartLink) -> No
             ready = not waiting and accounts.get("default", "default") is not None
             if ready != said:
                 said = ready
+                if ready:
+                    first.set()
                 link.ready(ready, "" if ready else f"not Ready: {', '.join(waiting)}")
             await changed.wait()
 

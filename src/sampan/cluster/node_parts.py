@@ -156,15 +156,19 @@ async def run(
         "routes": NodeRoutes(client, place.name, place.uplink, place.addresses, place.pod_cidrs).run(),
     }
     if place.ingress_log is not None:
-        parts["ingress"] = _open_front_door(client, place, place.ingress_log)
+        parts["ingress"] = _open_front_door(client, place, place.ingress_log, agent.registration.ready)
     try:
         await run_until_told({**parts, **(more or {})}, stop)
     finally:
         network.close()
 
 
-async def _open_front_door(client: Client, place: NodePlace, log_file: Path) -> None:
-    """The node's ingress proxy, until cancelled. It is no reason for the node to end, whatever it meets."""
+async def _open_front_door(
+    client: Client, place: NodePlace, log_file: Path, registered: asyncio.Event
+) -> None:
+    """The node's ingress proxy, until cancelled. It is no reason for the node to end, whatever it meets, and nothing waits for
+    it at the start."""
+    await registered.wait()
     from sampan.client.restarting import again_and_again
     from sampan.ingress.front_door import FrontDoor
 
