@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,10 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from sampan.api import certificate_requests
 from sampan.api.errors import Object, StatusError
 from sampan.api.objects import condition, deep_copy, format_time
 from sampan.api.resources import CERTIFICATESIGNINGREQUESTS as CSRS
-from sampan.api.resources import CLUSTERROLEBINDINGS
+from sampan.api.resources import CLUSTERROLEBINDINGS, NODES
 from sampan.apiserver.app import App
 from sampan.apiserver.types import AUTHENTICATED, User
 from sampan.client.types import Client
@@ -42,7 +44,11 @@ def ca(tmp_path: Path) -> authority.Authority:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )
-    return authority.Authority(made.certificate, key)
+    signer = authority.Authority(made.certificate, key)
+    shown = csr(request=request("kube-apiserver", (), ("api.example",), ("10.96.0.1", "192.0.2.1")))
+    server = tmp_path / "apiserver.crt"
+    server.write_bytes(signer.sign(certificate_requests.of(shown), ["server auth"]))
+    return dataclasses.replace(signer, server=server)
 
 
 @pytest.fixture
@@ -200,6 +206,41 @@ async def test_serving_certificates_wait_for_a_person_and_have_their_names(clust
     assert names.get_values_for_type(x509.DNSName) == ["n1"]
     usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     assert (usage.digital_signature, usage.key_encipherment, usage.key_cert_sign) == (True, True, False)
+
+
+async def test_a_node_gets_certificates_of_its_own_names_alone(app: App, cluster: Cluster) -> None:
+    """Whatever it writes into its Node, or calls itself: not those of the API server, of Services, of loopback, of others."""
+    names = {
+        "n1": ("10.0.0.1", "10.96.0.1", "192.0.2.1", "127.0.0.1", "::1", "10.0.0.2"),
+        "n2": ("10.0.0.2",),
+    }
+    names |= dict.fromkeys(
+        ("api.example", "kubernetes.default.svc", "web.shop.svc.cluster.local", "kubernetes"), ()
+    )
+    for name, addresses in names.items():
+        made = await cluster.client.create(
+            NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+        )
+        told = [{"type": "InternalIP", "address": a} for a in addresses]
+        told += [{"type": kind, "address": "kubernetes.default.svc"} for kind in ("Hostname", "InternalDNS")]
+        made.setdefault("status", {})["addresses"] = told
+        await cluster.client.update(NODES, made, subresource="status")
+
+    async def ask(number: int, node: str, dns: tuple[str, ...], addresses: tuple[str, ...]) -> None:
+        user = f"system:node:{node}"
+        asked = csr(KUBELET_SERVING, request=request(user, ("system:nodes",), dns, addresses), usages=SERVING)
+        await as_user(app, user, "system:nodes").create(CSRS, named(f"c{number}", asked))
+
+    refused: list[tuple[str, tuple[str, ...], tuple[str, ...]]]
+    refused = [("n1", (), (a,)) for a in names["n1"][1:]]
+    refused += [("n1", (dns,), ()) for dns in ("kubernetes.default.svc", "n2", "localhost")]
+    refused += [(name, (name,), ()) for name in names if name not in ("n1", "n2")]
+    for number, asked in enumerate(refused):
+        await ask(number, *asked)
+    await ask(len(refused), "n1", ("n1",), ("10.0.0.1",))
+    await issued(cluster, f"c{len(refused)}")
+    decided = [o["metadata"]["name"] for o in (await cluster.client.list(CSRS)).items if o["status"]]
+    assert decided == [f"c{len(refused)}"]
 
 
 async def test_what_was_decided_long_ago_goes(cluster: Cluster) -> None:

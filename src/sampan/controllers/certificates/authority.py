@@ -54,10 +54,23 @@ _EXTENDED_USAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Where the certificate and the key of the authority are (PEM)."""
+    """Where the certificate and the key of the authority are (PEM), and, where it is known, the certificate that the API
+    server shows."""
 
     certificate: Path
     key: Path
+    server: Path | None = None
+
+    def server_names(self) -> frozenset[str]:
+        """The names and addresses that the API server is known by. Raises OSError and ValueError where its certificate cannot
+        be read."""
+        if self.server is None:
+            return frozenset()
+        from cryptography import x509
+
+        shown = x509.load_pem_x509_certificate(self.server.read_bytes())
+        names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return frozenset(str(n.value) for n in names)
 
     def sign(self, request: Request, usages: Iterable[str], seconds: int | None = None) -> bytes:
         """The certificate that a request asks for, as PEM: its subject and names, no rights of an authority. Blocks

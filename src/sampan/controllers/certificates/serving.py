@@ -1,7 +1,8 @@
 """Serving certificates of nodes: one that asks for its own names and addresses, and for no others, is approved.
 
-Upstream leaves these to the cluster's administrator or a controller of his. What is a node's own is what its Node object says;
-an address that a second Node claims too is nobody's.
+Upstream leaves these to the cluster's administrator or a controller of his. A node's own are its name and the addresses that
+its Node says. Since a node writes that itself, it does not count for what others are trusted by: the names and addresses of the
+API server, names of Services, loopback; and an address that a second Node claims too is nobody's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sampan.controllers.controller import Context, Controller
 
 _NODES = "system:nodes"
 _PREFIX = "system:node:"
-_IP_TYPES, _NAME_TYPES = ("InternalIP", "ExternalIP"), ("Hostname", "InternalDNS", "ExternalDNS")
+_IP_TYPES = ("InternalIP", "ExternalIP")
 MESSAGE = "Auto approving kubelet serving certificate: its names and addresses are the node's own."
 
 
@@ -28,6 +29,7 @@ class KubeletServingApprovingController(Controller):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self._client = context.client
+        self._authority = context.authority
         self._holders: dict[str, set[str]] = {}
         """Which Nodes claim an address."""
         self._requests = context.informers.of(CERTIFICATESIGNINGREQUESTS)
@@ -64,24 +66,33 @@ class KubeletServingApprovingController(Controller):
             return
         if spec.get("username") != request.common_name or _NODES not in (spec.get("groups") or ()):
             return
-        if self._asks_for_its_own(request):
+        served = self._authority.server_names() if self._authority is not None else frozenset()
+        if self._asks_for_its_own(request, served):
             await approve(self._client, csr, MESSAGE)
 
-    def _asks_for_its_own(self, request: Request) -> bool:
+    def _asks_for_its_own(self, request: Request, served: frozenset[str]) -> bool:
+        """`served` is what the API server is known by."""
         name = request.common_name.removeprefix(_PREFIX)
-        node = self._nodes.get("", name)
-        if node is None:
+        if self._nodes.get("", name) is None or not set(request.dns_names) <= {name}:
             return False
-        if not set(request.dns_names) <= {name, *_of(node, _NAME_TYPES)}:
+        if request.dns_names and (name in served or _is_of_services(name)):
             return False
-        return all(self._holders.get(a) == {name} for a in map(_plain, request.addresses))
+        addresses = [_plain(a) for a in request.addresses]
+        if any(a in served or ipaddress.ip_address(a).is_loopback for a in addresses):
+            return False
+        return all(self._holders.get(a) == {name} for a in addresses)
 
 
 def _of(node: Object | None, types: tuple[str, ...]) -> Iterator[str]:
     """The addresses of these types that a Node says it has."""
     for address in ((node or {}).get("status") or {}).get("addresses") or ():
         if address.get("type") in types:
-            yield _plain(address["address"]) if types is _IP_TYPES else address["address"]
+            yield _plain(address["address"])
+
+
+def _is_of_services(name: str) -> bool:
+    """Whether a name is, or can be taken for, one that the cluster's DNS gives to Services."""
+    return name in ("localhost", "kubernetes", "kubernetes.default") or "svc" in name.split(".")[1:]
 
 
 def _plain(address: str) -> str:
