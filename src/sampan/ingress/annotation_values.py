@@ -10,6 +10,7 @@ import binascii
 import difflib
 import ipaddress
 import re
+import ssl
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -29,7 +30,15 @@ _USER = re.compile(r"[A-Za-z0-9._@+-]+")
 _HASH = re.compile(r"[A-Za-z0-9./$=,-]+")
 _ORIGIN = re.compile(r"(?:[a-z][a-z0-9+.-]*://)?(?:\*\.)?[A-Za-z0-9.-]+(?::[0-9]{1,5})?")
 _LONGEST = 24 * 3_600_000
-_PAGE = 64 * 1024
+_PAGE = 12 * 1024
+_STATUSES = (400, 401, 403, 404, 405, 407, 408, 410, 413, 425, 429, 500, 501, 502, 503, 504)
+"""What the proxy may answer with by itself."""
+_COSTS = (
+    (re.compile(r"\$2[aby]\$([0-9]+)\$"), 12),
+    (re.compile(r"\$[56]\$rounds=([0-9]+)\$"), 100_000),
+)
+_AUTHORITY = 256 * 1024
+_YESCRYPT = "$y$j9T$"
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -214,6 +223,10 @@ def htpasswd(secret: Object) -> tuple[tuple[str, str], ...]:
                 "SHA-512 ($6$), SHA-256 ($5$), bcrypt ($2y$) or MD5 ($1$): htpasswd -B, openssl passwd -6"
             )
             raise ValueError(f"the hash of {user} is of no known kind ({allowed}); nobody is let in")
+        if not _cheap(hashed):
+            raise ValueError(
+                f"the hash of {user} takes too long to be checked at each visit; nobody is let in"
+            )
         found[user] = hashed
     if not found:
         raise ValueError(
@@ -222,25 +235,50 @@ def htpasswd(secret: Object) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
+def _cheap(hashed: str) -> bool:
+    """Whether a password is checked fast enough for the proxy to do it, all others waiting."""
+    if hashed.startswith("$y$"):
+        return hashed.startswith(_YESCRYPT)
+    for pattern, most in _COSTS:
+        found = pattern.match(hashed)
+        if found and int(found[1]) > most:
+            return False
+    return True
+
+
 def authority(secret: Object) -> str:
     """The certificates (PEM) of a Secret's key `ca.crt`."""
     try:
         text = base64.b64decode((secret.get("data") or {}).get("ca.crt") or "", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         text = ""
-    if "-----BEGIN CERTIFICATE-----" not in text:
-        raise ValueError("the Secret has no certificate in its key ca.crt; its backends are not trusted")
-    return text
+    if len(text) > _AUTHORITY:
+        raise ValueError("the key ca.crt of the Secret is longer than 256 KiB; its backends are not trusted")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=text)
+        found = context.get_ca_certs(binary_form=True)
+    except (ssl.SSLError, ValueError):
+        found = []
+    if not found:
+        raise ValueError(
+            "the Secret has no certificate of an authority in its key ca.crt; its backends are not trusted"
+        )
+    # What was understood, and nothing beside it.
+    return "".join(ssl.DER_cert_to_PEM_cert(one) for one in sorted(found))
 
 
 def pages(configmap: Object) -> tuple[tuple[int, str], ...]:
     """Pages by status: the keys of a ConfigMap are codes, such as 503."""
     found = []
     for key, text in sorted((configmap.get("data") or {}).items()):
-        if not re.fullmatch(r"[45][0-9][0-9]", key):
-            raise ValueError(f"the key {key!r} of the ConfigMap is no status of an error such as 503")
-        if len(text) > _PAGE:
-            raise ValueError(f"the page {key} is longer than 64 KiB")
+        if key not in map(str, _STATUSES):
+            known = ", ".join(map(str, _STATUSES))
+            raise ValueError(
+                f"the key {key!r} of the ConfigMap is no status that the proxy answers with ({known})"
+            )
+        if len(text.encode(errors="replace")) > _PAGE:
+            raise ValueError(f"the page {key} is longer than 12 KiB")
         found.append((int(key), text))
     if not found:
         raise ValueError("the ConfigMap has no pages: its keys are to be codes such as 503")

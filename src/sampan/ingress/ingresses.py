@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from sampan.api.errors import Object
 from sampan.api.validation import formats
+from sampan.ingress import patterns
 from sampan.ingress.external_names import inside_cluster
 from sampan.ingress.types import (
     ANY_HOST,
@@ -45,6 +46,8 @@ PORT_NOT_FOUND = "ServicePortNotFound"
 NOT_SUPPORTED = "NotSupported"
 INVALID = "Invalid"
 
+H2C = "kubernetes.io/h2c"
+"""The appProtocol of a Service's port whose pods speak HTTP/2 without TLS (Kubernetes' standard application protocols)."""
 _PATH_SAFE = "/:@!$&'()*+,;=-._~%"
 
 ServiceLookup = Callable[[str, str], Object | None]
@@ -92,7 +95,9 @@ def contribution(ingress: Object, service: ServiceLookup, wishes: Wishes | None 
         hosts[host] = None
         for j, path in enumerate((rule.get("http") or {}).get("paths") or ()):
             source = _source(ingress, f"spec.rules[{i}].http.paths[{j}]")
-            _add(reading, _place(reading, host, path), path.get("backend") or {}, source, (i, j))
+            place = _place(reading, host, path, f"{source.field}.path")
+            if place is not None:
+                _add(reading, place, path.get("backend") or {}, source, (i, j))
     default = spec.get("defaultBackend")
     if default is not None:
         source = _source(ingress, "spec.defaultBackend")
@@ -103,11 +108,13 @@ def contribution(ingress: Object, service: ServiceLookup, wishes: Wishes | None 
     return Contribution(routes=tuple(reading.routes), problems=tuple(problems))
 
 
-def _place(reading: _Reading, host: Host, path: Object) -> Place:
+def _place(reading: _Reading, host: Host, path: Object, where: str) -> Place | None:
     if reading.wishes.regex and path.get("pathType") == "ImplementationSpecific":
-        return Place(
-            INGRESS_SCOPE, host, Path(PathKind.REGEX, f"^{(path.get('path') or '/').removeprefix('^')}")
-        )
+        pattern = (path.get("path") or "/").removeprefix("^")
+        if why := patterns.problem(pattern):
+            reading.problem(_source(reading.ingress, where), INVALID, f"{pattern!r}: {why}")
+            return None
+        return Place(INGRESS_SCOPE, host, Path(PathKind.REGEX, f"^{pattern}"))
     return Place(INGRESS_SCOPE, host, path_of(path))
 
 
@@ -193,8 +200,12 @@ def _add(reading: _Reading, place: Place, backend: Object, source: Source, index
         options = replace(options, rewrite=rewrite)
     route = Route(place, (), source, precedence, options=options, canary=wishes.canary, status=503)
     target = _target(reading, backend, source)
-    if target is not None and not wishes.closed:
+    if wishes.closed:
+        pass  # what was asked for its safety is not there
+    elif target is not None:
         route = replace(route, targets=(target,), status=0)
+    elif options.redirect is not None:
+        route = replace(route, status=0)
     reading.routes.append(route)
 
 
@@ -224,7 +235,15 @@ def _target(reading: _Reading, backend: Object, source: Source) -> Target | None
         message = f"Service {namespace}/{name} has no port {wanted}; it has {there}"
         reading.problem(source, PORT_NOT_FOUND, message)
         return None
-    return Target(Backend(ServicePort(namespace, name, number), reading.wishes.policy))
+    policy = reading.wishes.policy
+    if policy.protocol == "http" and _app_protocol(service, number) == H2C:
+        policy = replace(policy, protocol="h2c")
+    return Target(Backend(ServicePort(namespace, name, number), policy))
+
+
+def _app_protocol(service: Object, number: int) -> str:
+    ports = (service.get("spec") or {}).get("ports") or ()
+    return next((str(p.get("appProtocol") or "") for p in ports if p["port"] == number), "")
 
 
 def _port_text(port: Object) -> str:

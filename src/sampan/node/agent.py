@@ -9,6 +9,7 @@ import os
 from sampan.api.resources import PODS, SERVICES
 from sampan.client.events import Recorder
 from sampan.client.informer import Informer
+from sampan.client.references import ReferencedObjects
 from sampan.client.types import Client
 from sampan.node.cgroups import PodCgroups
 from sampan.node.config import NodeConfig
@@ -16,7 +17,6 @@ from sampan.node.context import NodeContext
 from sampan.node.guard import PodGuard
 from sampan.node.images.types import ImageService
 from sampan.node.pod_workers import PodWorkers
-from sampan.node.references import ReferencedObjects
 from sampan.node.registration import Registration, machine_memory
 from sampan.node.runtime.types import RuntimeService
 from sampan.node.streams import AgentStreams

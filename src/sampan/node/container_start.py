@@ -11,12 +11,12 @@ from pathlib import Path
 
 from sampan.api.errors import Object
 from sampan.api.resources import Resource
+from sampan.client.references import CacheTimeout
 from sampan.node import pods
 from sampan.node.cgroups import container_resources
 from sampan.node.context import NodeContext, StartFailure
 from sampan.node.environment import EnvironmentFailure, container_environment, expand
 from sampan.node.images.types import Image
-from sampan.node.references import CacheTimeout
 from sampan.node.runtime.types import ContainerConfig, Mount, RuntimeFailure, SandboxStatus
 from sampan.node.sandboxes import CONTAINER_NAME, pod_labels
 from sampan.node.security import security_context

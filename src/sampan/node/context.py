@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from sampan.api.errors import Object
 from sampan.client.events import EventType, Recorder
 from sampan.client.informer import Informer
+from sampan.client.references import ReferencedObjects
 from sampan.client.types import Client
 from sampan.node import pods
 from sampan.node.backoff import Backoff
@@ -14,7 +15,6 @@ from sampan.node.cgroups import PodCgroups
 from sampan.node.config import NodeConfig
 from sampan.node.guard import PodGuard
 from sampan.node.images.types import ImageService
-from sampan.node.references import ReferencedObjects
 from sampan.node.runtime.types import RuntimeService
 
 

@@ -12,10 +12,11 @@ import time
 
 from sampan.api.errors import Object
 from sampan.api.resources import SECRETS
+from sampan.client.references import CacheTimeout
 from sampan.node import pods
 from sampan.node.context import NodeContext, StartFailure
 from sampan.node.images.types import Credentials, Image, ImageError
-from sampan.node.references import CacheTimeout, data_of
+from sampan.node.references import data_of
 
 log = logging.getLogger(__name__)
 

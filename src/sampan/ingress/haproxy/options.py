@@ -105,6 +105,8 @@ def settings(route: Route) -> dict[str, str]:
     """What the rules look up for a route."""
     options = route.options
     found: dict[str, str] = {}
+    if route.status and not route.targets:
+        return found  # it is answered, whatever else was asked for
     cut = str(len(route.place.path.value)) if route.place.path.kind is not PathKind.REGEX else "0"
     if options.redirect:
         found |= _redirect(options.redirect, cut)

@@ -7,9 +7,10 @@ from typing import Any
 
 from sampan.api.objects import parse_time
 from sampan.api.resources import CONFIGMAPS, Resource
+from sampan.client.references import CacheTimeout
 from sampan.node import pods
 from sampan.node.fieldref import FieldRefError, field_value, resource_value
-from sampan.node.references import CacheTimeout, data_of
+from sampan.node.references import data_of
 from sampan.node.volumes.atomic_writer import FileContent
 from sampan.node.volumes.types import VolumeContext, VolumeFailure
 
