@@ -14,6 +14,7 @@ import pytest
 
 from sampan.api.errors import Object
 from sampan.ingress import annotations as reading
+from sampan.ingress.haproxy import in_force
 from sampan.ingress.ingresses import contribution
 from sampan.ingress.types import Endpoint
 from tests.ingress.door import Answer, Door, Upstream, open_door
@@ -328,3 +329,16 @@ async def test_nobody_behind_it(site: Site) -> None:
     await site.door.settle()
     with contextlib.suppress(ConnectionError):
         assert (await site.get()).status == 503
+
+
+async def test_what_is_in_force_names_patterns_and_canaries(site: Site) -> None:
+    rules: list[Rule] = [("foo.com", "/a(/|$)", "ImplementationSpecific", "s")]
+    await site.have(rules=rules, path_regex="true")
+    await site.have(name="j", rules=[("foo.com", "/", "Prefix", "s")])
+    await site.have(name="k", rules=[("foo.com", "/", "Prefix", "t")], canary_weight="20")
+    found = [(r.host, r.path, r.match, r.target, r.source) for r in await in_force.rows(site.door.files)]
+    assert found == [
+        ("foo.com", "/", "Prefix", "a/s:80", "Ingress/a/j"),
+        ("foo.com", "/", "Prefix if canary=20=100", "a/t:80", "Ingress/a/k"),
+        ("foo.com", "/a(/|$)", "Regex", "a/s:80", "Ingress/a/i"),
+    ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sampan.ingress.haproxy.files import Files
+from sampan.ingress.haproxy.pattern_order import pattern_key
 from sampan.ingress.haproxy.runtime import ask
 
 _RANK = {"exact": "Exact", "prefix": "Prefix", "default": "default"}
@@ -25,17 +28,14 @@ class Row:
 
 async def rows(files: Files) -> list[Row]:
     """All routes, sorted by host and path. Raises NoAnswer."""
-    maps = {name: await _map(files, name) for name in (*_RANK, "targets", "sources", "services")}
+    names = (*_RANK, "hosts", "regex", "targets", "sources", "services", "candidates")
+    maps = {name: await _map(files, name) for name in names}
     servers = await _servers(files)
     found = []
-    for name, match in _RANK.items():
-        for key, route in maps[name].items():
-            scope, _, place = key.partition("|")
-            host, slash, path = place.partition("/")
-            if name == "prefix":
-                path = path.removesuffix("/")
+    for scope, host, path, match, name in _places(maps):
+        for route, conditions in _routes(name, maps["candidates"]):
             backends = [b.partition(":") for b in maps["targets"].get(route, "").split(",")]
-            names = [
+            called = [
                 maps["services"].get(b, f"answers {b.removeprefix('=')}") + (f" ({weight})" if weight else "")
                 for b, _, weight in backends
             ]
@@ -44,14 +44,44 @@ async def rows(files: Files) -> list[Row]:
                 Row(
                     scope,
                     host,
-                    slash + path if name != "default" else "",
-                    match,
-                    ", ".join(names),
+                    path,
+                    match + (f" if {conditions}" if conditions else ""),
+                    ", ".join(called),
                     ", ".join(addresses) or "<none>",
                     maps["sources"].get(route, ""),
                 )
             )
     return sorted(found)
+
+
+def _places(maps: dict[str, dict[str, str]]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Scope, host, path, kind and the name of what is there."""
+    for name, match in _RANK.items():
+        for key, route in maps[name].items():
+            scope, _, place = key.partition("|")
+            host, slash, path = place.partition("/")
+            if name == "prefix":
+                path = path.removesuffix("/")
+            yield scope, host, slash + path if name != "default" else "", match, route
+    for key, generation in maps["hosts"].items():
+        scope, _, host = key.partition("|")
+        start = pattern_key(generation, "")[:-1]
+        for pattern, route in maps["regex"].items():
+            if pattern.startswith(start):
+                yield scope, host, pattern[len(start) : -1], "Regex", route
+
+
+def _routes(name: str, candidates: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """The routes that a name leads to, with what is asked of a request."""
+    if f"{name}.1" not in candidates:
+        yield name, ""
+        return
+    for i in itertools.count(1):
+        text = candidates.get(f"{name}.{i}")
+        if text is None:
+            return
+        route, _, conditions = text.partition("&")
+        yield route, conditions
 
 
 async def _map(files: Files, name: str) -> dict[str, str]:

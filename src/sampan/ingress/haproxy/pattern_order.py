@@ -36,7 +36,7 @@ class Patterns:
         """Have a pattern of a host lead to `name`; "" takes it away."""
         host = self._hosts.get(key)
         if host is not None and pattern in host.routes:
-            entry = _key(host.generation, pattern)
+            entry = pattern_key(host.generation, pattern)
             if name:
                 host.routes[pattern] = name
                 switch.append(SetEntry("regex", entry, name, False))
@@ -51,16 +51,18 @@ class Patterns:
             return
         if host is not None and _order(pattern) > max(map(_order, host.routes)):
             host.routes[pattern] = name
-            switch.append(SetEntry("regex", _key(host.generation, pattern), name, True))
+            switch.append(SetEntry("regex", pattern_key(host.generation, pattern), name, True))
             return
         self._number += 1
         routes = {**(host.routes if host else {}), pattern: name}
         new = _Host(f"g{self._number}", {p: routes[p] for p in sorted(routes, key=_order)})
         # In one go with the switch: between the two nothing else may change what was copied.
-        switch += [SetEntry("regex", _key(new.generation, p), route, True) for p, route in new.routes.items()]
+        switch += [
+            SetEntry("regex", pattern_key(new.generation, p), route, True) for p, route in new.routes.items()
+        ]
         switch.append(SetEntry("hosts", key, new.generation, host is None))
         if host is not None:
-            later += [DeleteEntry("regex", _key(host.generation, p)) for p in host.routes]
+            later += [DeleteEntry("regex", pattern_key(host.generation, p)) for p in host.routes]
         self._hosts[key] = new
 
 
@@ -68,5 +70,6 @@ def _order(pattern: str) -> tuple[int, str]:
     return -len(pattern), pattern
 
 
-def _key(generation: str, pattern: str) -> str:
+def pattern_key(generation: str, pattern: str) -> str:
+    """The key of a pattern in the map `regex`."""
     return f"^{generation}\\|{grouped(pattern)}"
