@@ -62,6 +62,21 @@ def reaches(namespace: str) -> bool:
     return in_namespace(f"/run/netns/{namespace}", probe)
 
 
+def test_shut_to_every_link_but_those_of_pods(namespaces: tuple[str, str]) -> None:
+    """A machine may have more links than the one to the other nodes."""
+    node, other = namespaces
+    path = f"/run/netns/{node}"
+    dns_addresses.add(ADDRESSES, path)
+    in_namespace(path, lambda: dns_addresses.shield(ADDRESSES))
+    for name, allowed in (("eth1", False), ("pod0123456789a", True)):
+        run("ip", "-n", node, "link", "set", "eth0", "down")
+        run("ip", "-n", node, "link", "set", "eth0", "name", name)
+        run("ip", "-n", node, "link", "set", name, "up")
+        assert reaches(other) is allowed
+        run("ip", "-n", node, "link", "set", name, "down")
+        run("ip", "-n", node, "link", "set", name, "name", "eth0")
+
+
 def test_there_shut_and_gone(namespaces: tuple[str, str]) -> None:
     node, other = namespaces
     path = f"/run/netns/{node}"
@@ -69,7 +84,7 @@ def test_there_shut_and_gone(namespaces: tuple[str, str]) -> None:
         dns_addresses.add(ADDRESSES, path)
     assert all(a in shown(node) for a in ADDRESSES)
     assert reaches(other)
-    in_namespace(path, lambda: dns_addresses.shield(ADDRESSES, "eth0"))
+    in_namespace(path, lambda: dns_addresses.shield(ADDRESSES))
     assert not reaches(other)
     assert reaches(node)
     in_namespace(path, dns_addresses.unshield)

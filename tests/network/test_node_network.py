@@ -99,6 +99,36 @@ async def test_pods_nodes_and_the_host_reach_each_other_without_nat(nodes: Nodes
     assert _talk(None, first, a) == f"{SUBNET}.1"
 
 
+async def test_no_pod_sends_under_the_address_of_another(nodes: Nodes, tmp_path: Path) -> None:
+    """Nor of a node, a Service or anybody: what NetworkPolicies let pass, and who seems to answer, goes by addresses."""
+    node = nodes.add(1)
+    in_netns = ("ip", "netns", "exec", node.netns.name)
+    subprocess.run(
+        [*in_netns, "sysctl", "-qw", *(f"{k}={v}" for k, v in host.NODE_SYSCTLS6.items())], check=True
+    )
+    subprocess.run([*in_netns, "ip", "addr", "add", "fd00:250::2/64", "dev", "eth0", "nodad"], check=True)
+    cidrs, addresses = (*node.pod_cidrs, "fd00:222::/64"), (*node.addresses, "fd00:250::2")
+    host.masquerade_pods(node.netns, cidrs, (f"{SUBNET}.0/24", "fd00:250::/64"))
+    network = in_namespace(str(node.netns), lambda: RoutedPodNetwork(cidrs, addresses, tmp_path / "leases"))
+    netns = [nodes.pod(name) for name in ("a", "b", "c")]
+    a, b, c = [(await network.attach(f"sandbox-{i}", path)).ips for i, path in enumerate(netns)]
+    network.close()
+    forged = (*b, *addresses, "10.96.0.10", "fd00:10:96::a", "192.0.2.1")
+    for address in forged:
+        command = ("addr", "add", address, "dev", "lo", *(("nodad",) if ":" in address else ()))
+        subprocess.run(["ip", "-n", Path(netns[0]).name, *command], check=True)
+    for family, own, there in zip((socket.AF_INET, socket.AF_INET6), a, c, strict=True):
+        server = in_namespace(netns[2], lambda: socket.socket(family, socket.SOCK_DGRAM))  # noqa: B023
+        with server:
+            server.settimeout(5)
+            server.bind((there, 8767))
+            for source in (*(f for f in forged if (":" in f) is (":" in own)), own):
+                with in_namespace(netns[0], lambda: socket.socket(family, socket.SOCK_DGRAM)) as client:  # noqa: B023
+                    client.bind((source, 0))
+                    client.sendto(source.encode(), (there, 8767))
+            assert server.recv(100).decode() == own, "the last that was sent, and the first that got there"
+
+
 async def test_an_address_outlives_a_restart_and_is_free_after_detach(nodes: Nodes, tmp_path: Path) -> None:
     node = nodes.add(1)
     netns = nodes.pod("a")

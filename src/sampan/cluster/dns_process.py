@@ -95,13 +95,13 @@ async def _serve(config: ClusterConfig, node: str, sockets: NodeSockets) -> None
         await client.close()
 
 
-async def here(client: Client, node: str, addresses: tuple[str, ...], uplink: str) -> None:
-    """Answer for a machine that joined until cancelled; what is beyond `uplink` gets no answer. Raises OSError."""
+async def here(client: Client, node: str, addresses: tuple[str, ...]) -> None:
+    """Answer for a machine that joined until cancelled; what is beyond it gets no answer. Raises OSError."""
     from sampan.dns.server import DnsServer
 
     dns_addresses.add(addresses)
     try:
-        await asyncio.to_thread(dns_addresses.shield, addresses, uplink)
+        await asyncio.to_thread(dns_addresses.shield, addresses)
         await DnsServer(client, node_name=node, addresses=addresses).run()
     finally:
         dns_addresses.remove(addresses)

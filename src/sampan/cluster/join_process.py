@@ -177,7 +177,7 @@ async def _once(node: JoinedNode, client: HttpsClient, stop: asyncio.Event) -> J
         "address": changes.follow_addresses(),
         "ranges": changes.follow_node(),
         "end": _when(stop, anew),
-        "dns": dns_process.here(client, node.name, place.dns_addresses, uplink),
+        "dns": dns_process.here(client, node.name, place.dns_addresses),
     }
     await node_parts.run(place, client, anew, more, serving.ready)
     return changes.node

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sampan.network import links
 from sampan.network.netlink import NETLINK_ROUTE, Netlink
+from sampan.network.pods import LINKS
 
 TABLE = "sampan-dns"
 
@@ -35,10 +36,11 @@ def remove(addresses: Sequence[str]) -> None:
         netlink.close()
 
 
-def shield(addresses: Sequence[str], uplink: str) -> None:
-    """Let nobody beyond this machine reach them: a machine takes packets for any of its addresses from any link. Raises
-    OSError."""
-    rules = "\n".join(f'  {"ip6" if ":" in a else "ip"} daddr {a} iifname "{uplink}" drop' for a in addresses)
+def shield(addresses: Sequence[str]) -> None:
+    """Let nobody but pods and the machine itself reach them: a machine takes packets for any of its addresses from any link.
+    Raises OSError."""
+    inside = f'iifname != "lo" iifname != "{LINKS}"'
+    rules = "\n".join(f"  {'ip6' if ':' in a else 'ip'} daddr {a} {inside} drop" for a in addresses)
     _nft(
         f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n"
         f"table inet {TABLE} {{\n chain input {{\n  type filter hook input priority filter;\n{rules}\n }}\n}}\n"

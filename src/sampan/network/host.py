@@ -19,6 +19,7 @@ from sampan.linux.syscalls import CLONE_NEWNET, setns
 from sampan.network import links
 from sampan.network.namespaces import run_forked
 from sampan.network.netlink import NETLINK_ROUTE, Netlink, NetlinkError
+from sampan.network.pods import LINKS
 
 NODE_SYSCTLS = {
     "net.ipv4.ip_forward": "1",
@@ -30,6 +31,12 @@ NODE_SYSCTLS = {
 """A node routes; it sends no redirects for a pod that reaches itself through a Service."""
 NODE_SYSCTLS6 = {"net.ipv6.conf.all.forwarding": "1", "net.ipv6.conf.default.accept_ra": "0"}
 """The same for a node of a dual-stack cluster."""
+_OWN_SOURCE = f""" chain prerouting {{
+  type filter hook prerouting priority raw;
+  iifname "{LINKS}" fib saddr . iif oif missing drop
+ }}
+"""
+"""What the kernel's rp_filter would do for pods' links, had it that for IPv6."""
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 _TABLE = {4: "ip", 6: "ip6"}
@@ -185,7 +192,8 @@ def remove_masquerade(table: str) -> None:
 
 
 def masquerade_pods(netns: Path, pod_ranges: Sequence[str], node_subnets: Sequence[str]) -> None:
-    """In a node: what a pod sends beyond pods and nodes leaves under the node's address."""
+    """In a node: what a pod sends beyond pods and nodes leaves under the node's address, and what bears another address than
+    the pod's own does not leave it: policies, and other pods, go by addresses."""
 
     def inside() -> None:
         fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
@@ -202,16 +210,16 @@ def masquerade_pods_here(uplink: str, pod_ranges: Sequence[str], beside: Sequenc
     for version, sources in _by_version(pod_ranges).items():
         ip = _TABLE[version]
         match = f'oifname "{uplink}" {ip} saddr {sources} {ip} daddr != {near[version]}'
-        script += _masquerade("sampan-pods", version, "srcnat + 10", match)
+        script += _masquerade("sampan-pods", version, "srcnat + 10", match, _OWN_SOURCE)
     _nft(script)
 
 
-def _masquerade(table: str, version: int, priority: str, match: str) -> str:
+def _masquerade(table: str, version: int, priority: str, match: str, more: str = "") -> str:
     ip = _TABLE[version]
     return (
         f"table {ip} {table} {{}}\ndelete table {ip} {table}\n"
         f"table {ip} {table} {{\n chain postrouting {{\n  type nat hook postrouting priority {priority};\n"
-        f"  {match} masquerade\n }}\n}}\n"
+        f"  {match} masquerade\n }}\n{more}}}\n"
     )
 
 

@@ -22,6 +22,8 @@ from sampan.network.netlink import NETLINK_ROUTE, Message, Netlink, NetlinkError
 from sampan.network.types import NetworkError, PodAddresses
 
 GATEWAY, GATEWAY6 = "169.254.1.1", "fe80::1"
+LINKS = "pod*"
+"""The names of the node's ends, as nftables writes them."""
 _GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 
 
@@ -166,7 +168,7 @@ def _index(netlink: Netlink, name: str) -> int:
 
 def link_name(sandbox_id: str) -> str:
     """The node's end of a sandbox's link."""
-    return "pod" + hashlib.sha256(sandbox_id.encode()).hexdigest()[:11]
+    return LINKS.removesuffix("*") + hashlib.sha256(sandbox_id.encode()).hexdigest()[:11]
 
 
 def _mac_of(ip: str) -> str:
