@@ -165,6 +165,19 @@ async def test_two_services_with_one_address_are_an_event(node: Node) -> None:
     )
 
 
+async def test_a_cluster_address_as_an_external_one_is_an_event_and_no_rule(node: Node) -> None:
+    await node.slice("greedy-1", endpoint("10.244.0.2"))
+    await node.client.create(SERVICES, service("greedy", externalIPs=["10.96.0.10", "192.0.2.1"]))
+    await node.table.until(lambda text: "192.0.2.1:80/TCP" in text)
+    assert "10.96.0.10" not in node.table.dump()
+    async with asyncio.timeout(10):
+        async for event in node.client.watch(EVENTS, "default", resource_version="0"):
+            if event.object.get("reason") == "AddressConflict":
+                break
+    assert event.object["involvedObject"]["name"] == "greedy"
+    assert event.object["message"].startswith("10.96.0.10 is of a range of cluster addresses")
+
+
 async def test_a_health_check_port_that_is_taken_is_an_event_of_the_service(node: Node) -> None:
     server = await asyncio.start_server(lambda r, w: None, HOST, 30999)
     await node.client.create(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -238,6 +240,18 @@ def test_the_annotation_of_before_is_a_source_range() -> None:
     assert shown(targets(svc, [], HERE))[f"{LB}:80/TCP"] == "only 192.0.2.0/24 203.0.113.0/24"
     svc["spec"]["loadBalancerSourceRanges"] = ["10.0.0.0/8"]
     assert shown(targets(svc, [], HERE))[f"{LB}:80/TCP"] == "only 10.0.0.0/8"
+
+
+def test_cluster_addresses_are_nobodys_external_ones() -> None:
+    """Else whoever may write a Service had the cluster's DNS. A load balancer's address is the same."""
+    place = dataclasses.replace(
+        HERE, service_ranges=tuple(map(ip_network, ("10.96.0.0/16", "fd00:96::/112")))
+    )
+    external = ["10.96.0.10", "192.0.2.1", "fd00:96::a"]
+    greedy = service(ips=(IP, IP6), externalIPs=external, lb=[{"ip": "10.96.0.11"}, {"ip": LB}])
+    found = targets(greedy, [slice_(endpoint(A))], place)
+    assert {f.address for f in found} == {IP, IP6, "192.0.2.1", LB}
+    assert services.refused_addresses(greedy, place) == {"10.96.0.10", "10.96.0.11", "fd00:96::a"}
 
 
 def test_node_ports_are_open_where_it_is_said() -> None:

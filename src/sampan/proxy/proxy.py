@@ -60,7 +60,9 @@ class Proxy:
     ) -> None:
         addresses = tuple(node_addresses)
         open_at = addresses if node_port_addresses is None else tuple(node_port_addresses)
-        self._place = Place(node_name, addresses, open_at)
+        self._place = Place(
+            node_name, addresses, open_at, service_ranges=tuple(map(ipaddress.ip_network, service_cidrs))
+        )
         self._services = Informer(client, SERVICES, label_selector=_OURS)
         self._slices = Informer(
             client, ENDPOINTSLICES, label_selector=_OURS, indexes={"service": _service_of}
@@ -190,6 +192,11 @@ class Proxy:
             message = f'node {self._place.node} failed to start healthcheck "{key}" on port {port}: {error}'
             self._recorder.event(service, "Warning", "FailedToStartServiceHealthcheck", message)
 
+    def _tell_refused(self, service: Object) -> None:
+        for address in sorted(services.refused_addresses(service, self._place)):
+            message = f"{address} is of a range of cluster addresses: it cannot be an external address and leads nowhere"
+            self._recorder.event(service, "Warning", "AddressConflict", message)
+
     def _clashed(self, frontend: Frontend, owner: str, key: str) -> None:
         service = self._services.get_by_key(key)
         if service is not None:
@@ -200,6 +207,12 @@ class Proxy:
         self._ranges_changed = False
         cidrs = [c for obj in self._cidrs.list() for c in obj["spec"].get("cidrs") or ()]
         usable = [c for c in cidrs if c not in self._service_cidrs and self._usable(c)]
+        ranges = tuple(map(ipaddress.ip_network, (*self._service_cidrs, *usable)))
+        if ranges != self._place.service_ranges:
+            self._place = dataclasses.replace(self._place, service_ranges=ranges)
+            for service in self._services.list():
+                if services.refused_addresses(service, self._place):
+                    self._service_changed(None, service)
         try:
             self._rules.set_service_ranges(service_ranges(self._service_cidrs, usable))
         except OSError as e:
@@ -235,6 +248,8 @@ class Proxy:
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
         self._metrics.queued("service")
+        if new is not None:
+            self._tell_refused(new)
         self._changed(key_of(new or old or {}))
 
     def _slice_changed(self, old: Object | None, new: Object | None) -> None:

@@ -32,6 +32,8 @@ class Place:
     node_port_addresses: tuple[str, ...]
     """Those that NodePorts are open at."""
     zone: str = ""
+    service_ranges: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    """Where the API gives cluster addresses from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +172,18 @@ def _of_port(
         inside=short,
         drop=external_local and not reached and those.anywhere,
     )
+    refused = refused_addresses(service, place)
     for address in _of_family(spec.get("externalIPs") or (), family):
+        if address in refused:
+            continue
         found[Frontend(address, protocol, number)] = target
     if port.get("nodePort") and spec.get("type") in ("NodePort", "LoadBalancer"):
         for address in _of_family(place.node_port_addresses, family):
             found[Frontend(address, protocol, port["nodePort"])] = target
     ranges = _of_family(_source_ranges(service), family)
     for address in _of_family(_virtual_addresses(service), family):
+        if address in refused:
+            continue
         sources = _with_own(ranges, address, place)
         found[Frontend(address, protocol, number)] = (
             dataclasses.replace(target, sources=sources) if sources else target
@@ -187,6 +194,17 @@ def _of_port(
 def _with_lingering(target: Target, those: Endpoints) -> Target:
     new = {*target.backends, *(target.inside or ())}
     return dataclasses.replace(target, lingering=tuple(b for b in those.serving if b not in new))
+
+
+def refused_addresses(service: Object, place: Place) -> set[str]:
+    """External addresses that a Service names and does not get: cluster addresses are the API's to give. Whoever may write a
+    Service would else have those of the cluster's DNS, or of Services yet to come."""
+    named = (*(service["spec"].get("externalIPs") or ()), *_virtual_addresses(service))
+    return {
+        canonical(address)
+        for address in named
+        if any(ipaddress.ip_address(address) in network for network in place.service_ranges)
+    }
 
 
 def _affinity(spec: Object) -> int:
