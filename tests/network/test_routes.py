@@ -20,6 +20,7 @@ from sampan.network.routes import NodeRoutes
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
+CLUSTER = ("10.222.0.0/16", "fd00:222::/32")
 PREFIX = f"overlay-{os.getpid()}"
 
 
@@ -100,7 +101,7 @@ class Site:
     ) -> tuple[NodeRoutes, RoutedPodNetwork]:
         def make() -> tuple[NodeRoutes, RoutedPodNetwork]:
             return (
-                NodeRoutes(None, name, "up0", addresses, pods),  # type: ignore[arg-type]
+                NodeRoutes(None, name, "up0", addresses, pods, CLUSTER),  # type: ignore[arg-type]
                 RoutedPodNetwork(pods, addresses, self.root / name),
             )
 
@@ -198,6 +199,33 @@ async def test_a_node_is_followed_and_forgotten(site: Site) -> None:
     one.routes._changed(moved, None)
     one.routes._clear_away()
     assert one.shown() == empty
+
+
+async def test_a_node_claims_no_more_than_it_may(site: Site) -> None:
+    """What it writes into its Node reaches every other node."""
+    one, two = site.machine(1), site.machine(1)
+    site.introduce()
+    right = one.shown()
+    rogue = two.node()
+    rogue["metadata"]["name"] = "rogue"
+    rogue["status"]["addresses"].insert(0, {"type": "InternalIP", "address": "none"})
+    too_much = (
+        "0.0.0.0/0",
+        "10.96.0.0/16",
+        "192.0.1.0/24",
+        "10.222.0.0/16",
+        "10.222.1.128/25",
+        "::/0",
+        "fd00::/16",
+    )
+    rogue["spec"]["podCIDRs"] = [*too_much, *two.pod_cidrs]
+    one.routes._changed(None, rogue)
+    assert one.shown() == right
+    # What another had is free once that is gone.
+    one.routes._nodes._objects["rogue"] = rogue
+    one.routes._changed(two.node(), None)
+    assert one.routes._ways["10.222.2.0/24"].node == "rogue"
+    assert one.shown() == right
 
 
 async def test_a_restart_keeps_what_is_right_and_clears_the_rest_away(site: Site) -> None:

@@ -153,7 +153,9 @@ async def run(
             networks=_networks(place.uplink),
         ).run(),
         "network policies": policies.run(),
-        "routes": NodeRoutes(client, place.name, place.uplink, place.addresses, place.pod_cidrs).run(),
+        "routes": NodeRoutes(
+            client, place.name, place.uplink, place.addresses, place.pod_cidrs, place.cluster_pod_cidrs
+        ).run(),
     }
     if place.ingress_log is not None:
         parts["ingress"] = _open_front_door(client, place, place.ingress_log, agent.registration.ready)

@@ -2,11 +2,15 @@
 
 Nodes that share a network with this one are reached directly, the others through the tunnel (`vxlan`). Each route bears a protocol
 number of ours, by which those that a process before this one left are found: what is right stays, the rest goes.
+
+A node writes its Node itself, so no more is believed than it may claim: a range within those of the cluster's pods that no other
+node has, and addresses that are addresses.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -38,15 +42,22 @@ class Way:
 
 class NodeRoutes:
     """For the network namespace that the process is in; `uplink` is the link that leads to the other nodes, `addresses` and
-    `pod_cidrs` are the node's own, one a family."""
+    `pod_cidrs` are the node's own, one a family; `cluster_pod_cidrs` are those that all nodes' are of."""
 
     def __init__(
-        self, client: Client, node_name: str, uplink: str, addresses: Sequence[str], pod_cidrs: Sequence[str]
+        self,
+        client: Client,
+        node_name: str,
+        uplink: str,
+        addresses: Sequence[str],
+        pod_cidrs: Sequence[str],
+        cluster_pod_cidrs: Sequence[str],
     ) -> None:
         self._node_name = node_name
         self._uplink = uplink
         self._version = ipaddress.ip_address(addresses[0]).version
         self._pod_cidrs = list(pod_cidrs)
+        self._within = [ipaddress.ip_network(c) for c in cluster_pod_cidrs]
         self._nodes = Informer(client, NODES)
         self._netlink = Netlink(NETLINK_ROUTE)
         self._networks = [ipaddress.ip_interface(n).network for n in links.networks_of(self._netlink, uplink)]
@@ -71,14 +82,26 @@ class NodeRoutes:
             return
         come = self._ways_of(new)
         before = {pods for pods in self._ways_of(old) if pods in self._ways and self._ways[pods].node == name}
+        gone = before - come.keys()
         try:
-            for pods in before - come.keys():
+            for pods in gone:
                 self._forget(pods)
             for pods, way in come.items():
-                if self._ways.get(pods) != way:
+                present = self._ways.get(pods)
+                if present is not None and present.node != name:
+                    log.warning("%s are the pods of %s: %s does not get them", pods, present.node, name)
+                elif present != way:
                     self._make(pods, way)
         except NetlinkError as e:
             log.warning("route to the pods of %s: %s", name, e)
+        if gone:
+            self._inherit(gone)
+
+    def _inherit(self, freed: set[str]) -> None:
+        """Give ranges that a node gave up to one that has claimed them meanwhile."""
+        for node in self._nodes.list():
+            if freed & self._ways_of(node).keys():
+                self._changed(None, node)
 
     def _ways_of(self, node: Object | None) -> dict[str, Way]:
         """The ways to the pod ranges of a node."""
@@ -86,16 +109,26 @@ class NodeRoutes:
         ranges = spec.get("podCIDRs") or [c for c in (spec.get("podCIDR"),) if c]
         told: dict[int, str] = {}
         for address in status.get("addresses") or ():
-            if address.get("type") == "InternalIP":
-                told.setdefault(ipaddress.ip_address(address["address"]).version, address["address"])
+            with contextlib.suppress(ValueError):
+                if address.get("type") == "InternalIP":
+                    told.setdefault(ipaddress.ip_address(address["address"]).version, address["address"])
         found = {}
-        for pods in ranges:
+        for pods in filter(self._may_be, ranges):
             own = told.get(ipaddress.ip_network(pods).version)
             tunnelled = own is None or not self._near(own)
             address = told.get(self._version) if tunnelled else own
             if node is not None and address:
                 found[pods] = Way(node["metadata"]["name"], address, tunnelled)
         return found
+
+    def _may_be(self, pods: str) -> bool:
+        """Whether a range is one of pods that are not this node's."""
+        network = ipaddress.ip_network(pods)
+        own = map(ipaddress.ip_network, self._pod_cidrs)
+        return not any(o.version == network.version and o.overlaps(network) for o in own) and any(
+            w.version == network.version and network.subnet_of(w)  # type: ignore[arg-type]
+            for w in self._within
+        )
 
     def _near(self, address: str) -> bool:
         where = ipaddress.ip_address(address)
