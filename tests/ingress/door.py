@@ -77,6 +77,7 @@ class Door:
     files: Files
     log: Path
     serving: asyncio.Event
+    tls_port: int = 0
 
     async def settle(self) -> None:
         self.driver.apply(self.table.routing, self.table.take_change())
@@ -113,12 +114,14 @@ def parse(text: str) -> Answer:
 
 
 @contextlib.asynccontextmanager
-async def open_door(directory: Path) -> AsyncIterator[Door]:
-    """A door that is open. HAProxy is ended at the end of the block."""
+async def open_door(directory: Path, *, tls: bool = False) -> AsyncIterator[Door]:
+    """A door that is open, with `tls` for HTTPS as well. HAProxy is ended at the end of the block."""
     os.chmod(directory, 0o755)
     port = free_port()
     table = RoutingTable()
-    table.set_listeners([Listener("http", port, INGRESS_SCOPE)])
+    tls_port = free_port() if tls else 0
+    https = [Listener("https", tls_port, INGRESS_SCOPE, tls=True)] if tls else []
+    table.set_listeners([Listener("http", port, INGRESS_SCOPE), *https])
     files = Files(directory / "run", ("127.0.0.1",))
     log = directory / "access.log"
     process = Process(files, "haproxy", log)
@@ -136,7 +139,7 @@ async def open_door(directory: Path) -> AsyncIterator[Door]:
     try:
         async with asyncio.timeout(15):
             await serving.wait()
-        yield Door(table, driver, process, port, files, log, serving)
+        yield Door(table, driver, process, port, files, log, serving, tls_port)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

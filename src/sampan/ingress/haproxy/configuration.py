@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
-from sampan.ingress.haproxy import option_rules
+from sampan.ingress.haproxy import certificates, option_rules
 from sampan.ingress.haproxy.content import MAPS, Content
 from sampan.ingress.haproxy.files import Files
-from sampan.ingress.types import Listener
+from sampan.ingress.types import INGRESS_SCOPE, Listener
 
 MAXCONN = 8192
 BUCKETS = (5, 25, 100, 500, 2500, 10000)
@@ -23,7 +23,8 @@ BUCKETS = (5, 25, 100, 500, 2500, 10000)
 _STORED = f"http_req_cnt,http_err_cnt,http_fail_cnt,bytes_out_cnt,gpc({len(BUCKETS)})"
 _TEXT = "content-type text/plain"
 _REASONS = {s.value: s.phrase for s in HTTPStatus}
-_KEYS = ("txn.host_key", "txn.wildcard_key", "txn.any_key")
+_SUFFIXES = tuple(f"suffix{n}" for n in range(2, 8))
+"""Variables for what is left of a host without so many labels: for the wildcards of Gateways, which stand for several."""
 _FOUND = "{ var(txn.route) -m found }"
 
 _LOG = (
@@ -37,7 +38,7 @@ _LOG = (
 
 
 def render(content: Content, files: Files) -> dict[Path, str]:
-    """Every file by its path."""
+    """Every file by its path. Where there are TLS listeners, the node's default certificate must be there."""
     found = {files.configuration: configuration(content, files)}
     for name in MAPS:
         found[files.map(name)] = "".join(f"{key} {value}\n" for key, value in content.maps[name].items())
@@ -46,6 +47,9 @@ def render(content: Content, files: Files) -> dict[Path, str]:
             found[files.page(name, status)] = _page(status, body)
     for name, chain in content.authorities.items():
         found[files.authority(name)] = chain
+    if lists := certificates.lists(content.listeners.values()):
+        own = files.default_certificate.read_text()
+        found.update(certificates.render(content.certificates, lists, own, files))
     return found
 
 
@@ -133,14 +137,18 @@ def _frontend(listener: Listener) -> str:
 def _frontend_lines(listener: Listener, files: Files) -> Iterator[str]:
     for address in files.addresses:
         host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
-        yield f"bind {host}:{listener.port}" + (" accept-proxy" if listener.proxy_protocol else "")
+        words = ["accept-proxy"] if listener.proxy_protocol else []
+        words += [certificates.bind_words(listener.scope, files)] if listener.tls else []
+        yield " ".join([f"bind {host}:{listener.port}", *words])
     # Not of backends: they would tell of every server that comes.
     yield "log stdout format raw local0 info"
     yield f"log-format {_quoted(_LOG)}"
     yield f"http-request set-var(txn.scope) str({listener.scope})"
     yield from _distrust(listener)
+    if listener.tls:
+        yield from certificates.misdirected(files.map("certificates"))
     yield from _normalise()
-    yield from _find(files)
+    yield from _find(listener, files)
     yield from _send(files)
 
 
@@ -163,7 +171,7 @@ def _distrust(listener: Listener) -> Iterator[str]:
     yield "http-request set-header X-Forwarded-For %[src]"
     yield "http-request set-header X-Real-IP %[src]"
     yield f"http-request set-header X-Forwarded-Proto {'https' if listener.tls else 'http'}"
-    yield f"http-request set-header X-Forwarded-Port {443 if listener.tls else 80}"
+    yield f"http-request set-header X-Forwarded-Port {listener.public_port or (443 if listener.tls else 80)}"
     yield "http-request set-header X-Forwarded-Host %[req.hdr(host)] if { req.hdr(host) -m found }"
     yield "http-request disable-l7-retry if !{ method GET HEAD OPTIONS }"
 
@@ -185,13 +193,20 @@ def _normalise() -> Iterator[str]:
     yield 'http-request set-var(txn.path) "path,regsub(//+,/,g)"'
 
 
-def _find(files: Files) -> Iterator[str]:
+def _find(listener: Listener, files: Files) -> Iterator[str]:
+    several_labels = _SUFFIXES if listener.scope != INGRESS_SCOPE else ()
+    keys = [f"txn.{name}_key" for name in ("host", "wildcard", *several_labels, "any")]
     yield 'http-request set-var(txn.wildcard) "var(txn.host),regsub(^[^.]+,*)"'
     yield "http-request set-var-fmt(txn.host_key) %[var(txn.scope)]|%[var(txn.host)]"
     yield "http-request set-var-fmt(txn.wildcard_key) %[var(txn.scope)]|%[var(txn.wildcard)]"
+    last = "wildcard"
+    for name in several_labels:
+        yield f'http-request set-var(txn.{name}) "var(txn.{last}),regsub(^[*][.][^.]+[.],*.)" if {{ var(txn.{last}) -m reg ^[*][.][^.]+[.] }}'
+        yield f"http-request set-var-fmt(txn.{name}_key) %[var(txn.scope)]|%[var(txn.{name})] if {{ var(txn.{name}) -m found }}"
+        last = name
     yield "http-request set-var-fmt(txn.any_key) %[var(txn.scope)]|*"
     found = ""
-    for key in _KEYS:
+    for key in keys:
         yield (
             f'http-request set-var(txn.generation) "var({key}),map_str({files.map("hosts")})"'
             + (f" if {found}" if found else "")
@@ -209,7 +224,7 @@ def _find(files: Files) -> Iterator[str]:
             found = f"!{_FOUND}"
     several = "{ var(txn.route) -m beg c }"
     yield f"http-request lua.choose if {several}"
-    for key in _KEYS:
+    for key in keys:
         sample = f"var({key}),map_str({files.map('default')})"
         yield f'http-request set-var(txn.route) "{sample}" if {found}'
     yield f"http-request lua.choose_default if {several}"

@@ -9,17 +9,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sampan.ingress.haproxy import certificates
+from sampan.ingress.haproxy.certificates import CertificateOperation, RemoveCertificate, SetCertificate, Shown
 from sampan.ingress.types import Listener
 
 MAPS = (
     *("exact", "prefix", "default", "hosts", "regex"),
     *("targets", "sources", "services", "pods"),
     *("candidates", "patterns", "settings", "networks", "rewrites", "cookies"),
+    "certificates",
 )
 """`exact`, `prefix` and `default`: scope, host and path to the name of a route. `targets`: route to backends. `sources`,
 `services` and `pods`: what routes, backends and servers are called outside, for the log. `hosts`: scope and host to the name
 of its regular expressions, which are in `regex`, the first to be tried first. `candidates` and `patterns`: what is asked of a
-request besides. `settings`, `networks`, `rewrites`: what routes want (see `options`). `cookies`: which server a cookie means."""
+request besides. `settings`, `networks`, `rewrites`: what routes want (see `options`). `cookies`: which server a cookie means.
+`certificates`: scope and host to what names the chain that is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class RemoveServer:
     name: str
 
 
-Operation = SetEntry | DeleteEntry | AddServer | SetServer | RemoveServer
+Operation = SetEntry | DeleteEntry | AddServer | SetServer | RemoveServer | CertificateOperation
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class Content:
     pages: dict[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
     authorities: dict[str, str] = field(default_factory=dict)
     """Lists of users, sets of pages and authorities (PEM), each under a name made from it."""
+    certificates: dict[str, Shown] = field(default_factory=dict)
 
     def apply(self, operations: Iterable[Operation]) -> None:
         """Have the operations' effect. Raises KeyError for what cannot be: this is also what the fake proxy is made of."""
@@ -152,6 +157,8 @@ class Content:
                     if not self.servers[backend]:
                         del self.servers[backend]
                     self.drained.discard((backend, server))
+                case SetCertificate() | RemoveCertificate():
+                    certificates.apply(op, self.certificates)
 
     def forget_drained(self) -> None:
         """Servers that get nothing new are no part of a proxy that begins anew."""
@@ -171,4 +178,5 @@ class Content:
             for name, server in sorted(servers.items()):
                 more = " (drained)" if (backend, name) in self.drained else ""
                 lines.append(f"{backend}/{name}: {server}{more}")
+        lines += sorted(f"certificate: {one.filter}" for one in self.certificates.values())
         return "\n".join(lines)

@@ -9,7 +9,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from sampan.ingress.haproxy import certificates, default_certificate
 from sampan.ingress.haproxy.configuration import render
 from sampan.ingress.haproxy.content import Operation, RemoveServer
 from sampan.ingress.haproxy.files import Files
@@ -48,6 +50,8 @@ class HaproxyDriver:
         """Of whoever writes the files or clears up: a file never has what is being removed."""
         self._idle = asyncio.Event()
         self._idle.set()
+        self._written: dict[Path, str] = {}
+        """What files named after what they hold have."""
         self.reloads = 0
 
     def apply(self, routing: Routing, change: Change) -> None:
@@ -78,6 +82,7 @@ class HaproxyDriver:
         while True:
             began = loop.time()
             try:
+                await self._have_default()
                 self._write()
                 if adopted:
                     adopted = False
@@ -91,6 +96,8 @@ class HaproxyDriver:
             except (HaproxyError, OSError) as e:
                 reason = str(e)
                 await self._process.end()
+            if self.translation.drop_certificates(reason):
+                continue
             log.warning("HAProxy does not serve: %s", reason)
             self._serving(False, reason)
             if loop.time() - began > _MOST_PAUSE:
@@ -136,18 +143,27 @@ class HaproxyDriver:
         if refused:
             # It is not as we think: the files are.
             log.warning("HAProxy is reloaded, for it refused: %s", "; ".join(refused[:5]))
+            self.translation.drop_certificates("\n".join(refused))
             self._structure = True
 
     async def _reload(self) -> None:
         async with self._turn:
+            await self._have_default()
             self._write()
             try:
                 await self._process.check()
             except HaproxyError as e:
+                if self.translation.drop_certificates(str(e)):
+                    self._structure = True
+                    return
                 log.error("HAProxy refuses the configuration, the old one stays in force: %s", e)
                 return
             await self._process.reload()
             self.reloads += 1
+
+    async def _have_default(self) -> None:
+        if certificates.lists(self.translation.content.listeners.values()):
+            await default_certificate.ensure(self._files.default_certificate)
 
     def _write(self) -> None:
         """Write down everything as it is wanted; what was pending is part of it."""
@@ -157,6 +173,8 @@ class HaproxyDriver:
         self.translation.reloaded()
         files = render(self.translation.content, self._files)
         for path, text in files.items():
+            if path.parent == self._files.named and self._written.get(path) == text:
+                continue
             temporary = path.with_suffix(".new")
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
                 f.write(text.encode(errors="replace"))
@@ -164,6 +182,7 @@ class HaproxyDriver:
         for path in self._files.named.iterdir():
             if path not in files:
                 path.unlink()
+        self._written = {p: text for p, text in files.items() if p.parent == self._files.named}
 
     async def _clear_up(self) -> None:
         """Remove what nobody can find any more, a while after it became so. A server that somebody is still connected to is

@@ -37,6 +37,16 @@ class Files:
         """For files that are named after their content."""
         return self.directory / "named"
 
+    @property
+    def default_certificate(self) -> Path:
+        return self.directory / "default.pem"
+
+    def certificate(self, name: str) -> Path:
+        return self.named / f"{name}.pem"
+
+    def certificate_list(self, name: str) -> Path:
+        return self.named / f"{name}.crt-list"
+
     def page(self, name: str, status: int) -> Path:
         return self.named / f"{name}-{status}.http"
 

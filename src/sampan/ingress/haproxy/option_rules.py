@@ -19,6 +19,7 @@ _CLIENTS = "100k"
 
 def lines(files: Files) -> Iterator[str]:
     """The rules, in the order in which they hold."""
+    yield from _secure(files)
     yield from _cors(files)
     yield f"http-request lua.redirect if {_has('redirect', files)}"
     yield from _networks(files)
@@ -56,6 +57,18 @@ def _has(name: str, files: Files) -> str:
 
 def _text(name: str, files: Files) -> str:
     return f"%[{_setting(name, files)},url_dec]"
+
+
+def _secure(files: Files) -> Iterator[str]:
+    hosted = "{ var(txn.host) -m found }"
+    yield (
+        "http-request redirect code 308 location https://%[var(txn.host)]%[pathq] "
+        f"if !{{ ssl_fc }} {hosted} {_has('https-only', files)}"
+    )
+    yield (
+        f'http-after-response set-header Strict-Transport-Security "max-age={_text("hsts", files)}" '
+        f"if {{ ssl_fc }} {_has('hsts', files)}"
+    )
 
 
 def _cors(files: Files) -> Iterator[str]:

@@ -26,6 +26,8 @@ from sampan.ingress.types import (
 
 Entry = tuple[str, str, str]
 """Map, key and value."""
+ACME = "/.well-known/acme-challenge/"
+"""Where an ACME server asks for the answer to its challenge (RFC 8555, 8.3): by HTTP, wherever else is sent to HTTPS."""
 _REPLACEMENT = "/:@!$&()*+,=-._~%\\?"
 _METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
 _HEADERS = (
@@ -114,6 +116,10 @@ def settings(route: Route) -> dict[str, str]:
         found |= _rewrite(options.rewrite, cut)
     for which, changes in (("request", options.request_headers), ("response", options.response_headers)):
         found |= _changes(which, changes)
+    if options.https_only and not route.place.path.value.startswith(ACME):
+        found["https-only"] = "1"
+    if options.hsts:
+        found["hsts"] = str(options.hsts)
     found |= _limits(options)
     if options.cors:
         found |= _cors(options.cors)

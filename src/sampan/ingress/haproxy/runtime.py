@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sampan.ingress.haproxy import certificates
+from sampan.ingress.haproxy.certificates import CertificateOperation, RemoveCertificate, SetCertificate
 from sampan.ingress.haproxy.content import (
     AddServer,
     DeleteEntry,
@@ -23,11 +25,14 @@ _MOST = 12000
 _TIMEOUT = 5.0
 
 
+MapOrServer = SetEntry | DeleteEntry | AddServer | SetServer | RemoveServer
+
+
 class NoAnswer(Exception):
     """HAProxy could not be asked."""
 
 
-def command(op: Operation, files: Files) -> str:
+def command(op: MapOrServer, files: Files) -> str:
     """The command for an operation. Raises ValueError for text that no command may hold."""
     match op:
         case SetEntry(name, key, value, new):
@@ -49,7 +54,10 @@ def _word(text: str) -> str:
     return _SPECIAL.sub(r"\\\g<0>", text)
 
 
-_GOOD = ("", "New server registered.", "Server deleted.")
+_GOOD = re.compile(
+    r"New server registered\.|Server deleted\.|Success!|New empty certificate store .*|Transaction (created|updated) for .*|Committing .*|"
+    r"Inserting certificate .*|Entry .* deleted in crtlist .*|Certificate .* deleted!|"
+)
 
 
 async def perform(operations: Sequence[Operation], files: Files) -> list[str]:
@@ -57,10 +65,15 @@ async def perform(operations: Sequence[Operation], files: Files) -> list[str]:
     refused: list[str] = []
     batch: list[str] = []
     size = 0
-    for line in [command(op, files) for op in operations]:
-        if batch and size + len(line) > _MOST:
+    for op in operations:
+        certificate = isinstance(op, SetCertificate | RemoveCertificate)
+        line = "" if isinstance(op, SetCertificate | RemoveCertificate) else command(op, files)
+        if batch and (certificate or size + len(line) > _MOST):
             refused += await _batch(batch, files.admin_socket)
             batch, size = [], 0
+        if isinstance(op, SetCertificate | RemoveCertificate):
+            refused += await _certificate(op, files)
+            continue
         batch.append(line)
         size += len(line) + 1
     if batch:
@@ -68,11 +81,20 @@ async def perform(operations: Sequence[Operation], files: Files) -> list[str]:
     return refused
 
 
+async def _certificate(op: CertificateOperation, files: Files) -> list[str]:
+    for line in certificates.commands(op, files):
+        if refused := await _batch([line], files.admin_socket):
+            # Nothing else can be changed while this is half done.
+            await ask(f"abort ssl cert {files.certificate(op.name)}", files.admin_socket)
+            return refused
+    return []
+
+
 async def _batch(commands: Sequence[str], socket: Path) -> list[str]:
     answer = await ask(";".join(commands), socket)
     # Each command's answer ends with an empty line; an answer of ours never holds one.
     answers = [a.strip() for a in answer.split("\n\n")] if answer.strip() else []
-    return [a for a in (line for answer in answers for line in answer.split("\n")) if a not in _GOOD]
+    return [a for a in (line for answer in answers for line in answer.split("\n")) if not _GOOD.fullmatch(a)]
 
 
 async def ask(line: str, socket: Path) -> str:

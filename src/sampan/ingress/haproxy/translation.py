@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote
 
-from sampan.ingress.haproxy import candidates, options
+from sampan.ingress.haproxy import candidates, certificates, options
 from sampan.ingress.haproxy.content import (
     AddServer,
     Content,
@@ -34,6 +34,7 @@ from sampan.ingress.types import (
     Change,
     Endpoint,
     EndpointState,
+    Host,
     PathKind,
     Place,
     Route,
@@ -114,6 +115,7 @@ class Translation:
         self._cooling: dict[Section, list[str]] = {}
         self._servers: dict[str, dict[tuple[str, int], str]] = {}
         """Backend name -> endpoint -> server name, of those that get requests."""
+        self._certificates = certificates.Certificates(self.content.certificates)
         self._grow(Section())
         self._grow(Section(options=True))
 
@@ -123,6 +125,9 @@ class Translation:
         if change.listeners:
             self.content.listeners = dict(routing.listeners)
             step.structure = True
+        lists = certificates.lists(self.content.listeners.values())
+        for scope, host in change.certificates:
+            self._certificate(scope, host, routing, lists, step)
         gone: list[Upstream] = []
         switch: list[Operation] = []
         for place in change.routes:
@@ -153,6 +158,29 @@ class Translation:
         self._cooling.clear()
         for section in [s for s in self._free if s.pages or s.authority]:
             self._forget(section)
+
+    # -- certificates
+
+    def drop_certificates(self, complaint: str) -> bool:
+        """Leave out those that HAProxy complains of. Returns whether there are any."""
+        return self._certificates.drop(complaint)
+
+    def _certificate(self, scope: str, host: Host, routing: Routing, lists: set[str], step: Step) -> None:
+        wanted = routing.certificates.get((scope, host))
+        op = self._certificates.set(scope, host, wanted)
+        if op is None:
+            return
+        if op.list not in lists:  # nobody is shown it: the listener will bring it
+            self.content.apply((op,))
+        else:
+            step.now.append(op)
+            step.structure |= isinstance(op, certificates.SetCertificate) and len(op.pem) > certificates.MOST
+        key = plain(f"{scope}|{host}")
+        if wanted is None:
+            step.now.append(DeleteEntry("certificates", key))
+        else:
+            there = key in self.content.maps["certificates"]
+            step.now.append(SetEntry("certificates", key, certificates.chain_of(wanted), not there))
 
     # -- routes
 
