@@ -21,6 +21,7 @@ from sampan.cluster.join_command import Arguments
 from sampan.cluster.joined import JoinedNode
 from sampan.store.memory import MemoryStore
 from tests.apiserver.conftest import config
+from tests.transport.authority import Authority
 
 GOOD = Arguments(
     join="https://192.0.2.1:6443",
@@ -60,6 +61,20 @@ CLUSTER = ClusterConfig(
 def test_bad_arguments_are_told(change: dict[str, object], said: str) -> None:
     wishes, wrong = join_command._wishes(dataclasses.replace(GOOD, **change))  # type: ignore[arg-type]
     assert said in "; ".join([*join.problems(wishes), *wrong])
+
+
+def test_an_authority_beside_the_one_of_the_hash_is_not_believed(tmp_path: Path) -> None:
+    """Whoever has the token can sign any text; what he cannot make is the authority that the hash is of."""
+    right, other = (Authority(tmp_path, name).certificate.read_bytes() for name in ("right", "other"))
+    for shown in (right, right + other, other + right):
+        assert join.pinned(shown, join_tokens.ca_hash(right), "https://h:1") == right
+    for shown, said in (
+        (other, "not the cluster that"),
+        (b"", "names no authority"),
+        (b"text", "names no authority"),
+    ):
+        with pytest.raises(ClusterError, match=said):
+            join.pinned(shown, join_tokens.ca_hash(right), "https://h:1")
 
 
 def test_good_arguments_are_taken() -> None:

@@ -117,6 +117,12 @@ async def test_alone_a_node_announces_all_and_watches_nobody(
     assert not announcer.announced
 
 
+def test_a_node_without_a_true_address_is_nobodys_peer() -> None:
+    for address, taken in (("192.0.2.2", "192.0.2.2"), ("some.host", ""), ("x" * 64, ""), ("", "")):
+        told = {"addresses": [{"type": "InternalIP", "address": address}]}
+        assert speaker_module._facts({"metadata": {"name": "n2"}, "status": told}) == ("n2", taken, False)
+
+
 async def test_nodes_share_the_addresses_and_take_over(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async with speaking(api, monkeypatch) as (cluster, announcer):
         await node(cluster, "n1", "192.0.2.1")

@@ -125,13 +125,7 @@ async def discover(server: str, token: str, ca_hash: str) -> bytes:
             f"--token: what {server} shows was not signed with this token: its part after the dot is wrong, or this is"
             " not the cluster that it was made on"
         )
-    authority = _authority(content, server)
-    found = join_tokens.ca_hash(authority)
-    if found != ca_hash:
-        raise ClusterError(
-            f"--ca-hash: the authority of the cluster at {server} has {found}, not {ca_hash}: this is not the cluster that"
-            " the command was made for"
-        )
+    authority = pinned(_authorities(content, server), ca_hash, server)
     # What was read so far could have been put in our way by somebody between; now the connection itself is proved.
     again = await _information(Access(server, ca=authority))
     if again.get(tokens.KUBECONFIG) != content:
@@ -180,7 +174,26 @@ async def _information(access: Access) -> dict[str, str]:
         await client.close()
 
 
-def _authority(content: str, server: str) -> bytes:
+def pinned(authorities: bytes, ca_hash: str, server: str) -> bytes:
+    """Of the certificates of authorities, PEM, the one that the hash is of: others that come with it are believed in nothing,
+    whoever signed them with a token. Raises ClusterError."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    try:
+        shown = [c.public_bytes(Encoding.PEM) for c in x509.load_pem_x509_certificates(authorities)]
+    except ValueError as e:
+        raise ClusterError(f"{server}: cluster-info names no authority: {e}") from None
+    by_hash = {join_tokens.ca_hash(one): one for one in shown}
+    if ca_hash not in by_hash:
+        raise ClusterError(
+            f"--ca-hash: the authority of the cluster at {server} has {', '.join(by_hash)}, not {ca_hash}: this is not the"
+            " cluster that the command was made for"
+        )
+    return by_hash[ca_hash]
+
+
+def _authorities(content: str, server: str) -> bytes:
     import yaml
 
     try:

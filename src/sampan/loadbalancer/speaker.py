@@ -213,6 +213,10 @@ def _facts(node: Object) -> tuple[str, str, bool]:
     meta = node["metadata"]
     addresses = (node.get("status") or {}).get("addresses") or ()
     address = next((a["address"] for a in addresses if a.get("type") == "InternalIP"), "")
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        address = ""  # A node may write what it likes there; a name would be looked up at every heartbeat.
     return meta["name"], address, EXCLUDED in (meta.get("labels") or {})
 
 
