@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import datetime
 import functools
 import os
@@ -39,9 +40,8 @@ def of_ingress(ingress: Object, secret: SecretLookup) -> tuple[tuple[Certificate
         obj = secret(namespace, name)
         if obj is None:
             if not ingress_tls.is_local(ingress):  # there in a moment
-                why = (
-                    f"{source.field}: there is no Secret {namespace}/{name}; the default certificate is shown"
-                )
+                where = f"{source.field}: there is no Secret {namespace}/{name} of the type {TYPE}"
+                why = f"{where}; the default certificate is shown"
                 problems.append(Problem(source, SECRET_NOT_FOUND, why))
             continue
         try:
@@ -56,6 +56,12 @@ def of_ingress(ingress: Object, secret: SecretLookup) -> tuple[tuple[Certificate
                 Certificate(INGRESS_SCOPE, Host.of_ingress(host), chain, key, source=source, created=created)
             )
     return tuple(found), tuple(problems)
+
+
+def secrets_of(ingress: Object) -> Iterator[str]:
+    """`namespace/name` of the Secret of each certificate that an Ingress names; for an index."""
+    namespace = ingress["metadata"].get("namespace", "")
+    return (f"{namespace}/{name}" for _, name in ingress_tls.entries(ingress))
 
 
 def pair(secret: Object) -> tuple[str, str]:
@@ -128,6 +134,20 @@ def doubts(ingress: Object, secret: SecretLookup, now: datetime.datetime) -> Ite
             yield Problem(
                 source, OTHER_HOST, f"{where} is not for {', '.join(missing)}; its names are: {has}"
             )
+
+
+def next_date(ingress: Object, secret: SecretLookup, now: datetime.datetime) -> datetime.datetime | None:
+    """When `doubts` will next say something else by itself: the first of the dates on the certificates that is yet to come."""
+    from cryptography import x509
+
+    found = []
+    for _, name in ingress_tls.entries(ingress):
+        obj = secret(ingress["metadata"].get("namespace", ""), name)
+        with contextlib.suppress(ValueError):
+            if obj is not None:
+                one = x509.load_pem_x509_certificate(pair(obj)[0].encode())
+                found += [d for d in (one.not_valid_before_utc, one.not_valid_after_utc) if d > now]
+    return min(found, default=None)
 
 
 def _names(certificate: object) -> list[str]:

@@ -7,18 +7,30 @@ HAProxy serves (their condition `IngressServing`), and with externalTrafficPolic
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
+from collections.abc import Sequence
 
 from sampan.api.errors import Object, StatusError
 from sampan.api.objects import condition_true
-from sampan.api.resources import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, NODES, SERVICES, Resource
+from sampan.api.resources import (
+    ENDPOINTSLICES,
+    GATEWAYCLASSES,
+    INGRESSCLASSES,
+    INGRESSES,
+    NODES,
+    SERVICES,
+    Resource,
+)
 from sampan.client.events import Recorder
 from sampan.client.informer import Informer, key_of
 from sampan.client.types import MERGE_PATCH, Client, ConnectionLost
 from sampan.client.workqueue import WorkQueue
+from sampan.ingress import certificates
 from sampan.ingress.endpoints import SERVICE_NAME
 from sampan.ingress.following import Following
 from sampan.ingress.front_door import CONDITION
+from sampan.ingress.gateway_controller import GatewayController, gateway_class
 from sampan.ingress.ingresses import CONTROLLER
 from sampan.ingress.types import Problem
 
@@ -41,6 +53,9 @@ class IngressController:
         self._wake = asyncio.Event()
         self._following = Following(client, self._wake.set, backends=False)
         self._nodes = Informer(client, NODES)
+        self._gateways = GatewayController(
+            client, self._following.gateways, self._following.services, self._slice_of
+        )
         self._slice: Object | None = None
         self._told: dict[str, frozenset[Problem]] = {}
 
@@ -49,6 +64,7 @@ class IngressController:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._recorder.run(), name="events of ingress")
             await self._ensure(INGRESSCLASSES, ingress_class())
+            await self._ensure(GATEWAYCLASSES, gateway_class())
             await self._ensure(SERVICES, front_door_service())
             started = asyncio.Event()
             group.create_task(self._following.run(started.set), name="routing")
@@ -58,6 +74,7 @@ class IngressController:
             self._nodes.add_handler(self._node_changed)
             self._following.services.add_handler(self._service_changed)
             self._following.ingresses.add_handler(self._ingress_changed)
+            self._following.gateways.classes.add_handler(self._gateway_class_changed)
             self._queue.add(_NODES)
             group.create_task(self._queue.run(self._sync, 4), name="ingress")
             group.create_task(self._follow(), name="problems")
@@ -68,8 +85,8 @@ class IngressController:
             following.update()
             following.table.take_change()
             touched, following.touched = following.touched, set()
-            for _, namespace, name in touched:
-                self._queue.add(f"{namespace}/{name}")
+            for kind, namespace, name in touched:
+                self._queue.add(f"{namespace}/{name}" if kind == "Ingress" else f"{kind}|{namespace}/{name}")
             await self._wake.wait()
             self._wake.clear()
 
@@ -92,6 +109,11 @@ class IngressController:
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         self._queue.add(_NODES)
+        for key in self._following.gateways.states:
+            self._queue.add(f"Gateway|{key}")
+
+    def _gateway_class_changed(self, old: Object | None, new: Object | None) -> None:
+        self._queue.add(f"GatewayClass|/{(new or old or {})['metadata']['name']}")
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
         obj = new if new is not None else old
@@ -111,7 +133,11 @@ class IngressController:
         if key == _NODES:
             await self._sync_endpoints()
             return
-        namespace, _, name = key.partition("/")
+        kind, _, name = key.rpartition("|")
+        namespace, _, name = name.partition("/")
+        if kind:
+            await self._gateways.sync((kind, namespace, name))
+            return
         ingress = self._following.ingresses.get(namespace, name)
         if ingress is None or ingress["metadata"].get("deletionTimestamp"):
             self._told.pop(key, None)
@@ -138,7 +164,9 @@ class IngressController:
         namespace, _, name = key.partition("/")
         owner = ("Ingress", namespace, name)
         table = self._following.table
-        problems = dict.fromkeys((*table.contribution(owner).problems, *table.conflicts(owner)))
+        problems = dict.fromkeys(
+            (*table.contribution(owner).problems, *table.conflicts(owner), *self._doubts(key, ingress))
+        )
         before = self._told.get(key)
         for problem in problems:
             if before is None or problem not in before:
@@ -147,10 +175,22 @@ class IngressController:
             self._recorder.event(ingress, "Normal", "Sync", "Scheduled for sync")
         self._told[key] = frozenset(problems)
 
+    def _doubts(self, key: str, ingress: Object) -> list[Problem]:
+        """What is wrong with an Ingress's certificates today; it is looked at again when one of them begins or ends."""
+        if not any(certificates.secrets_of(ingress)):
+            return []
+        now, secret = datetime.datetime.now(datetime.UTC), self._following.secrets.get
+        if (date := certificates.next_date(ingress, secret, now)) is not None:
+            self._queue.add_after(key, (date - now).total_seconds() + 1)
+        return list(certificates.doubts(ingress, secret, now))
+
     def _addresses(self) -> list[Object]:
         service = self._following.services.get(NAMESPACE, SERVICE) or {}
         found = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
         return [{k: i[k] for k in ("ip", "hostname") if i.get(k)} for i in found]
+
+    def _slice_of(self, namespace: str, name: str, ports: list[tuple[str, int]]) -> Object:
+        return endpoint_slice(self._nodes.list(), namespace, name, ports)
 
     async def _sync_endpoints(self) -> None:
         """The EndpointSlice of the front door: the nodes that serve."""
@@ -175,8 +215,13 @@ class IngressController:
             )
 
 
-def endpoint_slice(nodes: list[Object]) -> Object:
-    """Of the nodes whose front door is open."""
+def endpoint_slice(
+    nodes: list[Object],
+    namespace: str = NAMESPACE,
+    service: str = SERVICE,
+    ports: Sequence[tuple[str, int]] = _PORTS,
+) -> Object:
+    """Of the nodes whose front door is open, for the front door's Service or a Gateway's."""
     endpoints = []
     for node in sorted(nodes, key=lambda n: str(n["metadata"]["name"])):
         address = next(
@@ -196,16 +241,16 @@ def endpoint_slice(nodes: list[Object]) -> Object:
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": SERVICE,
-            "namespace": NAMESPACE,
+            "name": service,
+            "namespace": namespace,
             "labels": {
-                SERVICE_NAME: SERVICE,
+                SERVICE_NAME: service,
                 "endpointslice.kubernetes.io/managed-by": CONTROLLER.replace("/", "-"),
             },
         },
         "addressType": "IPv4",
         "endpoints": endpoints,
-        "ports": [{"name": name, "port": port, "protocol": "TCP"} for name, port in _PORTS],
+        "ports": [{"name": name, "port": port, "protocol": "TCP"} for name, port in ports],
     }
 
 

@@ -1,4 +1,4 @@
-"""The cluster's routing, followed: from Ingresses, their classes, Services and EndpointSlices to a RoutingTable.
+"""The cluster's routing, followed: from Ingresses, their classes, Gateways, Services and EndpointSlices to a RoutingTable.
 
 Both sides stand on this: every node, which has its proxy do what the table says, and the control plane, which tells people
 what cannot be done.
@@ -7,17 +7,32 @@ what cannot be done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from sampan.api.errors import Object
-from sampan.api.resources import ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, SERVICES
+from sampan.api.ingress_references import annotated
+from sampan.api.resources import (
+    CONFIGMAPS,
+    ENDPOINTSLICES,
+    INGRESSCLASSES,
+    INGRESSES,
+    SECRETS,
+    SERVICES,
+)
 from sampan.client.informer import Informer, key_of
+from sampan.client.references import Reference, ReferencedObjects
 from sampan.client.types import Client
-from sampan.ingress import ingresses
+from sampan.ingress import annotations as wishes
+from sampan.ingress import certificates, ingresses
 from sampan.ingress.endpoints import endpoints, service_of
 from sampan.ingress.external_names import ExternalNames
+from sampan.ingress.gateway_following import GatewayFollowing
 from sampan.ingress.table import RoutingTable
-from sampan.ingress.types import NOTHING, Endpoint, Owner, ServicePort
+from sampan.ingress.types import NOTHING, Contribution, Endpoint, Owner, ServicePort
+
+_KNOWN_WITHIN = 3.0
 
 
 class Following:
@@ -39,11 +54,21 @@ class Following:
         self.ingresses = Informer(
             client,
             INGRESSES,
-            indexes={"service": ingresses.services_of, "class": lambda i: (ingresses.class_of(i),)},
+            indexes={
+                "service": ingresses.services_of,
+                "class": lambda i: (ingresses.class_of(i),),
+                "secret": certificates.secrets_of,
+            },
         )
         self.classes = Informer(client, INGRESSCLASSES)
         self.services = Informer(client, SERVICES)
+        self.secrets = Informer(client, SECRETS, field_selector=f"type={certificates.TYPE}")
         self.slices = Informer(client, ENDPOINTSLICES, indexes={"service": service_of}) if backends else None
+        self.gateways = GatewayFollowing(client, self.services, self.secrets.get, changed)
+        self._referenced = ReferencedObjects(client, lambda key: self._mark((key,)))
+        self._unknown: set[str] = set()
+        """Ingresses that name an object of which it is not known yet what it is."""
+        self._told = asyncio.Event()
         self._external = ExternalNames(self._external_changed, own_networks)
         self._dirty: set[str] = set()
         self._dirty_services: set[str] = set()
@@ -54,7 +79,7 @@ class Following:
 
     async def run(self, started: Callable[[], None]) -> None:
         """Until cancelled. `started` is called once everything that is there has been taken into account."""
-        informers = [self.ingresses, self.classes, self.services]
+        informers = [self.ingresses, self.classes, self.services, self.secrets]
         if self.slices is not None:
             informers.append(self.slices)
         async with asyncio.TaskGroup() as group:
@@ -65,9 +90,15 @@ class Following:
             self.ingresses.add_handler(self._ingress_changed)
             self.classes.add_handler(self._class_changed)
             self.services.add_handler(self._service_changed)
+            self.secrets.add_handler(self._secret_changed)
             if self.slices is not None:
                 self.slices.add_handler(self._slice_changed)
+            ready = asyncio.Event()
+            group.create_task(self.gateways.run(ready.set), name="gateways")
+            await ready.wait()
+            group.create_task(self._referenced.run(), name="referenced objects")
             self.update()
+            await self._know_all()
             started()
             if self.slices is not None:
                 group.create_task(self._external.run(), name="external names")
@@ -77,6 +108,15 @@ class Following:
         found = self.classes.get("", ingresses.class_of(ingress))
         return found is not None and (found.get("spec") or {}).get("controller") == self._ours
 
+    async def _know_all(self) -> None:
+        """Wait for what annotations name, so that no Ingress is missing at the beginning; but not for ever."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KNOWN_WITHIN):
+                while self._unknown:
+                    self._told.clear()
+                    await self._told.wait()
+                    self.update()
+
     def update(self) -> None:
         """Take all changes into the table."""
         services = {k for k in self._dirty_services if k in self._ports}
@@ -84,6 +124,8 @@ class Following:
         dirty, self._dirty = self._dirty, set()
         for key in dirty:
             services |= self._update_ingress(key)
+        for owner, contribution in self.gateways.update():
+            services |= self._contribute(owner, contribution)
         if self.slices is not None:
             for key in services:
                 self._update_endpoints(key)
@@ -93,8 +135,22 @@ class Following:
         owner: Owner = ("Ingress", namespace, name)
         ingress = self.ingresses.get_by_key(key)
         contribution = NOTHING
+        self._unknown.discard(key)
         if ingress is not None and self.ours(ingress):
-            contribution = ingresses.contribution(ingress, self.services.get)
+            if not self._referenced.follow(key, _references(ingress)):
+                self._unknown.add(key)
+                return set()
+            wanted = wishes.read(ingress, self._secret, self._configmap)
+            contribution = ingresses.contribution(ingress, self.services.get, wanted)
+            shown, problems = certificates.of_ingress(ingress, self.secrets.get)
+            problems = (*contribution.problems, *problems)
+            contribution = replace(contribution, certificates=shown, problems=problems)
+        else:
+            self._referenced.release(key)
+        return self._contribute(owner, contribution)
+
+    def _contribute(self, owner: Owner, contribution: Contribution) -> set[str]:
+        """Take what an object asks for into the table; returns the Services that it led to or leads to."""
         ports = {t.backend.port for r in self.table.contribution(owner).routes for t in r.targets}
         self.touched.add(owner)
         self.touched |= self.table.update(owner, contribution)
@@ -102,6 +158,12 @@ class Following:
         for port in ports:
             self._count(port)
         return {f"{p.namespace}/{p.service}" for p in ports}
+
+    def _secret(self, namespace: str, name: str) -> Object | None:
+        return self._referenced.known(SECRETS, namespace, name)
+
+    def _configmap(self, namespace: str, name: str) -> Object | None:
+        return self._referenced.known(CONFIGMAPS, namespace, name)
 
     def _count(self, port: ServicePort) -> None:
         key = f"{port.namespace}/{port.service}"
@@ -144,8 +206,14 @@ class Following:
         key = key_of(new or old or {})
         self._dirty_services.add(key)
         self._mark(key_of(i) for i in self.ingresses.by_index("service", key))
+        self.gateways.service_changed(new or old or {}, key)
         if key in self._ports:
             self._changed()
+
+    def _secret_changed(self, old: Object | None, new: Object | None) -> None:
+        key = key_of(new or old or {})
+        self._mark(key_of(i) for i in self.ingresses.by_index("secret", key))
+        self.gateways.secret_changed(key)
 
     def _slice_changed(self, old: Object | None, new: Object | None) -> None:
         for obj in (old, new):
@@ -157,7 +225,14 @@ class Following:
     def _mark(self, keys: Iterable[str]) -> None:
         for key in keys:
             self._dirty.add(key)
+            self._told.set()
             self._changed()
+
+
+def _references(ingress: Object) -> Iterator[Reference]:
+    namespace = ingress["metadata"].get("namespace", "")
+    for plural, name in annotated(ingress):
+        yield (SECRETS if plural == "secrets" else CONFIGMAPS), namespace, name
 
 
 def _external_name(service: Object | None) -> str:

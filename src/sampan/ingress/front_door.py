@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 CONDITION = "IngressServing"
 """Condition of a Node: whether its front door is open. Only the addresses of such nodes get requests."""
 HTTP = Listener("http", 80, INGRESS_SCOPE)
+HTTPS = Listener("https", 443, INGRESS_SCOPE, tls=True)
 _SEARCH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
 
@@ -45,7 +46,7 @@ class FrontDoor:
         directory: Path,
         access_log_file: Path,
         own_networks: Sequence[str] = (),
-        listeners: Sequence[Listener] = (HTTP,),
+        listeners: Sequence[Listener] = (HTTP, HTTPS),
         haproxy: str | None = None,
     ) -> None:
         self._client = client
