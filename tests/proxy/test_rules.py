@@ -12,12 +12,14 @@ import pytest
 
 from sampan.network.netlink import in_namespace
 from sampan.network.nftables import Family
+from sampan.proxy.elements import Assigned, difference, render
 from sampan.proxy.fake import FakeTable
 from sampan.proxy.nftables import NfTables
 from sampan.proxy.proxy import service_ranges
 from sampan.proxy.rules import Rules
 from sampan.proxy.services import Place, targets
-from sampan.proxy.types import Layout, Operation, Table
+from sampan.proxy.slots import assign
+from sampan.proxy.types import Backend, Frontend, Layout, Operation, Table, Target
 
 NODE = "172.29.0.2"
 LAYOUT = Layout((NODE,), ("10.244.0.0/16",), ("10.96.0.0/16",))
@@ -249,3 +251,15 @@ def test_affinity_and_local_policy_have_their_own_sets(table: Table) -> None:
     assert "services-inside 172.29.0.2:30080/TCP : 2 slots" in text
     assert "endpoints 172.29.0.2:30080/TCP inside 1 : 10.244.1.1:8080" in text
     assert "services 10.96.0.7:80/TCP : 2 slots, affinity" in text
+
+
+def test_of_a_thousand_endpoints_the_change_of_one_renders_its_own_slots() -> None:
+    backends = tuple(Backend(f"10.244.{i // 250}.{i % 250 + 1}", 80) for i in range(1000))
+    changed = (*backends[:500], Backend("10.244.9.1", 80), *backends[501:])
+    frontend, old, new = Frontend("10.96.0.5", "TCP", 80), Target("a/b", backends), Target("a/b", changed)
+    was = Assigned(assign((), backends, sticky=False))
+    now = Assigned(assign(was.outside, changed, sticky=False))
+    before, after = render(frontend, old, was, unlike=now), render(frontend, new, now, unlike=was)
+    assert len(before) < 12
+    assert len(after) < 12
+    assert difference(before, after) == difference(render(frontend, old, was), render(frontend, new, now))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sampan.network.nftables import Family
@@ -29,8 +29,9 @@ class Assigned:
         return {*self.outside, *(self.inside or ())}
 
 
-def render(frontend: Frontend, target: Target, assigned: Assigned) -> Content:
-    """The elements of one frontend whose slots are given away."""
+def render(frontend: Frontend, target: Target, assigned: Assigned, unlike: Assigned = Assigned()) -> Content:
+    """The elements of one frontend whose slots are given away, without those of slots that `unlike` has the same: of a
+    thousand endpoints the change of one is told by few of thousands of slots."""
     out: Content = {}
     family, key = frontend.family, frontend.key()
 
@@ -59,11 +60,18 @@ def render(frontend: Frontend, target: Target, assigned: Assigned) -> Content:
             if family_of(source) == family:
                 put(skeleton.sources_set(network.prefixlen), key + network.network_address.packed)
     put("services", key, _number(said))
-    for slot, backend in enumerate(assigned.outside):
+    for slot, backend in _others(assigned.outside, unlike.outside):
         put("endpoints", key + _number(slot), backend.data())
-    for slot, backend in enumerate(assigned.inside or ()):
+    for slot, backend in _others(assigned.inside or (), unlike.inside or ()):
         put("endpoints", key + _number(slot | skeleton.INSIDE_SLOT), backend.data())
     return out
+
+
+def _others(now: Slots, before: Slots) -> Iterator[tuple[int, Backend]]:
+    """The slots that have another backend than before, by number."""
+    for slot, backend in enumerate(now):
+        if slot >= len(before) or not (before[slot] is backend or before[slot] == backend):
+            yield slot, backend
 
 
 def hairpin_key(address: str) -> bytes:

@@ -101,9 +101,13 @@ class Rules:
             for frontend, target in found.items():
                 if not self._claim(key, frontend):
                     continue
-                before.update(self._content(frontend))
+                was = self._assigned.get(frontend, Assigned()) if frontend in self._placed else Assigned()
+                old = self._placed.get(frontend)
                 self._place(frontend, target)
-                after.update(self._content(frontend))
+                now = self._assigned[frontend]
+                after.update(elements.render(frontend, target, now, unlike=was))
+                if old is not None:
+                    before.update(elements.render(frontend, old, was, unlike=now))
         for frontend in freed:
             if (heir := self._inherit(frontend)) is not None:
                 self._place(frontend, self._targets[heir][frontend])
