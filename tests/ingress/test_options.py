@@ -61,7 +61,7 @@ class Site:
         wishes = reading.read(obj, lambda _, n: self.secrets.get(n), lambda _, n: self.configmaps.get(n))
         self.problems = [p.message for p in wishes.problems]
         self.door.table.update(("Ingress", "a", name), contribution(obj, service, wishes))
-        backends = to or {"s": "one"}
+        backends = {"s": "one"} if to is None else to
         set_backends(self.door.table, {s: [self.ups[u].endpoint] for s, u in backends.items()})
         await self.door.settle()
 

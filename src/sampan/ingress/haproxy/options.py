@@ -90,7 +90,8 @@ def server_words(backend: Backend) -> str:
 def entries(name: str, route: Route) -> Iterator[Entry]:
     """All entries for a route under its name."""
     for key, value in settings(route).items():
-        yield "settings", f"{name}.{key}", value
+        if value:  # nothing is left of what no header may have
+            yield "settings", f"{name}.{key}", value
     for verb, networks in (("allow", route.options.allow), ("deny", route.options.deny)):
         for bits in dict.fromkeys(_bits(n) for n in networks):
             yield "networks", f"{name}.{verb}|{bits}", verb
@@ -99,7 +100,7 @@ def entries(name: str, route: Route) -> Iterator[Entry]:
         yield (
             "rewrites",
             f"^{escaped(name)}\\|{grouped(rewrite.regex)}",
-            quote(rewrite.replacement, safe=_REPLACEMENT),
+            _replacement(rewrite.replacement),
         )
 
 
@@ -187,7 +188,7 @@ def _cors(cors: Cors) -> dict[str, str]:
         # With credentials no star is allowed: the origin that asks is named.
         found = {"cors": "any" if cors.credentials else "*"}
     else:
-        found = {"cors": "listed"} | {f"origin|{quote(o, safe='/:*@')}": "1" for o in cors.origins}
+        found = {"cors": "listed"} | {f"origin|{_origin(o)}": "1" for o in cors.origins}
     found["cors-methods"] = encoded(", ".join(cors.methods or _METHODS))
     found["cors-headers"] = encoded(", ".join(cors.headers or _HEADERS))
     if cors.exposed:
@@ -197,6 +198,14 @@ def _cors(cors: Cors) -> dict[str, str]:
     if cors.max_age:
         found["cors-max-age"] = str(cors.max_age)
     return found
+
+
+def _origin(text: str) -> str:
+    return quote(text.encode(errors="replace"), safe="/:*@")
+
+
+def _replacement(text: str) -> str:
+    return quote(text.encode(errors="replace"), safe=_REPLACEMENT) or "/"
 
 
 def _bits(network: str) -> str:
