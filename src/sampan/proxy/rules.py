@@ -101,13 +101,13 @@ class Rules:
             for frontend, target in found.items():
                 if not self._claim(key, frontend):
                     continue
-                was = self._assigned.get(frontend, Assigned()) if frontend in self._placed else Assigned()
                 old = self._placed.get(frontend)
+                had = self._assigned[frontend] if old is not None else Assigned()
                 self._place(frontend, target)
                 now = self._assigned[frontend]
-                after.update(elements.render(frontend, target, now, unlike=was))
+                after.update(elements.render(frontend, target, now, unlike=had))
                 if old is not None:
-                    before.update(elements.render(frontend, old, was, unlike=now))
+                    before.update(elements.render(frontend, old, had, unlike=now))
         for frontend in freed:
             if (heir := self._inherit(frontend)) is not None:
                 self._place(frontend, self._targets[heir][frontend])
