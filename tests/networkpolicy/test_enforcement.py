@@ -118,6 +118,56 @@ async def test_a_pod_is_kept_when_it_is_admitted_whatever_its_status_says(scene:
         await scene.table.until(lambda: not scene.table.keeps(HERE))
 
 
+async def test_what_still_runs_is_kept_though_its_pod_is_gone_or_has_ended(scene: Scene) -> None:
+    """A pod deleted by force, or one that failed, has its address until its sandbox has none."""
+    await scene.policy(podSelector={"matchLabels": {"app": "kept"}})
+    scene.part.taken_up({})
+    async with running(scene.part.run()):
+        pods = [await scene.pod(name, app="kept") for name in ("forced", "failed")]
+        addresses = [HERE, "10.244.0.6"]
+        for pod, address in zip(pods, addresses, strict=True):
+            await scene.part.admit(pod, (address,))
+        await scene.cluster.run(pods[1], ip=addresses[1])
+        failed = await scene.client.get(PODS, "default", "failed")
+        failed["status"]["phase"] = "Failed"
+        await scene.client.update(PODS, failed, subresource="status")
+        await scene.client.delete(PODS, "default", "forced", grace_period_seconds=0)
+        # With the same name, and before the one before it ended.
+        again = await scene.pod("forced")
+        await scene.part.admit(again, ("10.244.0.7",))
+        await scene.policy("last", podSelector={"matchLabels": {"app": "kept"}}, ingress=[{}])
+        await scene.table.until(lambda: any(i.kind == "chain" and v for i, v in scene.table.content.items()))
+        assert all(map(scene.table.keeps, addresses))
+        for pod in pods:
+            scene.part.released(pod["metadata"]["uid"])
+        await scene.table.until(lambda: not any(map(scene.table.keeps, addresses)))
+
+
+async def test_a_status_gives_no_pod_of_this_node_the_address_of_another(scene: Scene) -> None:
+    await scene.policy("open", podSelector={"matchLabels": {"app": "kept"}}, ingress=[{}])
+    await scene.policy("deny", podSelector={"matchLabels": {"app": "shut"}})
+    scene.part.taken_up({})
+    async with running(scene.part.run()):
+        old, new = await scene.pod("old", app="kept"), await scene.pod("new", app="shut")
+        await scene.part.admit(old, (HERE,))
+        await scene.cluster.run(old, ip=HERE)
+        scene.part.released(old["metadata"]["uid"])
+        await scene.part.admit(new, (HERE,))
+        told = await scene.client.get(PODS, "default", "old")
+        told["metadata"]["labels"]["more"] = "yes"
+        await scene.client.update(PODS, told)
+        async with asyncio.timeout(10):
+            while (
+                "more"
+                not in (scene.part._pods.get("default", "old") or {"metadata": {"labels": ()}})["metadata"][
+                    "labels"
+                ]
+            ):
+                await asyncio.sleep(0)
+        await scene.part.admit(await scene.pod("third", app="shut"), ("10.244.0.6",))
+        assert not scene.table.passes(OTHER, HERE, "TCP", 80)
+
+
 async def test_who_waits_to_start_while_the_first_policy_comes_is_kept(scene: Scene) -> None:
     async with running(scene.part.run()):
         first = await scene.pod("first")

@@ -179,8 +179,12 @@ class NetworkPolicies:
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
         uid = new["metadata"]["uid"] if new is not None else ""
-        if old is not None and old["metadata"]["uid"] != uid:
-            self._desired.set_pod(old["metadata"]["uid"], None)
+        if old is not None and (gone := old["metadata"]["uid"]) != uid and gone not in self._addresses:
+            # What runs here without the API's knowledge (a pod deleted by force) is kept as long as it runs.
+            self._desired.set_pod(gone, None)
         if new is not None:
-            self._desired.set_pod(uid, pod_of(new, self._node_name, self._addresses.get(uid)))
+            addresses = self._addresses.get(uid)
+            if addresses is None and new["node"] == self._node_name:
+                addresses = ()  # Those of its status are free, or another's.
+            self._desired.set_pod(uid, pod_of(new, self._node_name, addresses))
         self._wake.set()

@@ -68,11 +68,12 @@ def trimmed(pod: Object) -> Object:
     once."""
     meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
     kept = {key: meta[key] for key in ("namespace", "name", "uid", "resourceVersion") if key in meta}
+    ended = status.get("phase") in ("Succeeded", "Failed")
     labels = {sys.intern(key): sys.intern(value) for key, value in (meta.get("labels") or {}).items()}
     return {
         "metadata": {**kept, "labels": labels},
         "node": sys.intern(spec.get("nodeName") or ""),
-        "kept": not spec.get("hostNetwork") and status.get("phase") not in ("Succeeded", "Failed"),
+        "left out": "host network" if spec.get("hostNetwork") else "ended" if ended else "",
         "addresses": tuple(ip["ip"] for ip in status.get("podIPs") or ()),
         "ports": _named_ports(spec),
     }
@@ -91,8 +92,8 @@ def _named_ports(spec: Object) -> tuple[tuple[str, str, int], ...]:
 
 def pod_of(pod: Object, node: str, addresses: tuple[str, ...] | None = None) -> Pod | None:
     """What matters to the node named `node` of a Pod that was `trimmed`; None where it has ended or has the network of its
-    node. `addresses` are those that it has for certain, whatever its status says."""
-    if not pod["kept"]:
+    node. `addresses` are those that it has for certain, whatever its status says: while it has any, it has not ended."""
+    if pod["left out"] and not (pod["left out"] == "ended" and addresses):
         return None
     meta = pod["metadata"]
     return Pod(
