@@ -7,6 +7,7 @@ import base64
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 
@@ -342,3 +343,20 @@ async def test_what_is_in_force_names_patterns_and_canaries(site: Site) -> None:
         ("foo.com", "/", "Prefix if canary=20=100", "a/t:80", "Ingress/a/k"),
         ("foo.com", "/a(/|$)", "Regex", "a/s:80", "Ingress/a/i"),
     ]
+
+
+async def test_the_client_is_who_a_proxy_header_names(site: Site) -> None:
+    await site.have(deny="203.0.113.0/24")
+    table = site.door.table
+    table.set_listeners([replace(one, proxy_protocol=True) for one in table.routing.listeners.values()])
+    await site.door.settle()
+
+    async def come(address: str) -> Answer:
+        head = f"PROXY TCP4 {address} 192.0.2.1 1234 80\r\n".encode()
+        return await site.door.raw(head + b"GET / HTTP/1.1\r\nHost: foo.com\r\nConnection: close\r\n\r\n")
+
+    answer = await come("198.51.100.7")
+    assert "x-forwarded-for: 198.51.100.7\r\n" in answer.body.lower()
+    assert (await come("203.0.113.7")).status == 403
+    with contextlib.suppress(ConnectionError):  # none but such connections
+        assert (await site.get()).status in (0, 400)

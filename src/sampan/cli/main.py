@@ -77,6 +77,12 @@ def up(
     ingress_nodes: Annotated[
         str | None, typer.Option(help="Nodes that Ingresses are reached at: all, or NAME,...")
     ] = None,
+    ingress_proxy_protocol: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether connections to Ingresses begin with a PROXY header, from a load balancer before them."
+        ),
+    ] = None,
     lb_pool: Annotated[
         list[str] | None,
         typer.Option(
@@ -155,6 +161,7 @@ def up(
         nodeport_addresses=nodeport_addresses,
         ingress=ingress,
         ingress_nodes=ingress_nodes,
+        ingress_proxy_protocol=ingress_proxy_protocol,
         lb_pool=lb_pool,
         authentication_config=authentication_config,
         token_auth_file=token_auth_file,

@@ -69,6 +69,8 @@ class ClusterConfig:
     """Where nodes open NodePorts: see `nodeport_addresses`."""
     ingress_nodes: tuple[str, ...] = ("all",)
     """The nodes that have a front door: see `ingress_nodes`."""
+    ingress_proxy_protocol: bool = False
+    """Whether connections to the front door begin with a PROXY header."""
     lb_pool: tuple[str, ...] = ()
     """Ranges of load balancer addresses, () for those that it has by itself: see `lb_pools`."""
     authentication_config: str = ""

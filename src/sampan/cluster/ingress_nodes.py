@@ -1,4 +1,4 @@
-"""Which nodes have a front door: `--ingress-nodes` and `--no-ingress`."""
+"""Which nodes have a front door, and what comes in at it: `--ingress-nodes`, `--no-ingress` and `--ingress-proxy-protocol`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ def problems(wishes: Wishes, nodes: tuple[str, ...]) -> list[str]:
 
 def wished(wishes: Wishes) -> dict[str, object]:
     """The changes to a configuration."""
+    changes: dict[str, object] = {}
+    if wishes.ingress_proxy_protocol is not None:
+        changes["ingress_proxy_protocol"] = wishes.ingress_proxy_protocol
     if not wishes.ingress:
-        return {"ingress_nodes": (NONE,)}
-    if wishes.ingress_nodes is None:
-        return {}
-    return {"ingress_nodes": _split(wishes.ingress_nodes)}
+        changes["ingress_nodes"] = (NONE,)
+    elif wishes.ingress_nodes is not None:
+        changes["ingress_nodes"] = _split(wishes.ingress_nodes)
+    return changes
 
 
 def chosen(config: ClusterConfig) -> bool:

@@ -60,6 +60,7 @@ class NodePlace:
     taints: tuple[Object, ...] = ()
     ingress_log: Path | None = None
     """The access log of its front door; None: it has none."""
+    ingress_proxy_protocol: bool = False
     lease_seconds: int = 40
     """What its Lease promises."""
 
@@ -182,6 +183,7 @@ async def _open_front_door(
             directory=place.run / "ingress",
             access_log_file=log_file,
             own_networks=(*place.cluster_pod_cidrs, *place.service_cidrs, *place.addresses),
+            proxy_protocol=place.ingress_proxy_protocol,
         ).run()
 
     await again_and_again("ingress", front_door)

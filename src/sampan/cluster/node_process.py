@@ -65,6 +65,7 @@ async def _serve(config: ClusterConfig, node: str) -> None:
         ingress_log=config.directory / "logs" / f"ingress-{node}.log"
         if ingress_nodes.on(config, node) and preflight.program("haproxy")
         else None,
+        ingress_proxy_protocol=config.ingress_proxy_protocol,
         lease_seconds=node_monitoring.lease_seconds(config.node_monitor_grace_period),
     )
     link = PartLink(config.run_directory, node)

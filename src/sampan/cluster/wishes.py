@@ -53,6 +53,7 @@ class Wishes:
     publish: Sequence[str] = ()
     ingress: bool = True
     ingress_nodes: str | None = None
+    ingress_proxy_protocol: bool | None = None
     lb_pool: Sequence[str] | None = None
     nodeport_addresses: Sequence[str] | None = None
     authentication_config: str | None = None

@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sampan.api.errors import StatusError
@@ -47,6 +48,7 @@ class FrontDoor:
         access_log_file: Path,
         own_networks: Sequence[str] = (),
         listeners: Sequence[Listener] = (HTTP, HTTPS),
+        proxy_protocol: bool = False,
         haproxy: str | None = None,
     ) -> None:
         self._client = client
@@ -54,7 +56,7 @@ class FrontDoor:
         self._access_log = access_log_file
         self._wake = asyncio.Event()
         self._following = Following(client, self._wake.set, own_networks=own_networks)
-        self._following.table.set_listeners(listeners)
+        self._following.table.set_listeners(replace(one, proxy_protocol=proxy_protocol) for one in listeners)
         files = Files(directory, tuple(addresses))
         self._process = Process(files, haproxy or program() or "haproxy", access_log_file)
         self._driver = HaproxyDriver(files, self._process, self._set_serving)
@@ -83,6 +85,7 @@ class FrontDoor:
             group.create_task(self._driver.run(), name="haproxy")
             group.create_task(self._tell(), name="condition")
             group.create_task(access_log.keep_small(self._access_log), name="access log")
+            group.create_task(access_log.keep_small(self._process.said), name="haproxy's log")
             while True:
                 await self._wake.wait()
                 self._wake.clear()

@@ -60,6 +60,11 @@ class Process:
         self._pid, self._pidfd = pid, pidfd
         return True
 
+    @property
+    def said(self) -> Path:
+        """What it says besides the access log."""
+        return self._files.directory / "haproxy.log"
+
     async def check(self) -> None:
         """Raises HaproxyError if HAProxy would refuse the configuration."""
         process = await asyncio.create_subprocess_exec(
@@ -74,7 +79,7 @@ class Process:
 
     async def start(self) -> None:
         """Start it with the files; returns once it serves. Raises HaproxyError."""
-        said = self._files.directory / "haproxy.log"
+        said = self.said
         child = self._spawn(said)
         self._pid, self._pidfd = child.pid, os.pidfd_open(child.pid)
         record = os.open(self._record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -123,7 +123,8 @@ end
 -- Where the first place that fits has routes with conditions: the first route that is met, from there on to more general places.
 core.register_action("choose", {"http-req"}, function(txn)
     local path = txn:get_var("txn.path")
-    for _, key in ipairs({"txn.host_key", "txn.wildcard_key", "txn.any_key"}) do
+    for _, name in ipairs({"host", "wildcard", "suffix2", "suffix3", "suffix4", "suffix5", "suffix6", "suffix7", "any"}) do
+        local key = "txn." .. name .. "_key"
         local host = txn:get_var(key)
         local found = host and in_host(txn, host, path)
         if found then
@@ -246,13 +247,13 @@ end
 
 core.register_action("request_headers", {"http-req"}, function(txn)
     change(txn, "request", txn.http, {
-        set = txn.http.req_set_header, add = txn.http.req_add_header, remove = txn.http.req_del_header,
+        set = txn.http.req_set_header, add = txn.http.req_add_header, remove = function(http, name) http:req_del_header(name) end,
     })
 end)
 
 core.register_action("response_headers", {"http-res"}, function(txn)
     change(txn, "response", txn.http, {
-        set = txn.http.res_set_header, add = txn.http.res_add_header, remove = txn.http.res_del_header,
+        set = txn.http.res_set_header, add = txn.http.res_add_header, remove = function(http, name) http:res_del_header(name) end,
     })
 end)
 
