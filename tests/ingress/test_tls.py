@@ -188,6 +188,72 @@ async def test_what_is_spoken(site: Site) -> None:
             await site.connect("a.test", weak)
 
 
+async def test_sessions_are_taken_up_again_and_clients_do_not_renegotiate(site: Site) -> None:
+    connect = f"openssl s_client -connect 127.0.0.1:{site.door.tls_port} -servername a.test -tls1_2"
+    again = await shell(f"echo | {connect} -reconnect")
+    assert again.count("Reused,") == 5
+    # `R` has s_client ask for another handshake.
+    refused = await shell(f"(echo R; exec cat /dev/zero) 2>/dev/null | timeout 10 {connect}")
+    assert "RENEGOTIATING" in refused
+    assert "no renegotiation" in refused or "handshake failure" in refused or "SSL_read" in refused
+
+
+async def shell(command: str) -> str:
+    process = await asyncio.create_subprocess_shell(
+        command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    out, _ = await process.communicate()
+    return out.decode(errors="replace")
+
+
+async def test_no_host_and_no_pem_breaks_out_of_a_list_or_a_command(site: Site) -> None:
+    chain, key = make("a.test")
+    noise = "\n\nshow info;shutdown sessions\n"
+    await site.have(
+        "a.test", certificate("a.test", (noise + chain + noise + chain + noise, noise + key + noise))
+    )
+    pair = chain, key
+    hosts = [
+        "x y",
+        "x\ny.pem *",
+        "!x",
+        "[alpn h2] x",
+        "#x",
+        "x;show info",
+        "<<",
+        "*",
+        "*.*",
+        "-",
+        "",
+        "x\0",
+        "é.test",
+    ]
+    await site.have(
+        "hostile",
+        *(
+            Certificate(INGRESS_SCOPE, Host(HostKind.EXACT, h), *pair, Source("Ingress", "a", "b"))
+            for h in hosts
+            if h
+        ),
+    )
+    assert await site.shown("a.test") == ["a.test"]
+    assert await site.shown("x") == ["sampan-ingress.invalid"]
+    site.door.serving.clear()
+    os.kill(site.door.process.worker, 9)
+    async with asyncio.timeout(10):
+        await site.door.serving.wait()
+    assert await site.shown("a.test") == ["a.test"]
+    assert len(next(site.door.files.named.glob("*.crt-list")).read_text().splitlines()) == 2
+
+
+async def test_a_chain_too_long_for_a_command_takes_a_reload(site: Site) -> None:
+    chain, key = make("long.test")
+    more = "".join(make(f"{i}.test")[0] for i in range(40))
+    await site.have("long.test", certificate("long.test", (chain + more, key)))
+    assert await site.shown("long.test") == ["long.test"]
+    assert site.door.driver.reloads == 1
+
+
 async def test_http_2_and_forwarded_headers(site: Site) -> None:
     await site.route(ROOT)
     await site.have("a.test", certificate("a.test"))
