@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -11,10 +12,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from sampan.network.host_port_table import FakeTable, KernelTable
+from sampan.network.host_port_table import TABLE, FakeTable, KernelTable
 from sampan.network.host_ports import Forward, HostPorts
 from sampan.network.netlink import in_namespace
+from sampan.network.nftables import Family
+from sampan.network.nftables_monitor import NftablesMonitor
 from sampan.network.types import NetworkError, PortMapping
+from tests.controllers.conftest import running
 from tests.network.test_node_network import Nodes, _attach, nodes
 
 __all__ = ["nodes"]
@@ -231,3 +235,32 @@ async def test_what_the_kernel_holds_is_what_it_was_told(nodes: Nodes) -> None:
     await ports.remove("a")
     await ports.remove("b")
     assert table.read() == set()
+
+
+@root
+async def test_what_somebody_flushes_is_put_back(nodes: Nodes) -> None:
+    node = nodes.add(1)
+    monitor = in_namespace(str(node.netns), NftablesMonitor)
+    table = in_namespace(str(node.netns), lambda: KernelTable(monitor.own))
+
+    class Inside:
+        """`nft` is started in the namespace of the calling thread."""
+
+        def read(self) -> set[Forward]:
+            return table.read()
+
+        def apply(self, gone: Sequence[Forward], come: Sequence[Forward]) -> None:
+            in_namespace(str(node.netns), lambda: table.apply(gone, come))
+
+    ports = HostPorts(Inside())
+    for family in (Family.IP, Family.IP6):
+        monitor.watch(family, TABLE, ports.meddled)
+    async with running(monitor.run()), running(ports.keep()):
+        await ports.add("a", ("10.0.0.2", "2001:db8::2"), [PortMapping(80, 8080)])
+        whole = table.read()
+        for what in ("flush ruleset", f"flush map ip {TABLE} anywhere", f"delete table ip6 {TABLE}"):
+            subprocess.run(["ip", "netns", "exec", node.netns.name, "nft", what], check=True)
+            async with asyncio.timeout(1):
+                while table.read() != whole:
+                    await asyncio.sleep(0)
+    table.close()

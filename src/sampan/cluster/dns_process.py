@@ -98,11 +98,18 @@ async def _serve(config: ClusterConfig, node: str, sockets: NodeSockets) -> None
 async def here(client: Client, node: str, addresses: tuple[str, ...]) -> None:
     """Answer for a machine that joined until cancelled; what is beyond it gets no answer. Raises OSError."""
     from sampan.dns.server import DnsServer
+    from sampan.network.nftables import Family
+    from sampan.network.nftables_monitor import NftablesMonitor
+    from sampan.network.static_tables import StaticTable
 
     dns_addresses.add(addresses)
     try:
         await asyncio.to_thread(dns_addresses.shield, addresses)
-        await DnsServer(client, node_name=node, addresses=addresses).run()
+        monitor = NftablesMonitor()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(monitor.run(), name="changes of nf_tables")
+            group.create_task(StaticTable(monitor, Family.INET, dns_addresses.TABLE).run(), name="shield")
+            await DnsServer(client, node_name=node, addresses=addresses).run()
     finally:
         dns_addresses.remove(addresses)
         dns_addresses.unshield()

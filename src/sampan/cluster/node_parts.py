@@ -79,7 +79,7 @@ async def run(
     """Run a node until `stop` is set; its containers go on. `more` runs beside it; `certified` is set once the server has its
     certificate (None: it has it)."""
     from sampan.loadbalancer.speaker import Speaker
-    from sampan.network.host_port_table import KernelTable
+    from sampan.network import host_port_table
     from sampan.network.host_ports import HostPorts
     from sampan.network.nftables import Family
     from sampan.network.nftables_monitor import NftablesMonitor
@@ -97,15 +97,18 @@ async def run(
     network = RoutedPodNetwork(place.pod_cidrs, place.addresses, place.root / "leases")
     network.restore()
     images = LocalImages(ImageStore(place.images), place.registries)
+    monitor = NftablesMonitor()
+    host_ports = HostPorts(host_port_table.KernelTable(monitor.own))
+    for family in (Family.IP, Family.IP6):
+        monitor.watch(family, host_port_table.TABLE, host_ports.meddled)
     runtime = OciRuntime(
         state=str(place.root / "runtime"),
         run=str(place.run),
         images=images.image_status,
         network=network,
-        host_ports=HostPorts(KernelTable()),
+        host_ports=host_ports,
         cgroup_parent=place.cgroup,
     )
-    monitor = NftablesMonitor()
     policies = NetworkPolicies(client, node_name=place.name, monitor=monitor)
     agent = NodeAgent(
         client,
@@ -145,6 +148,7 @@ async def run(
                 Family.IP6 if ":" in r else Family.IP for r in place.cluster_pod_cidrs
             )
         },
+        "host ports": host_ports.keep(),
         "proxy": proxy.run(),
         "load balancer": Speaker(
             client,

@@ -9,7 +9,7 @@ import errno
 import ipaddress
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sampan.network import nftables as nft
 from sampan.network.conntrack import UdpEntries
@@ -24,10 +24,12 @@ _WORDS = {4: ("ip", "ipv4_addr", "127.0.0.0/8"), 6: ("ip6", "ipv6_addr", "::1")}
 
 
 class KernelTable:
-    """A `Table` for the network namespace that the process is in when it is made."""
+    """A `Table` for the network namespace that the process is in when it is made. `own` is told who makes our transactions, by
+    netlink port, for whoever watches for foreign ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Callable[[int], None] = lambda port: None) -> None:
         self._netlink = Netlink(NETLINK_NETFILTER)
+        own(self._netlink.port)
         self._entries = UdpEntries()
         self._prepared: set[int] = set()
 

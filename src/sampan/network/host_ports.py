@@ -79,6 +79,8 @@ class HostPorts:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._lock = asyncio.Lock()
+        self._doubtful = asyncio.Event()
+        self._meddler = ""
         self._of: dict[str, set[Forward]] = {}
         self._owner: dict[tuple[str, str, int, int], str] = {}
 
@@ -113,6 +115,23 @@ class HostPorts:
             async with self._lock:
                 await self._apply(gone, ())
 
+    def meddled(self, who: str) -> None:
+        """Somebody else changed the table: `keep` puts back what is gone."""
+        self._meddler = who
+        self._doubtful.set()
+
+    async def keep(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._doubtful.wait()
+            self._doubtful.clear()
+            try:
+                async with self._lock:
+                    if await self._compare():
+                        log.warning("the table of host ports was changed by %s: put right", self._meddler)
+            except NetworkError as e:
+                log.warning("%s", e)
+
     def _claim(self, sandbox: str, come: set[Forward]) -> None:
         for one in come:
             owner = self._owner.get(_place(one), sandbox)
@@ -139,7 +158,8 @@ class HostPorts:
             log.warning("the table of host ports was changed by somebody (%s): all of it is compared", e)
             await self._compare()
 
-    async def _compare(self) -> None:
+    async def _compare(self) -> bool:
+        """Whether anything differed."""
         wanted = {one for found in self._of.values() for one in found}
         try:
             present = await asyncio.to_thread(self._table.read)
@@ -150,6 +170,7 @@ class HostPorts:
                 await asyncio.to_thread(self._table.apply, gone, come)
         except OSError as e:
             raise NetworkError(f"host ports cannot be forwarded: {e.strerror or e}") from e
+        return bool(differ)
 
 
 def _place(one: Forward) -> tuple[str, str, int, int]:
