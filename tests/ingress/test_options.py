@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -258,6 +259,11 @@ async def test_a_canary_gets_its_share(site: Site) -> None:
     await site.have(name="canary", rules=rules, created=young, to=to, canary_weight="50")
     found = [(await site.get()).body.split("\n")[0] for _ in range(40)]
     assert 3 < found.count("two") < 37
+    # Alone at its place: whoever is not of its share goes to what is more general.
+    rules = [("foo.com", "/new", "Prefix", "t")]
+    await site.have(name="canary", rules=rules, created=young, to=to, canary_header="X-New")
+    assert (await site.get("/new/x", "X-New: always")).body.startswith("two")
+    assert (await site.get("/new/x", "X-New: never")).body.startswith("one")
     assert site.door.driver.reloads == 0
 
 
@@ -360,3 +366,8 @@ async def test_the_client_is_who_a_proxy_header_names(site: Site) -> None:
     assert (await come("203.0.113.7")).status == 403
     with contextlib.suppress(ConnectionError):  # none but such connections
         assert (await site.get()).status in (0, 400)
+    async with asyncio.timeout(5):
+        while '"error":' not in site.door.log.read_text():
+            await asyncio.sleep(0.01)
+    *_, last = site.door.log.read_text().splitlines()
+    assert json.loads(last)["client"] == "127.0.0.1"

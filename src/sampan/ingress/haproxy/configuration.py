@@ -27,6 +27,11 @@ _SUFFIXES = tuple(f"suffix{n}" for n in range(2, 8))
 """Variables for what is left of a host without so many labels: for the wildcards of Gateways, which stand for several."""
 _FOUND = "{ var(txn.route) -m found }"
 
+_REFUSED = (
+    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","client":"%ci","port":%fp,'
+    '"error":"%[fc_err_str,json(utf8s)]"}'
+)
+"""Of connections that no request came of: TLS that was not agreed on, a PROXY header that is none."""
 _LOG = (
     '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]",'
     '"client":"%ci","method":"%[var(txn.method),json(utf8s)]","host":"%[var(txn.host),json(utf8s)]",'
@@ -143,6 +148,7 @@ def _frontend_lines(listener: Listener, files: Files) -> Iterator[str]:
     # Not of backends: they would tell of every server that comes.
     yield "log stdout format raw local0 info"
     yield f"log-format {_quoted(_LOG)}"
+    yield f"error-log-format {_quoted(_REFUSED)}"
     yield f"http-request set-var(txn.scope) str({listener.scope})"
     yield from _distrust(listener)
     if listener.tls:
