@@ -195,7 +195,7 @@ async def test_sessions_are_taken_up_again_and_clients_do_not_renegotiate(site: 
     # `R` has s_client ask for another handshake.
     refused = await shell(f"(echo R; exec cat /dev/zero) 2>/dev/null | timeout 10 {connect}")
     assert "RENEGOTIATING" in refused
-    assert "no renegotiation" in refused or "handshake failure" in refused or "SSL_read" in refused
+    assert "no renegotiation" in refused
 
 
 async def shell(command: str) -> str:
