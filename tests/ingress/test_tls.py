@@ -284,6 +284,8 @@ async def test_a_connection_for_another_certificate_is_misdirected(site: Site) -
     assert (await site.get("a.test", "x.c.test")).status == 421
     assert (await site.get("unknown.test", "a.test")).status == 421
     assert (await site.get(None, "a.test")).status == 200  # came for an address
+    said = await curl(site, "https://a.test", "-H", "Host: x.c.test", "--http2", "-w", "%{http_code}")
+    assert said.endswith("421")
 
 
 async def test_redirect_to_https_and_hsts(site: Site) -> None:

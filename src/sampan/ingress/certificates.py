@@ -58,6 +58,16 @@ def of_ingress(ingress: Object, secret: SecretLookup) -> tuple[tuple[Certificate
     return tuple(found), tuple(problems)
 
 
+def trimmed(secret: Object) -> Object:
+    """What is kept of a Secret: what kubectl notes in an annotation has the key once more."""
+    meta, data = secret["metadata"], secret.get("data") or {}
+    return {
+        "metadata": {k: meta[k] for k in ("name", "namespace", "resourceVersion") if k in meta},
+        "type": secret.get("type"),
+        "data": {k: data[k] for k in ("tls.crt", "tls.key") if k in data},
+    }
+
+
 def secrets_of(ingress: Object) -> Iterator[str]:
     """`namespace/name` of the Secret of each certificate that an Ingress names; for an index."""
     namespace = ingress["metadata"].get("namespace", "")

@@ -62,7 +62,9 @@ class Following:
         )
         self.classes = Informer(client, INGRESSCLASSES)
         self.services = Informer(client, SERVICES)
-        self.secrets = Informer(client, SECRETS, field_selector=f"type={certificates.TYPE}")
+        self.secrets = Informer(
+            client, SECRETS, field_selector=f"type={certificates.TYPE}", transform=certificates.trimmed
+        )
         self.slices = Informer(client, ENDPOINTSLICES, indexes={"service": service_of}) if backends else None
         self.gateways = GatewayFollowing(client, self.services, self.secrets.get, changed)
         self._referenced = ReferencedObjects(client, lambda key: self._mark((key,)))
