@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -127,6 +128,40 @@ async def test_no_pod_sends_under_the_address_of_another(nodes: Nodes, tmp_path:
                     client.bind((source, 0))
                     client.sendto(source.encode(), (there, 8767))
             assert server.recv(100).decode() == own, "the last that was sent, and the first that got there"
+
+
+async def test_no_pod_speaks_the_tunnel_of_the_nodes(nodes: Nodes, tmp_path: Path) -> None:
+    """What a node gets by the tunnel it takes for another node's, with any address inside. Among pods the port is free."""
+
+    def make() -> socket.socket:
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    node = nodes.add(1)
+    host.masquerade_pods(node.netns, node.pod_cidrs, (f"{SUBNET}.0/24",))
+    a, b = nodes.pod("a"), nodes.pod("b")
+    await _attach(node, tmp_path / "leases", "sandbox-a", a)
+    other = await _attach(node, tmp_path / "leases", "sandbox-b", b)
+    for where, address, free in (
+        (str(node.netns), node.addresses[0], False),
+        ("", f"{SUBNET}.1", False),
+        (b, other, True),
+    ):
+        found = []
+        with contextlib.ExitStack() as stack:
+            for port in (4789, 4790):
+                server = stack.enter_context(in_namespace(where, make) if where else make())
+                server.bind((address, port))
+                server.settimeout(5)
+                with in_namespace(a, make) as client:
+                    client.sendto(b"x", (address, port))
+                found.append(server)
+            assert found[1].recv(10) == b"x"
+            found[0].setblocking(False)
+            if free:
+                assert found[0].recv(10) == b"x"
+            else:
+                with pytest.raises(BlockingIOError):
+                    found[0].recv(10)
 
 
 async def test_an_address_outlives_a_restart_and_is_free_after_detach(nodes: Nodes, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from sampan.network import links
 from sampan.network.namespaces import run_forked
 from sampan.network.netlink import NETLINK_ROUTE, Netlink, NetlinkError
 from sampan.network.pods import LINKS
+from sampan.network.vxlan import PORT as VXLAN
 
 NODE_SYSCTLS = {
     "net.ipv4.ip_forward": "1",
@@ -37,6 +38,16 @@ _OWN_SOURCE = f""" chain prerouting {{
  }}
 """
 """What the kernel's rp_filter would do for pods' links, had it that for IPv6."""
+_NO_TUNNEL = f""" chain tunnel-forward {{{{
+  type filter hook forward priority filter;
+  iifname "{LINKS}" {{match}} udp dport {VXLAN} drop
+ }}}}
+ chain tunnel-input {{{{
+  type filter hook input priority filter;
+  iifname "{LINKS}" udp dport {VXLAN} drop
+ }}}}
+"""
+"""A node takes what comes by the tunnel for another node's: a pod must not speak it to nodes, in whatever name."""
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 _TABLE = {4: "ip", 6: "ip6"}
@@ -210,7 +221,8 @@ def masquerade_pods_here(uplink: str, pod_ranges: Sequence[str], beside: Sequenc
     for version, sources in _by_version(pod_ranges).items():
         ip = _TABLE[version]
         match = f'oifname "{uplink}" {ip} saddr {sources} {ip} daddr != {near[version]}'
-        script += _masquerade("sampan-pods", version, "srcnat + 10", match, _OWN_SOURCE)
+        tunnel = _NO_TUNNEL.format(match=f"{ip} daddr != {sources}")
+        script += _masquerade("sampan-pods", version, "srcnat + 10", match, _OWN_SOURCE + tunnel)
     _nft(script)
 
 
