@@ -149,7 +149,6 @@ BAD = [
     ("sampan.io/timeout-connect", "soon", "expected a duration"),
     ("sampan.io/max-body", "lots", "expected a quantity"),
     ("sampan.io/rate-limit", "0/s", "expected a rate such as 10/s"),
-    ("sampan.io/allow", "10.0.0.0/99", "'10.0.0.0/99' is no network"),
     ("sampan.io/sticky-cookie", "a b", "expected a name"),
     ("sampan.io/sticky-cookie", "a\nserver evil", "expected a name"),
     ("sampan.io/cors-origins", "https://a.test\" }", "is no origin"),
@@ -188,6 +187,26 @@ def test_where_nobody_can_be_let_in_it_stays_closed(name: str) -> None:
     service = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
     routes = ingresses.contribution(closed, lambda _, __: service, wishes).routes
     assert {(r.targets, r.status) for r in routes} == {((), 503)}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        (
+            "sampan.io/allow",
+            "10.0.0.0/99",
+            "'10.0.0.0/99' is no network such as 10.0.0.0/8; nobody is let in",
+        ),
+        ("nginx.ingress.kubernetes.io/denylist-source-range", "me", "'me' is no network"),
+        ("nginx.ingress.kubernetes.io/auth-type", "basic", "no annotation names a Secret with users; nobody"),
+        ("nginx.ingress.kubernetes.io/auth-url", "http://a.test", "not supported here; nobody is let in"),
+        ("sampan.io/basic-auth-secret", "x" * 2000, "there is no Secret"),
+    ],
+)
+def test_what_was_to_keep_people_out_and_cannot_be_had_closes_it(key: str, value: str, words: str) -> None:
+    wishes = read({key: value})
+    assert wishes.closed
+    assert words in wishes.problems[0].message
 
 
 def test_none_is_ignored_without_a_word() -> None:

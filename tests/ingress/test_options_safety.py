@@ -152,6 +152,34 @@ def test_values_of_any_origin(one: str, two: str, three: str) -> None:
     )  # fmt: skip
 
 
+def test_nothing_is_longer_than_what_haproxy_reads_of_a_line() -> None:
+    """The rest of a line would be an entry of its own: for another one's host, if somebody wished so."""
+    rest = "ingress|victim.com/"
+    for length in (4_000, 16_383 - 40, 16_383, 40_000):
+        for kind in ("Exact", "Prefix", "ImplementationSpecific"):
+            path = f"/{'a' * length}{rest}"
+            obj = ingress("i", [("foo.com", path, kind, "s"), ("foo.com", "/", "Prefix", "s")])
+            obj["metadata"]["annotations"] = {
+                "sampan.io/rewrite": path,
+                "sampan.io/cors-origins": f"https://{'a' * length}.test",
+                "sampan.io/cors-headers": "x" * length,
+                "sampan.io/allow": "10.0.0.0/8," * length,
+            }
+            found = contribution(obj, service, reading.read(obj, lambda _, __: None, lambda _, __: None))
+            made, commands = translated(*found.routes)
+            held(made, commands)
+            wide = replace(
+                found.routes[-1], place=replace(found.routes[-1].place, path=RoutePath(PathKind.PREFIX, path))
+            )
+            change = HeaderChange("set", "x", "\n" + "é" * length)
+            more = translated(wide, replace(found.routes[-1], options=Options(response_headers=(change,))))
+            held(*more)
+            for text in (*render(made.content, FILES).values(), *render(more[0].content, FILES).values()):
+                assert max(map(len, text.split("\n"))) < 16_000
+            assert max(map(len, commands)) < 16_000
+            assert len(found.problems) >= 3, found.problems
+
+
 def test_equal_content_has_one_name() -> None:
     assert name_of("u", (("a", "b"),)) == name_of("u", (("a", "b"),)) != name_of("u", (("a", "c"),))
 

@@ -256,7 +256,7 @@ def authority(secret: Object) -> str:
         raise ValueError("the key ca.crt of the Secret is longer than 256 KiB; its backends are not trusted")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(cadata=text)
+        context.load_verify_locations(cadata=text.encode("ascii", "ignore").decode())
         found = context.get_ca_certs(binary_form=True)
     except (ssl.SSLError, ValueError):
         found = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from sampan.api.errors import Object
-from sampan.api.ingress_references import own_name
+from sampan.api.ingress_references import SECRET_ANNOTATIONS, own_name
 from sampan.ingress import annotation_values as values
 from sampan.ingress.ingresses import Wishes
 from sampan.ingress.types import (
@@ -39,6 +39,17 @@ NOT_SUPPORTED = "UnsupportedAnnotation"
 Lookup = Callable[[str, str], Object | None]
 """The object of that namespace and name, if there is one."""
 
+LONGEST = 1024
+"""Characters that a value has at most, where it is no list of networks and no name whose lack closes the Ingress."""
+LISTS = frozenset(
+    (
+        *SECRET_ANNOTATIONS,
+        f"{PREFIX}allow",
+        f"{PREFIX}deny",
+        f"{NGINX}whitelist-source-range",
+        f"{NGINX}denylist-source-range",
+    )
+)
 ELSEWHERE = frozenset((f"{PREFIX}tls", f"{PREFIX}tls-hosts", f"{PREFIX}tls-not-after"))
 """Annotations of ours that others read."""
 
@@ -67,6 +78,10 @@ class _Reading:
         self.problems.append(Problem(source, reason, f"{source.field}: {message}"))
 
 
+_USERS = (f"{PREFIX}basic-auth-secret", f"{NGINX}auth-secret")
+_SHUT = "nobody is let in"
+_GUARDS = frozenset(("auth-url", "auth-tls-secret", "auth-tls-verify-client"))
+"""Annotations of nginx that keep people out: without them an Ingress stays closed."""
 _Reader = Callable[[_Reading, str], None]
 """Takes an annotation's value in. Raises ValueError with what is wrong and what is allowed."""
 
@@ -84,12 +99,19 @@ def read(ingress: Object, secret: Lookup, configmap: Lookup) -> Wishes:
         else:
             continue
         if reader is None:
-            reading.problem(key, NOT_SUPPORTED, _unsupported(key))
+            why = _unsupported(key)
+            if key.removeprefix(NGINX) in _GUARDS:
+                reading.missing.add(key)
+                why = f"it is not supported here; {_SHUT}"
+            reading.problem(key, NOT_SUPPORTED, why)
+            continue
+        if len(given[key]) > LONGEST and key not in LISTS:
+            reading.problem(key, INVALID, f"it has more than {LONGEST} characters")
             continue
         try:
             reader(reading, given[key])
         except ValueError as e:
-            reading.problem(key, INVALID, f"{given[key]!r}: {e}")
+            reading.problem(key, INVALID, f"{given[key][:LONGEST]!r}: {e}")
     return _made(reading)
 
 
@@ -209,7 +231,23 @@ def _users(reading: _Reading, text: str) -> None:
 
 
 def _auth_type(reading: _Reading, text: str) -> None:
+    if not any(reading.given.get(key) for key in _USERS):
+        reading.missing.add("users")
+        raise ValueError(f"no annotation names a Secret with users; {_SHUT}")
     values.one_of(text.lower(), ("basic",))
+
+
+def _networks(verb: str) -> _Reader:
+    def reader(reading: _Reading, text: str) -> None:
+        # Where it cannot be said who may come, nobody may.
+        reading.missing.add(verb)
+        try:
+            reading.options[verb] = values.networks(text)
+        except ValueError as e:
+            raise ValueError(f"{e}; {_SHUT}") from None
+        reading.missing.discard(verb)
+
+    return reader
 
 
 def _authority(reading: _Reading, text: str) -> None:
@@ -256,8 +294,8 @@ _OWN: dict[str, _Reader] = {
     "basic-auth-secret": _users,
     "basic-auth-realm": _part("auth", "realm", values.words),
     "rate-limit": _own_rate,
-    "allow": _option("allow", values.networks),
-    "deny": _option("deny", values.networks),
+    "allow": _networks("allow"),
+    "deny": _networks("deny"),
     "cors-origins": _part("cors", "origins", values.origins),
     "cors-methods": _part("cors", "methods", values.tokens),
     "cors-headers": _part("cors", "headers", values.tokens),
@@ -286,7 +324,7 @@ _NGINX: dict[str, _Reader] = {
     "cors-allow-origin": _part("cors", "origins", values.origins),
     "cors-expose-headers": _part("cors", "exposed", values.tokens),
     "cors-max-age": _part("cors", "max_age", values.seconds),
-    "denylist-source-range": _option("deny", values.networks),
+    "denylist-source-range": _networks("deny"),
     "enable-cors": _part("cors", "on", values.boolean),
     "force-ssl-redirect": _option("https_only", values.boolean),
     "limit-rpm": _rate(60),
@@ -303,5 +341,5 @@ _NGINX: dict[str, _Reader] = {
     "temporal-redirect": _redirect_to(302),
     "upstream-vhost": _part("rewrite", "hostname", values.hostname),
     "use-regex": _part("rewrite", "regex", values.boolean),
-    "whitelist-source-range": _option("allow", values.networks),
+    "whitelist-source-range": _networks("allow"),
 }

@@ -48,6 +48,7 @@ INVALID = "Invalid"
 
 H2C = "kubernetes.io/h2c"
 """The appProtocol of a Service's port whose pods speak HTTP/2 without TLS (Kubernetes' standard application protocols)."""
+_LONGEST_PATH = 4096
 _PATH_SAFE = "/:@!$&'()*+,;=-._~%"
 
 ServiceLookup = Callable[[str, str], Object | None]
@@ -115,6 +116,10 @@ def _place(reading: _Reading, host: Host, path: Object, where: str) -> Place | N
             reading.problem(_source(reading.ingress, where), INVALID, f"{pattern!r}: {why}")
             return None
         return Place(INGRESS_SCOPE, host, Path(PathKind.REGEX, f"^{pattern}"))
+    if len(canonical_path(path.get("path") or "/")) > _LONGEST_PATH:
+        why = f"a path of more than {_LONGEST_PATH} characters is not supported"
+        reading.problem(_source(reading.ingress, where), NOT_SUPPORTED, why)
+        return None
     return Place(INGRESS_SCOPE, host, path_of(path))
 
 

@@ -61,7 +61,11 @@ def _word(pattern: str) -> str:
         char = pattern[i]
         if char == "\\" and i + 1 < len(pattern):
             following = pattern[i + 1]
-            out.append(f"\\{following}" if following in _PLAIN or following.isalnum() else escaped(following))
+            out.append(
+                f"\\{following}"
+                if following in _PLAIN or (following.isascii() and following.isalnum())
+                else escaped(following)
+            )
             i += 2
             continue
         out.append(char if char in _PLAIN or (char.isascii() and char.isalnum()) else escaped(char))

@@ -26,6 +26,10 @@ request besides. `settings`, `networks`, `rewrites`: what routes want (see `opti
 `certificates`: scope and host to what names the chain that is shown."""
 
 
+LONGEST = 15_000
+"""Characters of a map's key and value together at most. HAProxy reads 16 kB of a line and takes the rest for another entry."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server line: address, port and further words of ours (`proto h2`)."""

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from sampan.ingress.haproxy import candidates, certificates, options
 from sampan.ingress.haproxy.content import (
+    LONGEST,
     AddServer,
     Content,
     DeleteEntry,
@@ -187,6 +188,8 @@ class Translation:
     def _place(
         self, place: Place, routing: Routing, step: Step, switch: list[Operation], gone: list[Upstream]
     ) -> None:
+        if len(key_of(place)[1]) + len(place.path.value) > LONGEST:
+            return  # refused where it was read
         routes = routing.routes.get(place, ())
         before = self._shown.get(place)
         if (before.routes if before else ()) == routes:
@@ -231,6 +234,7 @@ class Translation:
             self._number += 1
             shown.name = f"c{self._number}"
             entries += candidates.entries(shown.name, named)
+        entries = [e for e in entries if len(e[1]) + len(e[2]) <= LONGEST]
         step.now += [SetEntry(where, key, value, True) for where, key, value in entries]
         shown.entries = [(where, key) for where, key, _ in entries]
         step.structure |= self._count_users(routes, 1)
