@@ -15,7 +15,7 @@ from sampan.network.nftables import Family
 from sampan.proxy.elements import Assigned, difference, render
 from sampan.proxy.fake import FakeTable
 from sampan.proxy.nftables import NfTables
-from sampan.proxy.proxy import service_ranges
+from sampan.proxy.proxy import oldest_first, service_ranges
 from sampan.proxy.rules import Rules
 from sampan.proxy.services import Place, targets
 from sampan.proxy.slots import assign
@@ -251,6 +251,21 @@ def test_affinity_and_local_policy_have_their_own_sets(table: Table) -> None:
     assert "services-inside 172.29.0.2:30080/TCP : 2 slots" in text
     assert "endpoints 172.29.0.2:30080/TCP inside 1 : 10.244.1.1:8080" in text
     assert "services 10.96.0.7:80/TCP : 2 slots, affinity" in text
+
+
+def test_a_start_gives_an_address_to_the_older_service() -> None:
+    """Not to the one whose name comes first: it could have been made to take the address."""
+    made = [
+        service(name, f"10.96.0.{n}", externalIPs=["192.0.2.1"]) for n, name in enumerate(("a", "web"), 1)
+    ]
+    for one, moment in zip(made, ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z"), strict=True):
+        one["metadata"]["creationTimestamp"] = moment
+    addresses = {"a": "10.244.0.2", "web": "10.244.0.1"}
+    rules = Rules(table := FakeTable(), LAYOUT)
+    names = [s["metadata"]["name"] for s in oldest_first(made)]
+    assert names == ["web", "a"]
+    rules.start({name: of(made[name == "web"], slice_(addresses[name])) for name in names})
+    assert "endpoints 192.0.2.1:80/TCP 0 : 10.244.0.1:8080" in table.dump()
 
 
 def test_of_a_thousand_endpoints_the_change_of_one_renders_its_own_slots() -> None:

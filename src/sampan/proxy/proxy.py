@@ -123,7 +123,7 @@ class Proxy:
 
     async def _begin(self) -> None:
         """The first time, for all Services."""
-        state = {key_of(s): self._targets(key_of(s), s) for s in self._services.list()}
+        state = {key_of(s): self._targets(key_of(s), s) for s in oldest_first(self._services.list())}
         began = time.monotonic()
         changed = self._rules.start(state)
         self._metrics.synced(time.monotonic() - began, whole=True)
@@ -267,6 +267,11 @@ class Proxy:
         self._health.queued()
         self._dirty.add(key)
         self._wake.set()
+
+
+def oldest_first(found: Iterable[Object]) -> list[Object]:
+    """Services in the order of their creation: who claims another's address later does not get it by our start."""
+    return sorted(found, key=lambda s: (s["metadata"].get("creationTimestamp") or "", key_of(s)))
 
 
 def _service_of(obj: Object) -> Iterable[str]:
