@@ -186,7 +186,9 @@ def test_the_default_policy_is_whole() -> None:
     names = [r["metadata"]["name"] for r in bootstrap_policy.cluster_roles()]
     expected = PEOPLE.split() + [f"system:{n}" for n in SYSTEM.split()]
     expected += [f"system:controller:{n}" for n in CONTROLLERS.split()]
-    assert sorted(names) == sorted([*expected, *GATEWAY, "sampan:network-policy", "sampan:node-dns", "sampan:node-ingress"])
+    assert sorted(names) == sorted(
+        [*expected, *GATEWAY, "sampan:network-policy", "sampan:node-dns", "sampan:node-ingress"]
+    )
     bound = {b["metadata"]["name"]: b for b in bootstrap_policy.cluster_role_bindings()}
     for controller in CONTROLLERS.split():
         binding = bound[f"system:controller:{controller}"]
