@@ -1,0 +1,219 @@
+"""Gateways on the real HAProxy: a listener of their own, hosts, matches, weights and filters as a client and a backend see them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+from sampan.api.errors import Object
+from sampan.ingress import gateways
+from sampan.ingress.types import ServicePort
+from tests.ingress.door import Door, Upstream, free_port, open_door
+from tests.ingress.test_gateways import Cluster, gateway, http, made, rule, service
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(not which("haproxy"), reason="haproxy is not installed"),
+]
+NAMES = ("s", "t", "u", "v", "w")
+
+
+class Place:
+    """A door with a Gateway, at whose port it is asked; the Services s, t, u, v and w, each with one endpoint."""
+
+    def __init__(self, door: Door, cluster: Cluster) -> None:
+        self.door, self.cluster = door, cluster
+
+    async def have(self, *routes: Object) -> None:
+        for route in routes:
+            meta = route["metadata"]
+            state = self.cluster.route(route)
+            self.door.table.update((route["kind"], meta["namespace"], meta["name"]), state.contribution)
+        await self.door.settle()
+
+    async def who(self, path: str, *headers: str, host: str = "a.example.com", method: str = "GET") -> str:
+        """The name of the backend that answers, or the status."""
+        answer = await self.door.get(host, path, *headers, method=method)
+        return answer.body.split("\n")[0] if answer.status == 200 else str(answer.status)
+
+
+@asynccontextmanager
+async def place(directory: Path, *listeners: Object) -> AsyncIterator[Place]:
+    async with AsyncExitStack() as stack:
+        door = await stack.enter_async_context(open_door(directory))
+        cluster = Cluster([gateway(*listeners)], [service(name) for name in NAMES])
+        for name in NAMES:
+            up = await stack.enter_async_context(Upstream(name))
+            door.table.set_endpoints(ServicePort("infra", name, 80), [up.endpoint])
+        door.port = free_port()
+        made_for_it = {"spec": {"ports": [{"port": 80, "nodePort": door.port}]}}
+        door.table.update(("Gateway", "infra", "g"), gateways.contribution(cluster.state(), made_for_it))
+        yield Place(door, cluster)
+
+
+def to(name: str, *matches: Object, **more: object) -> Object:
+    return rule({"name": name, "port": 80}, matches=list(matches) or [{}], **more)
+
+
+def path(value: str, kind: str = "PathPrefix", **more: object) -> Object:
+    return {"path": {"type": kind, "value": value}, **more}
+
+
+async def test_paths_headers_methods_and_queries(tmp_path: Path) -> None:
+    """HTTPRouteMatching, HTTPRouteHeaderMatching, HTTPRouteMethodMatching, HTTPRouteQueryParamMatching, HTTPRouteExactPathMatching,
+    HTTPRoutePathMatchOrder."""
+    async with place(tmp_path) as at:
+        await at.have(
+            http(
+                to("s", path("/")),
+                to("t", path("/two"), path("/exact", "Exact")),
+                to("u", path("/", headers=[{"name": "Version", "value": "two"}])),
+                to("v", path("/", method="PATCH"), path("/two", queryParams=[{"name": "animal", "value": "whale"}])),
+                to("w", path("/", headers=[{"name": "version", "value": "two"}, {"name": "color", "value": "blue"}]),
+                   path("/re", headers=[{"name": "x", "value": "a[0-9]+", "type": "RegularExpression"}])),
+            )
+        )  # fmt: skip
+        assert await at.who("/") == "s"
+        assert await at.who("/two") == await at.who("/two/") == await at.who("/two/three") == "t"
+        assert await at.who("/twofold") == "s"
+        assert await at.who("/exact") == "t"
+        assert await at.who("/exact/") == "s"
+        assert await at.who("/", "version: two") == "u"
+        assert await at.who("/", "version: three") == "s"
+        assert await at.who("/two", "version: two") == "t", "the longer path goes first"
+        assert await at.who("/", "version: two", "Color: blue") == "w"
+        assert await at.who("/", "version: two", method="PATCH") == "v", "the method goes before headers"
+        assert await at.who("/two?animal=whale&x=1") == "v"
+        assert await at.who("/two?animal=whales") == "t"
+        assert await at.who("/re", "x: a12") == "w"
+        assert await at.who("/re", "x: a12b") == "s"
+
+
+async def test_hosts(tmp_path: Path) -> None:
+    """HTTPRouteListenerHostnameMatching, HTTPRouteHostnameIntersection: a wildcard stands for several labels, the longest goes first."""
+    async with place(tmp_path) as at:
+        routes = []
+        for name, host in (("s", "*.example.com"), ("t", "*.b.example.com"), ("u", "c.b.example.com")):
+            route = http(to(name), hostnames=[host])
+            route["metadata"]["name"] = name
+            routes.append(route)
+        await at.have(*routes)
+        for host, expected in (
+            ("a.example.com", "s"),
+            ("x.y.z.example.com", "s"),
+            ("a.b.example.com", "t"),
+            ("x.a.b.example.com", "t"),
+            ("C.b.example.com", "u"),
+            ("example.com", "404"),
+            ("b.example.com", "s"),
+            ("a.example.org", "404"),
+        ):
+            assert await at.who("/", host=host) == expected, host
+        # What no route of the more special host wants is for the less special one.
+        await at.have(
+            http(to("v", path("/v", headers=[{"name": "x", "value": "1"}])), hostnames=["x.y.z.example.com"])
+        )
+        assert await at.who("/v", "x: 1", host="x.y.z.example.com") == "v"
+        assert await at.who("/v", "x: 2", host="x.y.z.example.com") == "s"
+
+
+async def test_weights(tmp_path: Path) -> None:
+    """HTTPRouteWeight; the share of what cannot be had is answered with 500."""
+    async with place(tmp_path) as at:
+        backends = [
+            {"name": n, "port": 80, "weight": w} for n, w in (("s", 3), ("t", 1), ("u", 0), ("nothing", 1))
+        ]
+        await at.have(http(rule(*backends)))
+        seen = Counter([await at.who("/") for _ in range(250)])
+        assert set(seen) == {"s", "t", "500"}
+        assert seen["s"] > seen["t"] + seen["500"]
+        await at.have(http(rule({"name": "nothing", "port": 80})))
+        assert await at.who("/") == "500"
+        await at.have(http(rule({"name": "s", "port": 80, "weight": 0})))
+        assert await at.who("/") == "500"
+
+
+async def test_filters(tmp_path: Path) -> None:
+    """HTTPRouteRequestHeaderModifier, HTTPRouteResponseHeaderModification, HTTPRouteRewriteHost, HTTPRouteRewritePath,
+    HTTPRouteRedirectHostAndStatus, HTTPRouteRedirectPath, HTTPRouteRedirectPort, HTTPRouteRedirectScheme."""
+
+    def redirect(**given: object) -> list[Object]:
+        return [{"type": "RequestRedirect", "requestRedirect": given}]
+
+    modify = [
+        {"type": "RequestHeaderModifier", "requestHeaderModifier": {
+            "set": [{"name": "X-Set", "value": "new value"}], "add": [{"name": "X-Add", "value": "more"}], "remove": ["X-Gone"],
+        }},
+        {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": "X-Answer", "value": "yes"}]}},
+    ]  # fmt: skip
+    prefix = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}
+    rewrite = [{"type": "URLRewrite", "urlRewrite": {"hostname": "inner.org", "path": prefix}}]
+    async with place(tmp_path) as at:
+        await at.have(
+            http(
+                to("s", path("/modify"), filters=modify),
+                to("t", path("/old"), filters=rewrite),
+                {"matches": [path("/host")], "filters": redirect(hostname="example.org", statusCode=301)},
+                {"matches": [path("/scheme")], "filters": redirect(scheme="https")},
+                {"matches": [path("/port")], "filters": redirect(port=8083)},
+                {"matches": [path("/whole")], "filters": redirect(path={"type": "ReplaceFullPath", "replaceFullPath": "/full"})},
+                {"matches": [path("/part")], "filters": redirect(path=prefix)},
+            )
+        )  # fmt: skip
+        answer = await at.door.get("a.example.com", "/modify", "X-Set: old", "X-Add: some", "X-Gone: 1")
+        head = answer.body.lower()
+        assert "x-set: new value" in head
+        assert "x-set: old" not in head
+        assert "x-add: some" in head
+        assert "x-add: more" in head
+        assert "x-gone" not in head
+        assert answer.headers["x-answer"] == "yes"
+        assert "x-forwarded-port: 80\r\n" in head, "the port that the client sees"
+        answer = await at.door.get("a.example.com", "/old/thing?q=1")
+        assert answer.body.startswith("t\nGET /new/thing?q=1 ")
+        assert "host: inner.org" in answer.body.lower()
+        for asked, status, location in (
+            ("/host/x?y=1", 301, "http://example.org/host/x?y=1"),
+            ("/scheme", 302, "https://a.example.com/scheme"),
+            ("/port", 302, "http://a.example.com:8083/port"),
+            ("/whole/x", 302, "http://a.example.com/full"),
+            ("/part/x", 302, "http://a.example.com/new/x"),
+        ):
+            answer = await at.door.get("a.example.com", asked)
+            assert (answer.status, answer.headers.get("location")) == (status, location), asked
+
+
+async def test_gateways_and_ingresses_do_not_meet(tmp_path: Path) -> None:
+    """What attaches to a Gateway is answered at its port alone."""
+    async with place(tmp_path) as at:
+        await at.have(http(to("s")))
+        assert await at.who("/") == "s"
+        (first,) = [one.port for one in at.door.table.routing.listeners.values() if one.scope == "ingress"]
+        own, at.door.port = at.door.port, first
+        assert await at.who("/") == "404"
+        at.door.port = own
+        from sampan.ingress.types import NOTHING
+
+        at.door.table.update(("Gateway", "infra", "g"), NOTHING)
+        await at.door.settle()
+        with pytest.raises(OSError, match="Connect call failed"):
+            await at.who("/")
+
+
+async def test_grpc_paths(tmp_path: Path) -> None:
+    """GRPCExactMethodMatching: which route has a call (the wire is HTTP/1 here)."""
+    async with place(tmp_path) as at:
+        matches = {"t": {"service": "a.B", "method": "C"}, "u": {"service": "a.B"}, "v": {"method": "D"}}
+        rules = [
+            {"matches": [{"method": method}], "filters": [], "backendRefs": [{"name": "nothing", "port": 80}]}
+            for method in matches.values()
+        ]
+        spec = {"parentRefs": [{"name": "g", "sectionName": "web"}], "rules": rules}
+        await at.have(made("GRPCRoute", "infra", "r", spec))
+        found = [await at.who(asked, method="POST") for asked in ("/a.B/C", "/a.B/X", "/z/D", "/z/E", "/")]
+        assert found == ["500", "500", "500", "404", "404"]
