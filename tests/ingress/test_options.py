@@ -18,7 +18,7 @@ from sampan.api.errors import Object
 from sampan.ingress import annotations as reading
 from sampan.ingress.haproxy import in_force
 from sampan.ingress.ingresses import contribution
-from sampan.ingress.types import Endpoint
+from sampan.ingress.types import Condition, Contribution, Endpoint, HeaderChange, Options
 from tests.ingress.door import Answer, Door, Upstream, open_door
 from tests.ingress.objects import Rule, ingress, service, set_backends
 
@@ -371,3 +371,34 @@ async def test_the_client_is_who_a_proxy_header_names(site: Site) -> None:
             await asyncio.sleep(0.01)
     *_, last = site.door.log.read_text().splitlines()
     assert json.loads(last)["client"] == "127.0.0.1"
+
+
+async def test_routes_with_conditions(site: Site) -> None:
+    """As Gateways have them: the first whose conditions are met; where none is, the next more general place."""
+    [one] = contribution(ingress("i", ROOT), service).routes
+    [two] = contribution(ingress("i", [("foo.com", "/a/b", "Prefix", "t")]), service).routes
+    changes = (
+        HeaderChange("set", "X-Set", "a; b"),
+        HeaderChange("add", "X-Add", "1"),
+        HeaderChange("remove", "X-Gone"),
+    )
+    two = replace(two, options=Options(request_headers=changes, response_headers=changes))
+    regex = Condition("header", "X-Version", "v[0-9]+ (beta|rc)", regex=True)
+    for conditions, method, yes, no in (
+        ((Condition("header", "X-Version", "two, 2"),), "", ("X-Version: two, 2",), ("X-Version: two",)),
+        ((regex,), "", ("x-version: v12 rc",), ("x-version: v12 rcs",)),
+        ((Condition("query", "q", "a b"),), "", (), None),
+        ((), "POST", None, ()),
+    ):  # fmt: skip
+        met = replace(two, conditions=conditions, method=method)
+        site.door.table.update(("Ingress", "a", "i"), Contribution(routes=(one, met)))
+        set_backends(site.door.table, {"s": [site.ups["one"].endpoint], "t": [site.ups["two"].endpoint]})
+        await site.door.settle()
+        query = "?q=a+b" if conditions and conditions[0].where == "query" else ""
+        answer = await site.get(f"/a/b/c{query}", "X-Gone: 1", *(yes or ()), method=method or "GET")
+        assert answer.body.startswith("two"), conditions
+        assert "x-set: a; b\r\n" in answer.body
+        assert "x-gone" not in answer.body.lower()
+        assert (answer.headers["x-set"], answer.headers["x-add"]) == ("a; b", "1")
+        assert (await site.get("/a/b/c?q=a", *(no or ()))).body.startswith("one"), conditions
+    assert site.door.driver.reloads == 0

@@ -171,7 +171,7 @@ class RoutingTable:
 
     def _count(self, routes: Sequence[Route], by: int) -> None:
         for route in routes:
-            for target in (*route.targets, *route.options.mirror):
+            for target in route.targets:
                 port = target.backend.port
                 left = self._uses.get(port, 0) + by
                 if left:

@@ -323,7 +323,6 @@ class Options:
     deny: tuple[str, ...] = ()
     """Networks in CIDR form that may come, or may not; `()` for no list."""
     cors: Cors | None = None
-    mirror: tuple[Target, ...] = ()
     error_pages: tuple[tuple[int, str], ...] = ()
     """Bodies (HTML) by status code, for answers that the proxy makes by itself."""
 
