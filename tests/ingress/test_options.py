@@ -402,3 +402,16 @@ async def test_routes_with_conditions(site: Site) -> None:
         assert (answer.headers["x-set"], answer.headers["x-add"]) == ("a; b", "1")
         assert (await site.get("/a/b/c?q=a", *(no or ()))).body.startswith("one"), conditions
     assert site.door.driver.reloads == 0
+
+
+async def test_an_answer_that_comes_late_is_as_was_asked_for(site: Site) -> None:
+    await site.have(sticky_cookie="keep", cors_origins="https://a.test", cors_exposed="X-Count")
+    asked = asyncio.create_task(site.get("/slow", "Origin: https://a.test"))
+    await site.ups["one"].waiting.wait()
+    await site.have()
+    while any(site.door.driver.translation.content.maps["settings"]):
+        await asyncio.sleep(0.05)
+    site.ups["one"].release.set()
+    answer = await asked
+    assert answer.body.startswith("one")
+    assert answer.headers["access-control-expose-headers"] == "X-Count"

@@ -84,14 +84,17 @@ def _cors(files: Files) -> Iterator[str]:
         )
     yield "http-request set-var(txn.allow_origin) var(txn.origin) if { var(txn.cors) -m str any }"
     yield "http-request set-var(txn.allow_origin) str(*) if { var(txn.cors) -m str * }"
+    for name in ("credentials", "exposed"):
+        # Until the answer comes the route may have gone.
+        yield f'http-request set-var(txn.{name}) "{_setting(f"cors-{name}", files)},url_dec" if {cors}'
     preflight = "METH_OPTIONS { req.hdr(access-control-request-method) -m found }"
     yield f"http-request set-var(txn.preflight) bool(1) if {cors} {preflight}"
     yield "http-request return status 204 if { var(txn.preflight) -m found }"
     set_ = "http-after-response set-header Access-Control-"
     yield f"{set_}Allow-Origin %[var(txn.allow_origin)] if {origin}"
     yield f"http-after-response add-header Vary Origin if {cors} !{{ var(txn.cors) -m str * }}"
-    yield f"{set_}Allow-Credentials true if {origin} {_has('cors-credentials', files)}"
-    yield f'{set_}Expose-Headers "{_text("cors-exposed", files)}" if {origin} {_has("cors-exposed", files)}'
+    for header, name in (("Allow-Credentials", "credentials"), ("Expose-Headers", "exposed")):
+        yield f"{set_}{header} %[var(txn.{name})] if {origin} {{ var(txn.{name}) -m found }}"
     asked = f"{origin} {{ var(txn.preflight) -m found }}"
     for header, name in (
         ("Allow-Methods", "cors-methods"),
@@ -173,20 +176,23 @@ def _change(files: Files) -> Iterator[str]:
         yield (
             f"http-request set-timeout {what} var(txn.{what}_timeout) if {{ var(txn.{what}_timeout) -m found }}"
         )
-    yield f"http-response lua.response_headers if {_has('response.1', files)}"
+    yield f"http-request lua.keep_response_headers if {_has('response.1', files)}"
+    yield "http-response lua.response_headers if { var(txn.response_changes) -m found }"
 
 
 def _keep(files: Files) -> Iterator[str]:
     cookies = f"map_str({files.map('cookies')})"
-    yield f"http-request lua.cookie if {_has('cookie', files)}"
+    named, aged = "{ var(txn.cookie_name) -m found }", "{ var(txn.cookie_age) -m found }"
+    yield f'http-request set-var(txn.cookie_name) "{_setting("cookie", files)},url_dec"'
+    yield f'http-request set-var(txn.cookie_age) "{_setting("cookie-max-age", files)}" if {named}'
+    yield f"http-request lua.cookie if {named}"
     yield (
         f'http-request set-var(txn.keep) "be_name,concat(/,txn.cookie),{cookies}" '
         "if { var(txn.cookie) -m found }"
     )
-    yield f"http-response set-var-fmt(txn.holder) %[be_name]/%[srv_name] if {_has('cookie', files)}"
+    yield f"http-response set-var-fmt(txn.holder) %[be_name]/%[srv_name] if {named}"
     yield f'http-response set-var(txn.given) "var(txn.holder),{cookies}" if {{ var(txn.holder) -m found }}'
     new = "{ var(txn.given) -m found } !{ var(txn.given),strcmp(txn.cookie) eq 0 }"
-    given = f'"{_text("cookie", files)}=%[var(txn.given)]; Path=/; HttpOnly'
-    age = _has("cookie-max-age", files)
-    yield f'http-response add-header Set-Cookie {given}" if {new} !{age}'
-    yield f'http-response add-header Set-Cookie {given}; Max-Age={_text("cookie-max-age", files)}" if {new} {age}'
+    given = '"%[var(txn.cookie_name)]=%[var(txn.given)]; Path=/; HttpOnly'
+    yield f'http-response add-header Set-Cookie {given}" if {new} !{aged}'
+    yield f'http-response add-header Set-Cookie {given}; Max-Age=%[var(txn.cookie_age)]" if {new} {aged}'

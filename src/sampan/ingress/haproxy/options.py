@@ -194,7 +194,7 @@ def _cors(cors: Cors) -> dict[str, str]:
     if cors.exposed:
         found["cors-exposed"] = encoded(", ".join(cors.exposed))
     if cors.credentials:
-        found["cors-credentials"] = "1"
+        found["cors-credentials"] = "true"
     if cors.max_age:
         found["cors-max-age"] = str(cors.max_age)
     return found

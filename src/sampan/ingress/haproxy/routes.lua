@@ -232,27 +232,39 @@ core.register_action("redirect", {"http-req"}, function(txn)
     txn:done(reply)
 end)
 
-local function change(txn, which, http, verbs)
-    local i = 1
+-- The changes of headers that a route wants, as one text.
+local function changes(txn, which)
+    local found, i = {}, 1
     while true do
         local text = settings:lookup(txn:get_var("txn.route") .. "." .. which .. "." .. i)
         if text == nil then
-            return
+            return table.concat(found, "&")
         end
-        local parts = split(text, "=")
-        verbs[parts[1]](http, decoded(parts[2]), decoded(parts[3] or ""))
+        found[i] = text
         i = i + 1
     end
 end
 
+local function change(text, http, verbs)
+    for _, one in ipairs(split(text, "&")) do
+        local parts = split(one, "=")
+        verbs[parts[1]](http, decoded(parts[2]), decoded(parts[3] or ""))
+    end
+end
+
 core.register_action("request_headers", {"http-req"}, function(txn)
-    change(txn, "request", txn.http, {
+    change(changes(txn, "request"), txn.http, {
         set = txn.http.req_set_header, add = txn.http.req_add_header, remove = function(http, name) http:req_del_header(name) end,
     })
 end)
 
+-- Those of the answer are found out beforehand: until it comes the route may have gone.
+core.register_action("keep_response_headers", {"http-req"}, function(txn)
+    txn:set_var("txn.response_changes", changes(txn, "response"))
+end)
+
 core.register_action("response_headers", {"http-res"}, function(txn)
-    change(txn, "response", txn.http, {
+    change(txn:get_var("txn.response_changes"), txn.http, {
         set = txn.http.res_set_header, add = txn.http.res_add_header, remove = function(http, name) http:res_del_header(name) end,
     })
 end)
