@@ -31,6 +31,8 @@ def problem(pattern: str) -> str:
             return f"the escape \\{escape} is not supported"
     if pattern.count("(") > _DEPTH:
         return f"a pattern has {_DEPTH} groups at most"
+    if _repeats_repetitions(pattern):
+        return "a repeated group has no repetitions and alternatives in it: it could take for ever"
     copies = 1
     for low, high in re.findall(r"\{(\d+)(?:,(\d*))?\}", pattern):
         copies *= max(int(low), int(high or 0), 1) if len(low + high) < 9 else _REPEATS + 1
@@ -43,6 +45,25 @@ def problem(pattern: str) -> str:
     except (re.error, FutureWarning, OverflowError, RecursionError) as e:
         return f"it is no regular expression: {e}"
     return ""
+
+
+def _repeats_repetitions(pattern: str) -> bool:
+    """Whether a group that is repeated holds something that can be matched in several ways."""
+    plain = re.sub(r"\\.", "x", pattern)  # what is escaped stands for itself
+    plain = re.sub(r"\[\^?\]?[^\]]*\]", "x", plain)
+    manifold = [False]
+    for i, char in enumerate(plain):
+        if char == "(":
+            manifold.append(False)
+        elif char == ")" and len(manifold) > 1:
+            inner = manifold.pop()
+            repeated = plain[i + 1 : i + 2] in ("*", "+", "{")
+            if inner and repeated:
+                return True
+            manifold[-1] |= inner or repeated
+        elif char in "*+{|" or (char == "?" and plain[i - 1 : i] != "("):
+            manifold[-1] = True
+    return False
 
 
 def grouped(pattern: str) -> str:
