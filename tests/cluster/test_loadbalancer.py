@@ -203,8 +203,10 @@ def test_it_moves_when_the_node_is_killed_stopped_or_cut_off(balanced: Balanced)
     fetch(f"http://{address}/")
     first = balanced.holder(address)
     # Killed: what is in the kernel goes on, and the process comes again.
-    os.kill(balanced.pid(first), signal.SIGKILL)
+    killed = balanced.pid(first)
+    os.kill(killed, signal.SIGKILL)
     until("an answer after SIGKILL", lambda: quick(f"http://{address}/").code == 0)
+    until("another process", lambda: balanced.pid(first) not in (0, killed))
     until("the address where it was", lambda: balanced.holder(address) == first)
     # Stopped.
     pid = balanced.pid(first)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 
 import pytest
 
+from sampan.api.selectors import from_object
+from sampan.network.nftables import Family
 from sampan.networkpolicy import desired
 from sampan.networkpolicy.content import number_of, render, show
 from sampan.networkpolicy.fake import FakeTable
+from sampan.networkpolicy.types import Block, PodSelection, Policy, Ports, Rule
 from tests.networkpolicy.model import Object, World
 from tests.networkpolicy.worlds import Node, pod, policy
 
@@ -96,3 +100,11 @@ def test_two_chains_never_have_one_number(monkeypatch: pytest.MonkeyPatch) -> No
     for i, port in enumerate((80, 81, 82), 2):
         passing = [p for p in (80, 81, 82) if node.table.passes("192.0.2.1", f"10.244.0.{i}", "TCP", p)]
         assert passing == [port]
+
+
+def test_a_rule_for_the_other_family_needs_no_sets() -> None:
+    """Two policies that mean the same to a family have one chain there, whichever of them came first."""
+    rule = Rule((Block(ip_network("10.0.0.0/8")),), (Ports("TCP", 0, 65535),))
+    policy = Policy("x/p", PodSelection("x", None, from_object({})), ingress=(rule,))
+    assert len(render(Family.IP, "ingress", [policy])[2]) == 2
+    assert render(Family.IP6, "ingress", [policy])[2] == {}

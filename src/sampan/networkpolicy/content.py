@@ -108,6 +108,9 @@ def render(
                 for numbers, named in ports:
                     matches.setdefault(Match(who, numbers, named, policy.key))
     chain = tuple(matches)
+    # A rule whose peers are all of the other family needs nothing: what is unused is no part of this chain, nor of its name.
+    used = {name for match in chain for name in (match.peers, match.ports, match.named)}
+    sources = {name: source for name, source in sources.items() if name in used}
     # Which policies these are belongs to it: people find them in the comments.
     rules = [(m.peers, m.ports, m.named, m.comment) for m in chain]
     return f"{direction}-{_hash(repr((rules, [p.key for p in policies], salt)))}", chain, sources
