@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -13,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from sampan.api.errors import Object
-from sampan.network import vxlan
-from sampan.network.netlink import in_namespace
+from sampan.network import links, routes, vxlan
+from sampan.network.netlink import Message, NetlinkError, in_namespace
 from sampan.network.pods import RoutedPodNetwork
 from sampan.network.routes import NodeRoutes
 
@@ -199,6 +201,43 @@ async def test_a_node_is_followed_and_forgotten(site: Site) -> None:
     one.routes._changed(moved, None)
     one.routes._clear_away()
     assert one.shown() == empty
+
+
+async def test_what_the_kernel_refuses_is_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node becomes known while the uplink is down; later the kernel refuses to take its route away."""
+    monkeypatch.setattr(routes, "_FIRST_PAUSE", 0.01)
+    one, two = site.machine(1), site.machine(1)
+    ip("-n", one.netns, "link", "set", "up0", "down")
+    one.routes._nodes._objects["m2"] = two.node()
+    one.routes._changed(None, two.node())
+    assert not one.routes._ways
+    ip("-n", one.netns, "link", "set", "up0", "up")
+    ip("-n", one.netns, "addr", "replace", f"{one.addresses[1]}/64", "dev", "up0", "nodad")
+    async with asyncio.timeout(5):
+        while one.routes._failed:
+            await asyncio.sleep(0.01)
+    assert set(one.routes._ways) == set(two.pod_cidrs)
+    for pods in two.pod_cidrs:
+        assert pods in one.shown()
+    real = links.delete_route
+    refused: list[str] = []
+
+    def delete_route(destination: str) -> Message:
+        if not refused:
+            refused.append(destination)
+            raise NetlinkError(errno.EBUSY, "refused")
+        return real(destination)
+
+    monkeypatch.setattr(links, "delete_route", delete_route)
+    del one.routes._nodes._objects["m2"]
+    one.routes._changed(two.node(), None)
+    assert refused[0] in one.routes._ways
+    async with asyncio.timeout(5):
+        while one.routes._failed:
+            await asyncio.sleep(0.01)
+    assert not one.routes._ways
+    for pods in two.pod_cidrs:
+        assert pods not in one.shown()
 
 
 async def test_a_node_claims_no_more_than_it_may(site: Site) -> None:

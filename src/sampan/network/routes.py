@@ -29,6 +29,8 @@ from sampan.network.vxlan import Tunnel
 log = logging.getLogger(__name__)
 PROTOCOL = 83
 """Of our routes, as `ip route show proto 83` shows them."""
+_FIRST_PAUSE, _MOST_PAUSE = 1.0, 60.0
+"""Seconds until what the kernel refused for a node is tried again; each time twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class NodeRoutes:
         self._tunnel = Tunnel(self._netlink, node_name, addresses[0], uplink)
         self._device = 0
         self._ways: dict[str, Way] = {}
+        self._failed: dict[str, tuple[float, asyncio.TimerHandle]] = {}
+        """By node: how long it waits, and for what."""
 
     async def run(self) -> None:
         """Until cancelled; the routes stay."""
@@ -74,14 +78,28 @@ class NodeRoutes:
                 await self._nodes.synced.wait()
                 self._clear_away()
         finally:
+            for _, timer in self._failed.values():
+                timer.cancel()
             self._netlink.close()
 
     def _changed(self, old: Object | None, new: Object | None) -> None:
         name = (new or old or {})["metadata"]["name"]
         if name == self._node_name:
             return
-        come = self._ways_of(new)
-        before = {pods for pods in self._ways_of(old) if pods in self._ways and self._ways[pods].node == name}
+        if name in self._failed:
+            self._try_again(name, new)
+        else:
+            before = {p for p in self._ways_of(old) if p in self._ways and self._ways[p].node == name}
+            self._follow(name, before, new)
+
+    def _try_again(self, name: str, node: Object | None) -> None:
+        """After a failure what there is of a node may be of any state that it ever had."""
+        self._failed[name][1].cancel()
+        self._follow(name, {pods for pods, way in self._ways.items() if way.node == name}, node)
+
+    def _follow(self, name: str, before: set[str], node: Object | None) -> None:
+        """Have the ways to a node as it is now, where `before` are the ranges that lead to it."""
+        come = self._ways_of(node)
         gone = before - come.keys()
         try:
             for pods in gone:
@@ -93,9 +111,16 @@ class NodeRoutes:
                 elif present != way:
                     self._make(pods, way)
         except NetlinkError as e:
-            log.warning("route to the pods of %s: %s", name, e)
-        if gone:
-            self._inherit(gone)
+            pause = min(self._failed[name][0] * 2, _MOST_PAUSE) if name in self._failed else _FIRST_PAUSE
+            log.warning("route to the pods of %s, tried again in %.0f s: %s", name, pause, e)
+            again = asyncio.get_running_loop().call_later(
+                pause, lambda: self._try_again(name, self._nodes.get("", name))
+            )
+            self._failed[name] = (pause, again)
+        else:
+            self._failed.pop(name, None)
+        if freed := gone - self._ways.keys():
+            self._inherit(freed)
 
     def _inherit(self, freed: set[str]) -> None:
         """Give ranges that a node gave up to one that has claimed them meanwhile."""
@@ -159,8 +184,8 @@ class NodeRoutes:
             self._forget_end(pods, before)
 
     def _forget(self, pods: str) -> None:
-        way = self._ways.pop(pods)
         self._netlink.request([links.delete_route(pods)], ignore=(errno.ESRCH,))
+        way = self._ways.pop(pods)
         if way.tunnelled:
             self._forget_end(pods, way)
 
