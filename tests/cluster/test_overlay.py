@@ -16,7 +16,7 @@ import pytest
 
 from sampan.cluster import config as configuration
 from sampan.cluster.config import ClusterConfig
-from sampan.network import vxlan
+from sampan.network import host, vxlan
 from tests import real_cluster
 from tests.cluster import machines
 from tests.cluster.machines import Machine, Network
@@ -41,7 +41,7 @@ spec:
     image: localhost/busybox:1
     command: [sh, -c, "mkdir -p /w/cgi-bin; printf '#!/bin/sh\\necho; echo $REMOTE_ADDR\\n' > /w/cgi-bin/who;
       chmod 755 /w/cgi-bin/who; head -c {size} /dev/urandom > /w/blob; hostname > /w/index.html;
-      exec httpd -f -p 8080 -h /w"]
+      trap exit TERM; httpd -f -p 8080 -h /w & wait"]
     readinessProbe: {{httpGet: {{port: 8080}}, periodSeconds: 1}}
 """
 SERVICE = """
@@ -105,7 +105,7 @@ class Overlay:
         """The pod range of each node."""
         ranges = "{range .items[*]}{.metadata.name} {.spec.podCIDR}{'\\n'}{end}"
         listed = self.kubectl("get", "nodes", "-o", f"jsonpath={ranges}")
-        return dict(line.split() for line in listed.splitlines())  # type: ignore[misc]
+        return dict(line.split() for line in listed.splitlines())
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def test_a_policy_goes_by_pods_of_the_other_machine(overlay: Overlay) -> None:
         overlay.kubectl("delete", "networkpolicy", "west")
 
 
-def test_local_nodes_where_the_host_forwards(overlay: Overlay) -> None:
+def test_local_nodes_where_the_host_forwards(overlay: Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
     """What docs/nodes.md says is needed: the host forwards, and who carries packets from there knows the way to the bridge."""
     config, network = overlay.config, overlay.network
     built = run([SAMPAN, "image", "build", str(ROOT / "images/busybox"), "--name", config.name])
@@ -208,6 +208,9 @@ def test_local_nodes_where_the_host_forwards(overlay: Overlay) -> None:
     uplink = f"ov{os.getpid()}0"[:15]
     for link in (config.bridge, uplink):
         Path(f"/proc/sys/net/ipv4/conf/{link}/forwarding").write_text("1")
+    monkeypatch.setattr(host, "_FORWARDING", {4: f"net.ipv4.conf.{uplink}.forwarding"})
+    masked = (*config.node_subnets, *config.pod_cidrs)
+    assert host.ensure_masquerade(config.masquerade_table, config.bridge, masked) == ""
     machines.ip("-n", network.router, "route", "add", config.node_subnet, "via", network.host)
     assert overlay.source("east", "local") == overlay.address("east")
     assert overlay.source("local", "east") == overlay.address("local")
@@ -232,6 +235,7 @@ def test_a_machine_with_another_address_is_followed(overlay: Overlay) -> None:
 
 def test_a_machine_that_is_removed_is_forgotten(overlay: Overlay) -> None:
     """The last one."""
+    overlay.kubectl("delete", "pod", "--all")
     pods, mac = overlay.pods["west"], vxlan.mac_of("west")
     with changes(overlay.east) as lines:
         overlay.kubectl("delete", "node", "west")

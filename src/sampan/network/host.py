@@ -193,7 +193,10 @@ def ensure_masquerade(table: str, bridge: str, subnets: Sequence[str]) -> str:
             )
             continue
         ip = _TABLE[version]
-        match = f'oifname != "{bridge}" {ip} saddr {sources} {ip} daddr != {sources}'
+        # Nodes' tunnels leave as they are: under the host's address they do not get to the other node.
+        match = (
+            f'udp dport {VXLAN} return\n  oifname != "{bridge}" {ip} saddr {sources} {ip} daddr != {sources}'
+        )
         _nft(_masquerade(table, version, "srcnat", match))
     return "; ".join(problems)
 
