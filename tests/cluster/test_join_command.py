@@ -141,6 +141,16 @@ def test_where_other_machines_reach_the_cluster() -> None:
     assert join_objects.server_for_machines(named)[0] == "https://c.example.org:6443"
 
 
+def test_what_pods_of_the_first_machine_need() -> None:
+    """They are behind its bridge, which others reach through it only."""
+    listening = dataclasses.replace(CLUSTER, listen="192.0.2.1")
+    assert join_objects.way_to_local_pods(CLUSTER, False) == "", "nobody joins from elsewhere"
+    route = f"a route to {CLUSTER.node_subnet} by way of this machine there"
+    said = join_objects.way_to_local_pods(listening, False)
+    assert f"only with net.ipv4.ip_forward = 1 here (it is 0) and {route}" in said
+    assert f"only with {route}" in join_objects.way_to_local_pods(listening, True)
+
+
 def test_ranges_for_controllers_by_themselves() -> None:
     assert alone.node_ranges(False, "10.244.0.0/16") == ()
     assert alone.node_ranges(True, "10.244.0.0/16,fd00::/48") == ("10.244.0.0/16", "fd00::/48")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -37,8 +38,9 @@ def create(
         return await join_tokens.create(client, seconds, description)
 
     token = _asked(config, work)
-    if warning:
-        typer.echo(f"warning: {warning}", err=True)
+    forwards = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+    for said in filter(None, (warning, join_objects.way_to_local_pods(config, forwards))):
+        typer.echo(f"warning: {said}", err=True)
     authority = join_tokens.ca_hash(config.directory / "pki" / "ca.crt")
     print(f"sampan node --join {server} --token {token} --ca-hash {authority}")
 

@@ -177,3 +177,16 @@ def server_for_machines(config: ClusterConfig) -> tuple[str, str]:
             f" reach {host} cannot join. For others: sampan stop{flag} && sampan up{flag} --listen ADDRESS"
         )
     return f"https://{f'[{host}]' if ':' in host else host}:{config.api_port}", warning
+
+
+def way_to_local_pods(config: ClusterConfig, forwards: bool) -> str:
+    """What pods of this machine's nodes, which are behind its bridge, and pods of machines that join need to reach each other;
+    `forwards` is whether this machine passes packets on. "" where only what reaches the bridge can join."""
+    if ipaddress.ip_address(config.listen).is_loopback:
+        return ""
+    needs = [] if forwards else ["net.ipv4.ip_forward = 1 here (it is 0)"]
+    needs.append(f"a route to {config.node_subnet} by way of this machine there")
+    return (
+        f"pods of this machine's nodes and pods of others reach each other only with {' and '.join(needs)}:"
+        " see docs/nodes.md, Nodes beyond a router"
+    )
