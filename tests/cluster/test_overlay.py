@@ -204,6 +204,8 @@ def test_local_nodes_where_the_host_forwards(overlay: Overlay, monkeypatch: pyte
     assert built.code == 0, built.err
     overlay.kubectl("apply", "-f", "-", stdin=POD.format(name="local", node="node-1", size=SIZE))
     overlay.kubectl.wait_ready("local")
+    url = f"http://{overlay.address('local')}:8080/"
+    assert overlay.kubectl.run("exec", "east", "--", "timeout", "1", "wget", "-q", "-O", "-", url).code != 0
     # As net.ipv4.ip_forward does, for these links only.
     uplink = f"ov{os.getpid()}0"[:15]
     for link in (config.bridge, uplink):

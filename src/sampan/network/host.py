@@ -193,7 +193,7 @@ def ensure_masquerade(table: str, bridge: str, subnets: Sequence[str]) -> str:
             )
             continue
         ip = _TABLE[version]
-        # Nodes' tunnels leave as they are: under the host's address they do not get to the other node.
+        # Nodes' tunnels leave as they are: masquerading spoils their UDP checksum, which the kernel has computed already.
         match = (
             f'udp dport {VXLAN} return\n  oifname != "{bridge}" {ip} saddr {sources} {ip} daddr != {sources}'
         )
