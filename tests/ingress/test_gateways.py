@@ -524,6 +524,8 @@ def test_certificates() -> None:
         "infra/g:443",
     )
     assert [(c.scope, str(c.host)) for c in found.certificates] == [("infra/g:443", "a.example.com")]
+    world.gateways[0]["spec"]["listeners"][0]["tls"]["options"] = {"example.com/a": "b"}
+    assert said(world.status()["listeners"][0]["conditions"])["Accepted"] == "False Invalid"
     world.secrets[0]["data"]["tls.key"] = "bm9uZQ=="
     assert said(world.status()["listeners"][0]["conditions"])["ResolvedRefs"] == "False InvalidCertificateRef"
 
@@ -532,6 +534,7 @@ def test_certificates() -> None:
     ("spec", "reason"),
     [
         ({"addresses": [{"type": "Hostname", "value": "a.b"}]}, "UnsupportedAddress"),
+        ({"tls": {"frontend": {"default": {}}}}, "Invalid"),
         ({"addresses": [{"value": "192.0.2.1"}, {"value": "192.0.2.2"}]}, "UnsupportedAddress"),
         (
             {"infrastructure": {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "c"}}},

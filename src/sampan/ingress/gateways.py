@@ -110,6 +110,9 @@ def _accepted(spec: Object, listeners: Sequence[ListenerState]) -> Verdict:
         given = infrastructure["parametersRef"]
         what = f"infrastructure.parametersRef: {given['kind']} {given['name']}: there are no parameters"
         return Verdict(False, "InvalidParameters", what)
+    if spec.get("tls"):
+        # Whoever wants certificates of clients looked at must not get a Gateway that lets everybody in.
+        return Verdict(False, "Invalid", f"tls.{', tls.'.join(spec['tls'])}: not supported")
     addresses = spec.get("addresses") or ()
     unusable = [a for a in addresses if a.get("type") != "IPAddress"]
     if unusable:
@@ -140,6 +143,8 @@ def _listener(
         message = f"port {port} is wanted for HTTP and for HTTPS"
         conflicted = Verdict(True, "ProtocolConflict", message)
         accepted = Verdict(False, "ProtocolConflict", message)
+    elif unknown := (given.get("tls") or {}).get("options"):
+        accepted = Verdict(False, "Invalid", f"tls.options: not supported: {', '.join(unknown)}")
     scope = f"{namespace}/{name}:{port}"
     found: tuple[Certificate, ...] = ()
     if _PROTOCOLS.get(protocol):
