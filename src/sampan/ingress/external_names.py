@@ -64,7 +64,7 @@ class ExternalNames:
     async def _look_up(self, key: str, name: str) -> None:
         try:
             answers = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except OSError as e:
+        except (OSError, UnicodeError) as e:  # the latter for a label of more than 63 characters
             log.warning("%s: %s cannot be resolved, what was known stays: %s", key, name, e)
             return
         given = {str(a[4][0]) for a in answers}
