@@ -114,6 +114,8 @@ def _global(files: Files) -> Iterator[str]:
 
 def _defaults() -> Iterator[str]:
     yield "defaults usual"
+    # A pod whose node is lost is asked until the cluster knows of it (40 s): with "retries" and "redispatch" another pod is
+    # asked after the time to connect, which leaves room for one packet to be lost.
     for line in (
         "mode http",
         "option dontlognull",
@@ -122,7 +124,7 @@ def _defaults() -> Iterator[str]:
         "retries 3",
         "retry-on conn-failure empty-response",
         "http-reuse safe",
-        "timeout connect 5s",
+        "timeout connect 2s",
         "timeout http-request 30s",
         "timeout http-keep-alive 60s",
         "timeout client 5m",
