@@ -39,12 +39,12 @@ PEM = serialization.Encoding.PEM
 class Http2Upstream:
     """Answers each request on HTTP/2 with its path, and trailers, as gRPC does."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
+    def __init__(self, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> None:
+        self._tls, self._address = tls, address
 
     async def __aenter__(self) -> Http2Upstream:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
-        self.endpoint = Endpoint("127.0.0.1", self._server.sockets[0].getsockname()[1])
+        self._server = await asyncio.start_server(self._serve, self._address, 0, ssl=self._tls)
+        self.endpoint = Endpoint(self._address, self._server.sockets[0].getsockname()[1])
         return self
 
     async def __aexit__(self, *args: object) -> None:
