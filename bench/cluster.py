@@ -16,7 +16,7 @@ from sampan.cluster.config import ClusterConfig
 
 NAME = "bench"
 IMAGE = "localhost/busybox:1"
-_ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 _SAMPAN = os.environ.get("SAMPAN_COMMAND") or str(Path(sys.executable).with_name("sampan"))
 
 
@@ -46,7 +46,7 @@ def empty(name: str = NAME, *options: str) -> Iterator[ClusterConfig]:
 
 def add_image(config: ClusterConfig) -> None:
     """Have the image that pods are started from."""
-    sampan("image", "build", str(_ROOT / "images" / "busybox"), "--name", config.name)
+    sampan("image", "build", str(ROOT / "images" / "busybox"), "--name", config.name)
 
 
 def target(config: ClusterConfig) -> Target:

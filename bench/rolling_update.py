@@ -23,6 +23,7 @@ from typing import Any
 
 from bench import cluster
 from bench.figures import quantile
+from sampan.cluster.config import ClusterConfig
 
 LIMIT = 5.0
 """Seconds that an answer may take."""
@@ -51,28 +52,28 @@ class Outcome:
 
 @contextlib.asynccontextmanager
 async def load(
-    targets: Sequence[tuple[str, int]], clients: int
+    targets: Sequence[tuple[str, int]], clients: int, host: str = "x"
 ) -> AsyncIterator[dict[tuple[str, int], Outcome]]:
-    """Ask each of the addresses with so many clients as long as the block lasts. What is under way at its end is still
-    waited for."""
+    """Ask each of the addresses for `host` with so many clients as long as the block lasts. What is under way at its end is
+    still waited for."""
     found = {target: Outcome() for target in targets}
     over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for (address, port), outcome in found.items():
             for _ in range(clients):
-                group.create_task(_client(address, port, outcome, over))
+                group.create_task(_client(address, port, host, outcome, over))
         try:
             yield found
         finally:
             over.set()
 
 
-async def _client(address: str, port: int, outcome: Outcome, over: asyncio.Event) -> None:
+async def _client(address: str, port: int, host: str, outcome: Outcome, over: asyncio.Event) -> None:
     while not over.is_set():
         began = time.perf_counter()
         try:
             async with asyncio.timeout(LIMIT):
-                body = await _ask(address, port)
+                body = await _ask(address, port, host)
         except TimeoutError:
             outcome.lost["not answered"] += 1
         except OSError as e:
@@ -85,11 +86,11 @@ async def _client(address: str, port: int, outcome: Outcome, over: asyncio.Event
                 outcome.answered_by.add(body)
 
 
-async def _ask(address: str, port: int) -> bytes | None:
+async def _ask(address: str, port: int, host: str) -> bytes | None:
     """The body of an answer, None for one that is not whole."""
     reader, writer = await asyncio.open_connection(address, port)
     try:
-        writer.write(b"GET / HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(f"GET / HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
         return body if b" 200 " in head and body else None
     finally:
@@ -139,30 +140,42 @@ async def kubectl(kubeconfig: Path, *arguments: str, stdin: str = "") -> str:
     return out.decode()
 
 
-async def measure(
-    kubeconfig: Path, node: str, *, pods: int = 20, clients: int = 4, pre_stop: float = 1.0
-) -> tuple[float, Outcome, Outcome]:
-    """How long the update took, and what became of the requests by `node`'s NodePort and by the cluster address, on a
-    cluster that the caller can reach both of. Leaves the Deployment and the Service there."""
+async def make(kubeconfig: Path, *, pods: int, pre_stop: float) -> tuple[str, int]:
+    """The Deployment and the Service, all pods ready; returns the Service's cluster address and its node port."""
     await kubectl(kubeconfig, "apply", "-f", "-", stdin=manifests(pods, pre_stop))
     await kubectl(kubeconfig, "rollout", "status", "deployment/rolling", "--timeout=120s")
     spec = json.loads(await kubectl(kubeconfig, "get", "service", "rolling", "-o", "json"))["spec"]
-    targets = (node, spec["ports"][0]["nodePort"]), (spec["clusterIP"], 80)
+    return spec["clusterIP"], spec["ports"][0]["nodePort"]
+
+
+async def measure(
+    kubeconfig: Path, targets: Sequence[tuple[str, int]], *, host: str = "x", clients: int = 4
+) -> tuple[float, list[Outcome]]:
+    """How long the update of what `make` made took, and what became of the requests to each of the addresses, all of which
+    the caller can reach. Leaves the Deployment and the Service there."""
     for target in targets:
         while True:  # the first answers may be earlier than the rule of the last pod
             with contextlib.suppress(OSError):
-                if await _ask(*target) is not None:
+                if await _ask(*target, host) is not None:
                     break
     old = (await kubectl(kubeconfig, "get", "pods", "-l", "app=rolling", "-o", "name")).split()
-    async with load(targets, clients) as found:
+    async with load(targets, clients, host) as found:
         began = time.perf_counter()
         await kubectl(kubeconfig, "set", "env", "deployment/rolling", "VERSION=2")
         await kubectl(kubeconfig, "rollout", "status", "deployment/rolling", "--timeout=300s")
         took = time.perf_counter() - began
         # The last of the old pods end only now.
         await kubectl(kubeconfig, "wait", "--for=delete", *old, "--timeout=60s")
-    by_node_port, by_cluster_ip = (found[t] for t in targets)
-    return took, by_node_port, by_cluster_ip
+    return took, [found[t] for t in targets]
+
+
+async def _run(
+    config: ClusterConfig, pods: int, clients: int, pre_stop: float
+) -> tuple[float, list[Outcome]]:
+    kubeconfig = config.directory / "kubeconfig"
+    address, port = await make(kubeconfig, pods=pods, pre_stop=pre_stop)
+    targets = (config.node_address(config.nodes[1]), port), (address, 80)
+    return await measure(kubeconfig, targets, clients=clients)
 
 
 def main() -> None:
@@ -173,11 +186,7 @@ def main() -> None:
     o = parser.parse_args()
     with cluster.empty(cluster.NAME, "--nodes", "2") as config:
         cluster.add_image(config)
-        node = config.node_address(config.nodes[1])
-        kubeconfig = config.directory / "kubeconfig"
-        took, *outcomes = asyncio.run(
-            measure(kubeconfig, node, pods=o.pods, clients=o.clients, pre_stop=o.pre_stop)
-        )
+        took, outcomes = asyncio.run(_run(config, o.pods, o.clients, o.pre_stop))
     print(f"rolling update of {o.pods} pods: {took:.1f} s")
     for name, outcome in zip(("NodePort", "ClusterIP"), outcomes, strict=True):
         print(f"{name:10} {outcome}")

@@ -362,8 +362,10 @@ def test_affinity_ends_after_its_time(network: Network) -> None:
 def test_a_rolling_update_loses_no_request(network: Network) -> None:
     """Few pods here; `bench/rolling_update.py` is the measurement."""
     node = network.nodes["node-2"]
-    update = rolling_update.measure(network.cluster.kubeconfig, node, pods=3, clients=1, pre_stop=0.5)
-    _, *outcomes = asyncio.run(update)
+    kubeconfig = network.cluster.kubeconfig
+    address, port = asyncio.run(rolling_update.make(kubeconfig, pods=3, pre_stop=0.5))
+    targets = (node, port), (address, 80)
+    _, outcomes = asyncio.run(rolling_update.measure(kubeconfig, targets, clients=1))
     for outcome in outcomes:
         assert not outcome.lost, outcome
         assert len(outcome.answered_by) == 6, "old ones as well as new ones"

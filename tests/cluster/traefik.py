@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import which
 
@@ -28,9 +29,11 @@ def ingress_class(name: str = "traefik") -> Object:
     }
 
 
-def controller(namespace: str, *, host_network: bool = False) -> list[Object]:
+def controller(
+    namespace: str, *, host_network: bool = False, port: int = 0, flags: Sequence[str] = ()
+) -> list[Object]:
     """All that it needs in a namespace. Without `host_network` it has a Service of type LoadBalancer, whose address its Ingresses
-    have; with it it serves the node's port 80."""
+    have; with it it serves the node's `port` (80). `flags` are its own, beside those that it must have."""
     name = f"traefik-{namespace}"
     rules = [
         {"apiGroups": [""], "resources": ["services", "secrets", "nodes"], "verbs": ["get", "list", "watch"]},
@@ -42,7 +45,7 @@ def controller(namespace: str, *, host_network: bool = False) -> list[Object]:
         },
         {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses/status"], "verbs": ["update"]},
     ]
-    port = 80 if host_network else 8000
+    port = port or (80 if host_network else 8000)
     flags = [
         f"--entrypoints.web.address=:{port}",
         "--entrypoints.traefik.address=:18080",
@@ -50,6 +53,7 @@ def controller(namespace: str, *, host_network: bool = False) -> list[Object]:
         "--providers.kubernetesingress",
         "--global.checknewversion=false",
         "--global.sendanonymoususage=false",
+        *flags,
     ]
     if host_network:
         flags.append("--providers.kubernetesingress.ingressendpoint.ip=192.0.2.80")
