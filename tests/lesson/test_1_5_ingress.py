@@ -8,47 +8,11 @@ from shutil import which
 
 import pytest
 
+from tests.cluster.front_door import app, until
 from tests.lesson.manifests import AS_PRINTED, LESSON
-from tests.real_cluster import Cluster, Kubectl, curl
+from tests.real_cluster import Cluster, Kubectl
 
 pytestmark = pytest.mark.skipif(not which("haproxy"), reason="haproxy is not installed")
-
-
-def app(name: str) -> str:
-    """A Service at port 8080 whose pod says its name, whatever it is asked for."""
-    answer = f"HTTP/1.0 200 OK\\r\\nContent-Length: {len(name) + 1}\\r\\n\\r\\n{name}\\n"
-    serve = (
-        "import socket\n"
-        "listener = socket.create_server(('', 8080))\n"
-        "while True:\n"
-        "    c, _ = listener.accept()\n"
-        "    with c:\n"
-        "        c.recv(4096)\n"
-        f"        c.sendall(b'{answer}')\n"
-    )
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "containers": [
-                {
-                    "name": "server",
-                    "image": "training/webapp",
-                    "command": ["python3", "-c", serve],
-                    "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
-                }
-            ],
-        },
-    }
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name},
-        "spec": {"selector": {"app": name}, "ports": [{"port": 8080}]},
-    }
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": [pod, service]})
 
 
 @pytest.mark.parametrize(
@@ -56,29 +20,17 @@ def app(name: str) -> str:
 )
 def test_one_address_for_three_services(kubectl: Kubectl, cluster: Cluster, manifest: Path) -> None:
     for name in ("foo", "bar", "other"):
-        kubectl("apply", "-f", "-", stdin=app(name))
+        deployment, service = app(name)
+        service["spec"]["ports"] = [{"port": 8080}]
+        for made in (deployment, service):
+            kubectl("apply", "-f", "-", stdin=json.dumps(made))
     done = kubectl.run("apply", "-f", manifest)
     assert done.code == 0, done.err
     assert ("use networking.k8s.io/v1 Ingress" in done.err) is (manifest == AS_PRINTED / "my-ingress.yaml")
-    kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
-    kubectl(
-        "wait", "--for=jsonpath={.status.loadBalancer.ingress[0].ip}", "ingress/my-ingress", "--timeout=30s"
-    )
-    address = kubectl.value("ingress/my-ingress", ".status.loadBalancer.ingress[0].ip")
-
-    def asked(host: str, path: str) -> str:
-        return curl(
-            f"http://{address}{path}",
-            "-H",
-            f"Host: {host}",
-            "--retry",
-            "20",
-            "--retry-delay",
-            "1",
-            "--retry-all-errors",
-            "--fail",
-        ).out.strip()
-
+    kubectl.wait("deployment", "condition=Available", "--all")
+    where = ".status.loadBalancer.ingress[0].ip"
+    kubectl.wait("ingress/my-ingress", f"jsonpath={{{where}}}")
+    address = kubectl.value("ingress/my-ingress", where)
     for host, path, who in (
         ("foo.mydomain.com", "/", "foo"),
         ("foo.mydomain.com", "/bar/x", "foo"),
@@ -88,6 +40,6 @@ def test_one_address_for_three_services(kubectl: Kubectl, cluster: Cluster, mani
         ("mydomain.com", "/barn", "other"),
         ("elsewhere.org", "/bar/x", "other"),
     ):
-        assert asked(host, path) == who, (host, path)
+        until(address, host, path, f"200 {who} ")
     row = kubectl("get", "ingress", "my-ingress", "--no-headers").split()
     assert row[:4] == ["my-ingress", "sampan", "foo.mydomain.com,mydomain.com", address]
