@@ -40,6 +40,7 @@ class Upstream:
         self.port = 0
         self.release = asyncio.Event()
         self.waiting = asyncio.Event()
+        self.connections = 0
 
     async def __aenter__(self) -> Upstream:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
@@ -54,6 +55,7 @@ class Upstream:
         return Endpoint("127.0.0.1", self.port, pod=f"pod-{self.name}")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")

@@ -14,7 +14,7 @@ from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import Process
 from sampan.ingress.table import RoutingTable
 from sampan.ingress.types import Endpoint, Listener
-from tests.ingress.door import Door, open_door
+from tests.ingress.door import Door, Upstream, open_door
 from tests.ingress.objects import add, ingress, set_backends
 
 pytestmark = [
@@ -90,6 +90,21 @@ async def test_an_upload_is_not_kept_back(door: Door) -> None:
     assert b" 204 " in await reader.readuntil(b"\r\n\r\n")
     writer.close()
     server.close()
+
+
+async def test_connections_with_pods_are_kept(door: Door) -> None:
+    async with Upstream("one") as one:
+        add(door.table, ingress("web", [("foo.com", "/", "Prefix", "one")]))
+        set_backends(door.table, {"one": [one.endpoint]})
+        await door.settle()
+        assert door.driver.reloads == 0, "it came while the proxy ran"
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        for _ in range(5):
+            writer.write(b"GET / HTTP/1.1\r\nHost: foo.com\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+        writer.close()
+        assert one.connections == 1
 
 
 async def test_a_port_that_is_taken_is_told_and_taken_when_it_is_free(tmp_path: Path) -> None:

@@ -32,6 +32,11 @@ class NoAnswer(Exception):
     """HAProxy could not be asked."""
 
 
+_DEFAULTS = "pool-purge-delay 5s pool-max-conn -1"
+"""What a server of the configuration has by itself and one that is added does not, at least in 2.6: without these each request is
+a connection of its own."""
+
+
 def command(op: MapOrServer, files: Files) -> str:
     """The command for an operation. Raises ValueError for text that no command may hold."""
     match op:
@@ -40,7 +45,7 @@ def command(op: MapOrServer, files: Files) -> str:
         case DeleteEntry(name, key):
             return f"del map {files.map(name)} {_word(key)}"
         case AddServer(backend, server, what):
-            return f"add server {backend}/{server} {what}"
+            return f"add server {backend}/{server} {what} {_DEFAULTS}"
         case SetServer(backend, server, state):
             return f"set server {backend}/{server} state {state}"
         case RemoveServer(backend, server):
