@@ -223,12 +223,13 @@ class FrontDoor:
 
 
 @contextmanager
-def started(home: Path, name: str, *flags: str) -> Iterator[Cluster]:
-    """A cluster that has the image of `app`, deleted at the end of the block."""
+def started(home: Path, name: str, *flags: str, image: str = "webapp") -> Iterator[Cluster]:
+    """A cluster that has an image of images/ (that of `app`), deleted at the end of the block."""
     config_file = home / "kubeconfig"
     try:
         sampan("up", "--name", name, *flags, kubeconfig=config_file)
-        sampan("image", "build", str(ROOT / "images/webapp"), "--name", name, kubeconfig=config_file)
+        if image:
+            sampan("image", "build", str(ROOT / "images" / image), "--name", name, kubeconfig=config_file)
         yield Cluster(configuration.existing(name))
     finally:
         if configuration.load(name) is not None:

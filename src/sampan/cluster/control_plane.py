@@ -116,9 +116,14 @@ async def _serve(config: ClusterConfig, number: int) -> None:
             return LoadBalancerController(client, lb_pools.ranges(config), lb_pools.reserved(config)).run()
 
         def front_door() -> Coroutine[Any, Any, None]:
+            client = app.client(manager="sampan-ingress")
+            if not ingress_nodes.chosen(config):
+                from sampan.ingress.withdrawing import withdraw
+
+                return withdraw(client)
             from sampan.ingress.controller import IngressController
 
-            return IngressController(app.client(manager="sampan-ingress")).run()
+            return IngressController(client).run()
 
         def schedule() -> Coroutine[Any, Any, None]:
             return Scheduler(app.client(manager="kube-scheduler")).run()
@@ -139,10 +144,9 @@ async def _serve(config: ClusterConfig, number: int) -> None:
             "controllers": elected("kube-controller-manager", control),
             "scheduler": elected("kube-scheduler", schedule),
             "load balancer": afterwards(elected("sampan-loadbalancer", balance)),
+            "ingress": afterwards(elected("sampan-ingress", front_door)),
             "readiness": _tell_readiness(config, app, link, ready),
         }
-        if ingress_nodes.chosen(config):
-            tasks["ingress"] = afterwards(elected("sampan-ingress", front_door))
         if number == 0:
             first_node = config.node_address(config.nodes[0])
             tasks["publish"] = Publisher(config.publish, first_node).run()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sampan.api.errors import Object
     from sampan.client.types import Client
     from sampan.node.agent import NodeAgent
+    from sampan.node.registration import Registration
 
 HIDDEN_FROM_NODES = ("/sys/fs/cgroup/unified",)
 """Debian's crun refuses a host with v1 controllers and an almost empty v2 mount unless it does not see the latter."""
@@ -162,25 +163,29 @@ async def run(
             client, place.name, place.uplink, place.addresses, place.pod_cidrs, place.cluster_pod_cidrs
         ).run(),
     }
-    if place.ingress_log is not None:
-        parts["ingress"] = _open_front_door(client, place, place.ingress_log, agent.registration.ready)
+    parts["ingress"] = _front_door(client, place, agent.registration)
     try:
         await run_until_told({**parts, **(more or {})}, stop)
     finally:
         network.close()
 
 
-async def _open_front_door(
-    client: Client, place: NodePlace, log_file: Path, registered: asyncio.Event
-) -> None:
+async def _front_door(client: Client, place: NodePlace, registration: Registration) -> None:
     """The node's ingress proxy, until cancelled. It is no reason for the node to end, whatever it meets, and nothing waits for
-    it at the start."""
-    await registered.wait()
+    it at the start. Without one nobody is led to this node, which may have had one before."""
+    await registration.ready.wait()
     from sampan.client.restarting import again_and_again
-    from sampan.ingress.front_door import FrontDoor
 
-    def front_door() -> Coroutine[Any, Any, None]:
-        return FrontDoor(
+    async def none() -> None:
+        from sampan.ingress import serving
+
+        await serving.take_back(client, registration.node)
+        await asyncio.Event().wait()
+
+    async def proxy(log_file: Path) -> None:
+        from sampan.ingress.front_door import FrontDoor
+
+        await FrontDoor(
             client,
             node_name=place.name,
             addresses=place.addresses,
@@ -190,7 +195,8 @@ async def _open_front_door(
             proxy_protocol=place.ingress_proxy_protocol,
         ).run()
 
-    await again_and_again("ingress", front_door)
+    log_file = place.ingress_log
+    await again_and_again("ingress", none if log_file is None else lambda: proxy(log_file))
 
 
 def _networks(uplink: str) -> list[str]:

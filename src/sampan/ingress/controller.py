@@ -29,9 +29,9 @@ from sampan.client.workqueue import WorkQueue
 from sampan.ingress import certificates
 from sampan.ingress.endpoints import SERVICE_NAME
 from sampan.ingress.following import Following
-from sampan.ingress.front_door import CONDITION
 from sampan.ingress.gateway_controller import GatewayController, gateway_class
 from sampan.ingress.ingresses import CONTROLLER
+from sampan.ingress.serving import CONDITION
 from sampan.ingress.types import Problem
 
 log = logging.getLogger(__name__)

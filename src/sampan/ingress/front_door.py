@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sampan.api.errors import StatusError
-from sampan.api.objects import format_time
-from sampan.api.resources import NODES
-from sampan.client.types import STRATEGIC_MERGE_PATCH, Client, ConnectionLost
-from sampan.ingress import access_log
+from sampan.client.types import Client, ConnectionLost
+from sampan.ingress import access_log, serving
 from sampan.ingress.following import Following
 from sampan.ingress.haproxy.driver import HaproxyDriver
 from sampan.ingress.haproxy.files import Files
@@ -23,8 +20,6 @@ from sampan.ingress.metrics import MetricsServer
 from sampan.ingress.types import INGRESS_SCOPE, Listener
 
 log = logging.getLogger(__name__)
-CONDITION = "IngressServing"
-"""Condition of a Node: whether its front door is open. Only the addresses of such nodes get requests."""
 HTTP = Listener("http", 80, INGRESS_SCOPE)
 HTTPS = Listener("https", 443, INGRESS_SCOPE, tls=True)
 _SEARCH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
@@ -97,9 +92,9 @@ class FrontDoor:
         self._following.touched.clear()
         self._driver.apply(table.routing, table.take_change())
 
-    def _set_serving(self, serving: bool, why: str) -> None:
-        if self._serving != (serving, why):
-            self._serving = serving, why
+    def _set_serving(self, on: bool, why: str) -> None:
+        if self._serving != (on, why):
+            self._serving = on, why
             self._serving_changed.set()
 
     async def _tell(self) -> None:
@@ -109,28 +104,11 @@ class FrontDoor:
             await self._serving_changed.wait()
             self._serving_changed.clear()
             assert self._serving is not None
-            serving, why = self._serving
-            now = format_time(time.time())
-            condition = {
-                "type": CONDITION,
-                "status": "True" if serving else "False",
-                "reason": "HAProxyServing" if serving else "HAProxyNotServing",
-                "message": "HAProxy serves" if serving else why[:1024],
-                "lastHeartbeatTime": now,
-                "lastTransitionTime": now,
-            }
             try:
-                await self._client.patch(
-                    NODES,
-                    "",
-                    self._node_name,
-                    {"status": {"conditions": [condition]}},
-                    content_type=STRATEGIC_MERGE_PATCH,
-                    subresource="status",
-                )
+                await serving.tell(self._client, self._node_name, *self._serving)
                 pause = 0.1
             except (StatusError, ConnectionLost) as e:  # the Node may not be there yet
-                log.debug("condition %s: %s", CONDITION, e)
+                log.debug("condition %s: %s", serving.CONDITION, e)
                 self._serving_changed.set()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 10.0)

@@ -1,0 +1,44 @@
+"""The condition of a Node that says whether its front door is open. Only the addresses of nodes that say so get requests."""
+
+from __future__ import annotations
+
+import time
+
+from sampan.api.errors import Object
+from sampan.api.objects import format_time
+from sampan.api.resources import NODES
+from sampan.client.types import STRATEGIC_MERGE_PATCH, Client
+
+CONDITION = "IngressServing"
+
+
+async def tell(client: Client, node_name: str, serving: bool, why: str) -> None:
+    """Write it into the Node. Raises StatusError, ConnectionLost."""
+    now = format_time(time.time())
+    condition = {
+        "type": CONDITION,
+        "status": "True" if serving else "False",
+        "reason": "HAProxyServing" if serving else "HAProxyNotServing",
+        "message": "HAProxy serves" if serving else why[:1024],
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    }
+    await _patch(client, node_name, condition)
+
+
+async def take_back(client: Client, node: Object) -> None:
+    """Of a node that has no front door any more. Raises StatusError, ConnectionLost."""
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    if any(c["type"] == CONDITION for c in conditions):
+        await _patch(client, node["metadata"]["name"], {"$patch": "delete", "type": CONDITION})
+
+
+async def _patch(client: Client, node_name: str, condition: Object) -> None:
+    await client.patch(
+        NODES,
+        "",
+        node_name,
+        {"status": {"conditions": [condition]}},
+        content_type=STRATEGIC_MERGE_PATCH,
+        subresource="status",
+    )
