@@ -17,8 +17,8 @@ import pytest
 from sampan.api.errors import Object
 from sampan.ingress import annotations as reading
 from sampan.ingress.haproxy import in_force
-from sampan.ingress.ingresses import contribution
-from sampan.ingress.types import Condition, Contribution, Endpoint, HeaderChange, Options
+from sampan.ingress.ingresses import Wishes, contribution
+from sampan.ingress.types import Canary, Condition, Contribution, Endpoint, HeaderChange, Options
 from tests.ingress.door import Answer, Door, Upstream, open_door
 from tests.ingress.objects import Rule, ingress, service, set_backends
 
@@ -259,12 +259,34 @@ async def test_a_canary_gets_its_share(site: Site) -> None:
     await site.have(name="canary", rules=rules, created=young, to=to, canary_weight="50")
     found = [(await site.get()).body.split("\n")[0] for _ in range(40)]
     assert 3 < found.count("two") < 37
-    # Alone at its place: whoever is not of its share goes to what is more general.
+    # Alone at its place it gets nothing: all goes to what is more general.
     rules = [("foo.com", "/new", "Prefix", "t")]
     await site.have(name="canary", rules=rules, created=young, to=to, canary_header="X-New")
-    assert (await site.get("/new/x", "X-New: always")).body.startswith("two")
-    assert (await site.get("/new/x", "X-New: never")).body.startswith("one")
+    assert (await site.get("/new/x", "X-New: always")).body.startswith("one")
+    [told] = site.door.table.conflicts(("Ingress", "a", "canary"))
+    assert told.reason == "CanaryWithoutBase"
+    assert "host foo.com and path /new" in told.message
     assert site.door.driver.reloads == 0
+
+
+async def test_a_canary_takes_nothing_of_another_namespace(site: Site) -> None:
+    await site.have(to={"s": "one", "t": "two"})
+    spy = ingress("spy", [("foo.com", "/", "Prefix", "t")], created="2025-01-01T00:00:00Z", namespace="b")
+    for wanted in (Canary(weight=100), Canary(header="X-New")):
+        site.door.table.update(("Ingress", "b", "spy"), contribution(spy, service, Wishes(canary=wanted)))
+        set_backends(site.door.table, {"t": [Endpoint("127.0.0.1", 1)]}, "b")
+        await site.door.settle()
+        assert (await site.get("/", "X-New: always")).body.startswith("one")
+        [told] = site.door.table.conflicts(("Ingress", "b", "spy"))
+        assert told.reason == "CanaryWithoutBase"
+    # Its own namespace's are not disturbed by it, and it has its turn when the place is its namespace's.
+    await site.have(
+        name="canary",
+        rules=[("foo.com", "/", "Prefix", "t")],
+        to={"s": "one", "t": "two"},
+        canary_weight="100",
+    )
+    assert (await site.get()).body.startswith("two")
 
 
 async def test_bodies_that_are_too_long(site: Site) -> None:
@@ -343,6 +365,7 @@ async def test_what_is_in_force_names_patterns_and_canaries(site: Site) -> None:
     await site.have(rules=rules, path_regex="true")
     await site.have(name="j", rules=[("foo.com", "/", "Prefix", "s")])
     await site.have(name="k", rules=[("foo.com", "/", "Prefix", "t")], canary_weight="20")
+    await site.have(name="l", rules=[("foo.com", "/none", "Prefix", "t")], canary_weight="20")
     found = [(r.host, r.path, r.match, r.target, r.source) for r in await in_force.rows(site.door.files)]
     assert found == [
         ("foo.com", "/", "Prefix", "a/s:80", "Ingress/a/j"),

@@ -26,6 +26,8 @@ from sampan.ingress.types import (
 
 CONFLICT = "Conflict"
 """Reason of the event for a rule whose place another object has."""
+NO_BASE = "CanaryWithoutBase"
+"""Reason of the event for a canary that is beside no rule of its namespace."""
 
 _CertificateKey = tuple[str, Host]
 
@@ -125,6 +127,13 @@ class RoutingTable:
             winners = self._routes.get(route.place, ())
             if any(route is w for w in winners):
                 continue
+            if route.canary is not None and not _has_base(route, winners):
+                what = f"host {route.place.host} and path {route.place.path}"
+                message = (
+                    f"no Ingress of this namespace has {what} without being a canary: this one gets nothing"
+                )
+                found.append(Problem(route.source, NO_BASE, f"{route.source.field}: {message}"))
+                continue
             winner = winners[-1]
             if route.place.default and not route.place.host.name and winner.source.owner != owner:
                 what = "the default backend"
@@ -159,15 +168,16 @@ class RoutingTable:
             if self._routes.pop(place, None) is not None:
                 self._changed_places.add(place)
             return
-        reached: list[Route] = []
-        for route in claims:
-            reached.append(route)
-            if not route.conditional:
-                break
-        settled = tuple(reached)
-        if self._routes.get(place) != settled:
+        first = next((i for i, route in enumerate(claims) if not route.conditional), len(claims) - 1)
+        reached = claims[: first + 1]
+        # A canary takes of what is its own namespace's, never of another one's.
+        settled = tuple(r for r in reached if r.canary is None or _has_base(r, reached))
+        if self._routes.get(place, ()) != settled:
             self._changed_places.add(place)
-        self._routes[place] = settled
+        if settled:
+            self._routes[place] = settled
+        else:
+            self._routes.pop(place, None)
 
     def _count(self, routes: Sequence[Route], by: int) -> None:
         for route in routes:
@@ -207,6 +217,13 @@ class RoutingTable:
         else:
             self._listeners[name] = wanted
         self._changed_listeners.add(name)
+
+
+def _has_base(canary: Route, beside: Sequence[Route]) -> bool:
+    """Whether what a canary shall take a share of is there: the route of the place that all others go to, of its namespace."""
+    if not beside or beside[-1].conditional:
+        return False
+    return beside[-1].source.namespace == canary.source.namespace
 
 
 def _order(route: Route) -> tuple[bool, tuple[int | str, ...]]:
