@@ -145,22 +145,16 @@ def test_ours_counts() -> None:
 
 
 BAD = [
-    ("sampan.io/https-redirect", "yes", "supported values: true, false"),
     ("sampan.io/timeout-connect", "soon", "expected a duration"),
-    ("sampan.io/max-body", "lots", "expected a quantity"),
-    ("sampan.io/rate-limit", "0/s", "expected a rate such as 10/s"),
     ("sampan.io/sticky-cookie", "a b", "expected a name"),
     ("sampan.io/sticky-cookie", "a\nserver evil", "expected a name"),
     ("sampan.io/cors-origins", "https://a.test\" }", "is no origin"),
     ("sampan.io/rewrite", "/a\nhttp-request", "expected a path"),
     ("sampan.io/basic-auth-realm", 'a"b', "without quotes"),
-    ("sampan.io/backend-server-name", "a b", "expected the name of a host"),
-    ("sampan.io/backend-protocol", "ftp", "supported values"),
     ("sampan.io/error-pages", "odd", "'teapot' of the ConfigMap"),
     ("sampan.io/error-pages", "none", "there is no ConfigMap default/none"),
     ("nginx.ingress.kubernetes.io/rewrite-target", "/$uri", "only groups"),
     ("nginx.ingress.kubernetes.io/permanent-redirect", "javascript:alert(1)", "expected a URL"),
-    ("nginx.ingress.kubernetes.io/limit-rps", "-1", "above 0"),
 ]  # fmt: skip
 
 
@@ -201,12 +195,75 @@ def test_where_nobody_can_be_let_in_it_stays_closed(name: str) -> None:
         ("nginx.ingress.kubernetes.io/auth-type", "basic", "no annotation names a Secret with users; nobody"),
         ("nginx.ingress.kubernetes.io/auth-url", "http://a.test", "not supported here; nobody is let in"),
         ("sampan.io/basic-auth-secret", "x" * 2000, "there is no Secret"),
+        ("sampan.io/max-body", "1" * 2000, "more than 1024 characters; nobody is let in"),
+        ("sampan.io/https-redirect", "yes", "supported values: true, false"),
+        ("sampan.io/max-body", "lots", "expected a quantity"),
+        ("sampan.io/rate-limit", "0/s", "expected a rate such as 10/s"),
+        ("sampan.io/backend-server-name", "a b", "expected the name of a host"),
+        ("sampan.io/backend-protocol", "ftp", "supported values"),
+        ("nginx.ingress.kubernetes.io/limit-rps", "-1", "above 0"),
+        ("sampan.io/backend-ca-secret", "none", "there is no Secret default/none; nobody is let in"),
+        (
+            "nginx.ingress.kubernetes.io/proxy-ssl-verify",
+            "on",
+            "name the authority by sampan.io/backend-ca-secret",
+        ),
+        ("nginx.ingress.kubernetes.io/proxy-ssl-secret", "a/b", "not supported here; nobody is let in"),
+        (
+            "sampan.io/basic-auth-secrets",
+            "users",
+            "nobody is let in (did you mean sampan.io/basic-auth-secret?)",
+        ),
+        ("sampan.io/alow", "10.0.0.0/8", "nobody is let in (did you mean sampan.io/allow?)"),
+        ("nginx.ingress.kubernetes.io/whitelist-source-ranges", "10.0.0.0/8", "nobody is let in"),
+        ("nginx.ingress.kubernetes.io/auth-urls", "http://a.test", "nobody is let in"),
     ],
 )
 def test_what_was_to_keep_people_out_and_cannot_be_had_closes_it(key: str, value: str, words: str) -> None:
     wishes = read({key: value})
     assert wishes.closed
     assert words in wishes.problems[0].message
+    assert "nobody is let in" in wishes.problems[0].message
+
+
+def test_users_of_another_kind_are_not_taken_for_ours() -> None:
+    nginx = "nginx.ingress.kubernetes.io/"
+    assert not read({f"{nginx}auth-type": "basic", f"{nginx}auth-secret": "users"}).closed
+    wishes = read({f"{nginx}auth-type": "digest", f"{nginx}auth-secret": "users"})
+    assert wishes.closed
+    assert "supported values: basic; nobody is let in" in wishes.problems[0].message
+
+
+def test_ours_that_is_right_makes_good_for_one_of_nginx() -> None:
+    nginx = {
+        "nginx.ingress.kubernetes.io/whitelist-source-range": "me",
+        "nginx.ingress.kubernetes.io/limit-rps": "x",
+    }
+    ours = {"sampan.io/allow": "10.0.0.0/8", "sampan.io/rate-limit": "5/s"}
+    assert read(nginx).closed
+    assert read({**nginx, "sampan.io/allow": "10.0.0.0/8"}).closed
+    assert not read({**nginx, **ours}).closed
+    right = {"nginx.ingress.kubernetes.io/whitelist-source-range": "10.0.0.0/8"}
+    assert read({**right, "sampan.io/allow": "me"}).closed
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "auth-secret-type",
+        "limit-connections",
+        "proxy-send-timeout",
+        "ssl-passthrough",
+        "mirror-target",
+        "no-such-thing",
+    ],
+)
+def test_what_is_not_supported_and_guards_nothing_closes_nothing(key: str) -> None:
+    wishes = read(
+        {f"nginx.ingress.kubernetes.io/{key}": "x", "nginx.ingress.kubernetes.io/proxy-ssl-verify": "off"}
+    )
+    assert not wishes.closed
+    assert "has no effect" in wishes.problems[0].message
 
 
 def test_none_is_ignored_without_a_word() -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 from sampan.api.errors import Object
 from sampan.api.ingress_references import SECRET_ANNOTATIONS, own_name
 from sampan.ingress import annotation_values as values
+from sampan.ingress.annotation_guards import GUARDS, NGINX, PREFIX, refused
 from sampan.ingress.ingresses import Wishes
 from sampan.ingress.types import (
     BackendTls,
@@ -31,8 +32,6 @@ from sampan.ingress.types import (
     Timeouts,
 )
 
-PREFIX = "sampan.io/"
-NGINX = "nginx.ingress.kubernetes.io/"
 INVALID = "InvalidAnnotation"
 NOT_SUPPORTED = "UnsupportedAnnotation"
 
@@ -66,7 +65,7 @@ class _Reading:
     """Fields of values that several annotations make: timeouts, cors, canary, rewrite, ..."""
     problems: list[Problem] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
-    """What was asked for its safety and cannot be had: the Ingress stays closed."""
+    """What was asked for its safety and cannot be had (see GUARDS): the Ingress stays closed."""
 
     @property
     def namespace(self) -> str:
@@ -80,8 +79,6 @@ class _Reading:
 
 _USERS = (f"{PREFIX}basic-auth-secret", f"{NGINX}auth-secret")
 _SHUT = "nobody is let in"
-_GUARDS = frozenset(("auth-url", "auth-tls-secret", "auth-tls-verify-client"))
-"""Annotations of nginx that keep people out: without them an Ingress stays closed."""
 _Reader = Callable[[_Reading, str], None]
 """Takes an annotation's value in. Raises ValueError with what is wrong and what is allowed."""
 
@@ -99,29 +96,40 @@ def read(ingress: Object, secret: Lookup, configmap: Lookup) -> Wishes:
         else:
             continue
         if reader is None:
-            why = _unsupported(key)
-            if key.removeprefix(NGINX) in _GUARDS:
-                reading.missing.add(key)
-                why = f"it is not supported here; {_SHUT}"
-            reading.problem(key, NOT_SUPPORTED, why)
+            _unsupported(reading, key)
             continue
-        if len(given[key]) > LONGEST and key not in LISTS:
-            reading.problem(key, INVALID, f"it has more than {LONGEST} characters")
-            continue
+        guarded = GUARDS.get(key)
         try:
+            if len(given[key]) > LONGEST and key not in LISTS:
+                raise ValueError(f"it has more than {LONGEST} characters")
             reader(reading, given[key])
         except ValueError as e:
-            reading.problem(key, INVALID, f"{given[key][:LONGEST]!r}: {e}")
+            if guarded is not None:
+                reading.missing.add(guarded)
+            reading.problem(
+                key, INVALID, f"{given[key][:LONGEST]!r}: {e}" + (f"; {_SHUT}" if guarded is not None else "")
+            )
+        else:
+            if guarded is not None and key.startswith(PREFIX):
+                reading.missing.discard(guarded)
     return _made(reading)
 
 
-def _unsupported(key: str) -> str:
+def _unsupported(reading: _Reading, key: str) -> None:
     if key.endswith("-snippet"):
-        return "snippets of configuration are refused: whoever may write an Ingress could read every Secret by them"
-    known = _OWN if key.startswith(PREFIX) else _NGINX
-    prefix = PREFIX if key.startswith(PREFIX) else NGINX
+        why = "snippets of configuration are refused: whoever may write an Ingress could read every Secret by them"
+        reading.problem(key, NOT_SUPPORTED, why)
+        return
+    prefix, known = (PREFIX, _OWN) if key.startswith(PREFIX) else (NGINX, _NGINX)
     near = values.near(key.removeprefix(prefix), known)
-    return "it is not supported here and has no effect" + (f" (did you mean {prefix}{near}?)" if near else "")
+    meant = f"{prefix}{near}" if near else ""
+    why = "it is not supported here"
+    if refused(key, meant):
+        reading.missing.add(key)
+        why += f"; {_SHUT}"
+    else:
+        why += " and has no effect"
+    reading.problem(key, NOT_SUPPORTED, why + (f" (did you mean {meant}?)" if meant else ""))
 
 
 def _made(reading: _Reading) -> Wishes:
@@ -218,49 +226,32 @@ def _own_rate(reading: _Reading, text: str) -> None:
 
 
 def _users(reading: _Reading, text: str) -> None:
-    # Where it cannot be said who may come in, nobody may.
-    reading.missing.add("users")
     name = own_name(text, reading.namespace)
     if not name:
         raise ValueError("a Secret of another namespace cannot be used")
     secret = reading.secret(reading.namespace, name)
     if secret is None:
-        raise ValueError(f"there is no Secret {reading.namespace}/{name}; nobody is let in")
+        raise ValueError(f"there is no Secret {reading.namespace}/{name}")
     reading.parts.setdefault("auth", {})["users"] = values.htpasswd(secret)
-    reading.missing.discard("users")
 
 
 def _auth_type(reading: _Reading, text: str) -> None:
     if not any(reading.given.get(key) for key in _USERS):
-        reading.missing.add("users")
-        raise ValueError(f"no annotation names a Secret with users; {_SHUT}")
+        raise ValueError("no annotation names a Secret with users")
     values.one_of(text.lower(), ("basic",))
-
-
-def _networks(verb: str) -> _Reader:
-    def reader(reading: _Reading, text: str) -> None:
-        # Where it cannot be said who may come, nobody may.
-        reading.missing.add(verb)
-        try:
-            reading.options[verb] = values.networks(text)
-        except ValueError as e:
-            raise ValueError(f"{e}; {_SHUT}") from None
-        reading.missing.discard(verb)
-
-    return reader
 
 
 def _authority(reading: _Reading, text: str) -> None:
     name = own_name(text, reading.namespace)
     secret = reading.secret(reading.namespace, name) if name else None
-    # Whoever asks for verification must not get a connection without.
-    reading.missing.add("authority")
     if secret is None:
-        raise ValueError(
-            f"there is no Secret {reading.namespace}/{name or text}; its backends are not trusted"
-        )
+        raise ValueError(f"there is no Secret {reading.namespace}/{name or text}")
     reading.parts.setdefault("tls", {})["ca"] = values.authority(secret)
-    reading.missing.discard("authority")
+
+
+def _verify(reading: _Reading, text: str) -> None:
+    if values.one_of(text.lower(), ("on", "off")) == "on":
+        raise ValueError(f"name the authority by {PREFIX}backend-ca-secret")
 
 
 def _error_pages(reading: _Reading, text: str) -> None:
@@ -294,8 +285,8 @@ _OWN: dict[str, _Reader] = {
     "basic-auth-secret": _users,
     "basic-auth-realm": _part("auth", "realm", values.words),
     "rate-limit": _own_rate,
-    "allow": _networks("allow"),
-    "deny": _networks("deny"),
+    "allow": _option("allow", values.networks),
+    "deny": _option("deny", values.networks),
     "cors-origins": _part("cors", "origins", values.origins),
     "cors-methods": _part("cors", "methods", values.tokens),
     "cors-headers": _part("cors", "headers", values.tokens),
@@ -324,7 +315,7 @@ _NGINX: dict[str, _Reader] = {
     "cors-allow-origin": _part("cors", "origins", values.origins),
     "cors-expose-headers": _part("cors", "exposed", values.tokens),
     "cors-max-age": _part("cors", "max_age", values.seconds),
-    "denylist-source-range": _networks("deny"),
+    "denylist-source-range": _option("deny", values.networks),
     "enable-cors": _part("cors", "on", values.boolean),
     "force-ssl-redirect": _option("https_only", values.boolean),
     "limit-rpm": _rate(60),
@@ -334,6 +325,7 @@ _NGINX: dict[str, _Reader] = {
     "proxy-body-size": _option("max_body", values.nginx_size),
     "proxy-connect-timeout": _part("timeouts", "connect", values.milliseconds),
     "proxy-read-timeout": _part("timeouts", "response", values.milliseconds),
+    "proxy-ssl-verify": _verify,
     "rewrite-target": _part("rewrite", "target", values.nginx_replacement),
     "session-cookie-max-age": _part("sticky", "max_age", values.seconds),
     "session-cookie-name": _part("sticky", "name", values.token),
@@ -341,5 +333,5 @@ _NGINX: dict[str, _Reader] = {
     "temporal-redirect": _redirect_to(302),
     "upstream-vhost": _part("rewrite", "hostname", values.hostname),
     "use-regex": _part("rewrite", "regex", values.boolean),
-    "whitelist-source-range": _networks("allow"),
+    "whitelist-source-range": _option("allow", values.networks),
 }
