@@ -53,7 +53,7 @@ def test_the_lessons_figure(door: FrontDoor) -> None:
         until(place, "mydomain.com", "/", "200 other ")
         until(place, "unknown.org", "/", "200 other ")
     pods = set(kubectl("get", "pods", "-l", "app=foo", "-o", "jsonpath={.items[*].metadata.name}").split())
-    assert {door.ask("foo.mydomain.com").pod for _ in range(10)} == pods
+    eventually(lambda: {door.ask("foo.mydomain.com").pod for _ in range(10)}, pods.__eq__)
     nodes = set(kubectl("get", "pods", "-l", "app=foo", "-o", "jsonpath={.items[*].spec.nodeName}").split())
     assert nodes == set(config.nodes)
     assert f"sampan   foo.mydomain.com,mydomain.com   {door.address}" in kubectl("get", "ingress", "figure")
