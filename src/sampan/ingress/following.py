@@ -7,7 +7,7 @@ what cannot be done.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -30,9 +30,13 @@ from sampan.ingress.endpoints import endpoints, service_of
 from sampan.ingress.external_names import ExternalNames
 from sampan.ingress.gateway_following import GatewayFollowing
 from sampan.ingress.table import RoutingTable
-from sampan.ingress.types import NOTHING, Contribution, Endpoint, Owner, ServicePort
+from sampan.ingress.types import NOTHING, Contribution, Endpoint, Owner, Problem, ServicePort, Source
 
+log = logging.getLogger(__name__)
+INTERNAL_ERROR = "InternalError"
+"""Reason of the event for an object that could not be read, though it should be."""
 _KNOWN_WITHIN = 3.0
+"""Seconds within which it is known what an Ingress names; what is not known then is not there."""
 
 
 class Following:
@@ -68,8 +72,10 @@ class Following:
         self.slices = Informer(client, ENDPOINTSLICES, indexes={"service": service_of}) if backends else None
         self.gateways = GatewayFollowing(client, self.services, self.secrets.get, changed)
         self._referenced = ReferencedObjects(client, lambda key: self._mark((key,)))
-        self._unknown: set[str] = set()
-        """Ingresses that name an object of which it is not known yet what it is."""
+        self._unknown: dict[str, asyncio.TimerHandle] = {}
+        """Ingresses that name an object of which it is not known yet what it is: what they asked for before stays in force."""
+        self._overdue: set[str] = set()
+        """Ingresses of which that took too long: the API does not answer, or refuses."""
         self._told = asyncio.Event()
         self._external = ExternalNames(self._external_changed, own_networks)
         self._dirty: set[str] = set()
@@ -111,13 +117,11 @@ class Following:
         return found is not None and (found.get("spec") or {}).get("controller") == self._ours
 
     async def _know_all(self) -> None:
-        """Wait for what annotations name, so that no Ingress is missing at the beginning; but not for ever."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_KNOWN_WITHIN):
-                while self._unknown:
-                    self._told.clear()
-                    await self._told.wait()
-                    self.update()
+        """Wait for what annotations name, so that no Ingress is missing at the beginning: not for ever, see `_await`."""
+        while self._unknown:
+            self._told.clear()
+            await self._told.wait()
+            self.update()
 
     def update(self) -> None:
         """Take all changes into the table."""
@@ -137,19 +141,53 @@ class Following:
         owner: Owner = ("Ingress", namespace, name)
         ingress = self.ingresses.get_by_key(key)
         contribution = NOTHING
-        self._unknown.discard(key)
         if ingress is not None and self.ours(ingress):
-            if not self._referenced.follow(key, _references(ingress)):
-                self._unknown.add(key)
+            known = self._referenced.follow(key, _references(ingress))
+            if not known and key not in self._overdue:
+                self._await(key)
                 return set()
+            contribution = self._read(ingress)
+        else:
+            known = True
+            self._referenced.release(key)
+        if known:
+            self._overdue.discard(key)
+            if (late := self._unknown.pop(key, None)) is not None:
+                late.cancel()
+        return self._contribute(owner, contribution)
+
+    def _read(self, ingress: Object) -> Contribution:
+        try:
             wanted = wishes.read(ingress, self._secret, self._configmap)
             contribution = ingresses.contribution(ingress, self.services.get, wanted)
             shown, problems = certificates.of_ingress(ingress, self.secrets.get)
             problems = (*contribution.problems, *problems)
-            contribution = replace(contribution, certificates=shown, problems=problems)
-        else:
-            self._referenced.release(key)
-        return self._contribute(owner, contribution)
+            return replace(contribution, certificates=shown, problems=problems)
+        except Exception:
+            # Whatever one object has in it, the others are served.
+            log.exception("Ingress %s is not understood", key_of(ingress))
+            return self._closed(ingress)
+
+    def _closed(self, ingress: Object) -> Contribution:
+        """Of an Ingress that should have been understood and is not: nothing of it is served."""
+        meta = ingress["metadata"]
+        source = Source("Ingress", meta.get("namespace", ""), meta["name"])
+        problem = Problem(source, INTERNAL_ERROR, "it is not understood; nobody is let in")
+        try:
+            closed = ingresses.contribution(ingress, self.services.get, ingresses.Wishes(closed=True))
+        except Exception:
+            return Contribution(problems=(problem,))
+        return replace(closed, problems=(*closed.problems, problem))
+
+    def _await(self, key: str) -> None:
+        if key not in self._unknown:
+            loop = asyncio.get_running_loop()
+            self._unknown[key] = loop.call_later(_KNOWN_WITHIN, self._not_in_time, key)
+
+    def _not_in_time(self, key: str) -> None:
+        if self._unknown.pop(key, None) is not None:
+            self._overdue.add(key)
+            self._mark((key,))
 
     def _contribute(self, owner: Owner, contribution: Contribution) -> set[str]:
         """Take what an object asks for into the table; returns the Services that it led to or leads to."""
