@@ -243,6 +243,9 @@ def test_ten_thousand_rules_in_one_ingress(faulty: Faulty) -> None:
         {"host": f"h{host}.large.org", "http": {"paths": [path(n, "web") for n in range(100)]}}
         for host in range(100)
     ]
+    # What kubectl remembers of it does not fit: this is for `create` and `apply --server-side`.
+    refused = kubectl.run("apply", "-f", "-", stdin=json.dumps(large))
+    assert "metadata.annotations: Too long: may not be more than 262144 bytes" in refused.err
     kubectl("create", "-f", "-", stdin=json.dumps(large))
     for host, n in ((0, 0), (57, 31), (99, 99)):
         door.until(f"h{host}.large.org", f"/{n}", "200 web ")
@@ -254,6 +257,9 @@ def test_ten_thousand_rules_in_one_ingress(faulty: Faulty) -> None:
     door.until("h99.large.org", "/99", "200 one-change ")
     assert door.ask("h99.large.org", "/98").app == "web"
     kubectl("delete", "ingress", "large")
+    large["spec"]["rules"] *= 4
+    refused = kubectl.run("create", "-f", "-", stdin=json.dumps(large))
+    assert "Request entity too large: limit is 3145728" in refused.err
 
     def routes() -> str:
         return run([SAMPAN, "ingress", "routes", "--name", door.cluster.name]).out
