@@ -9,6 +9,15 @@ from tests.cluster.front_door import NEEDED, FrontDoor, ask, eventually, started
 from tests.real_cluster import run, sampan
 
 pytestmark = NEEDED
+GATEWAY = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "Gateway",
+    "metadata": {"name": "g"},
+    "spec": {
+        "gatewayClassName": "sampan",
+        "listeners": [{"name": "web", "port": 8080, "protocol": "HTTP"}],
+    },
+}
 TOLD = (
     '{{range $node := .items}}{{range .status.conditions}}{{if eq .type "IngressServing"}}'
     "{{$node.metadata.name}} {{end}}{{end}}{{end}}"
@@ -47,21 +56,24 @@ def test_nobody_is_led_to_a_node_without_a_front_door(tmp_path: Path) -> None:
         door = FrontDoor(cluster, "default")
         chosen = Chosen(door, tmp_path / "kubeconfig")
         first, second = (cluster.config.node_address(n) for n in cluster.config.nodes)
-        door.apply(door.ingress("i", [("foo.org", "/", "Prefix", "nobody")]))
+        door.apply(door.ingress("i", [("foo.org", "/", "Prefix", "nobody")]), GATEWAY)
         for place in (second, door.address):
             until(place, "foo.org", "/", "503", "--haproxy-protocol")
             assert ask(place, "foo.org").status in ("000", "400")
         assert ask(first, "foo.org", "/", "--haproxy-protocol").status == "000"
         assert (chosen.told(), chosen.led_to()) == (["node-2"], ["node-2"])
+        door.kubectl.wait("gateway/g", "condition=Programmed")
         chosen.again("--no-ingress")
         eventually(chosen.told, lambda nodes: not nodes)
-        left = "get", "ingressclasses,gatewayclasses,services,endpointslices", "-o", "name"
+        left = "get", "ingressclasses,gatewayclasses,services,endpointslices", "-o", "name", "-A"
         eventually(lambda: chosen.system(*left), lambda found: "sampan" not in found)
+        assert door.kubectl.value("gateway/g", ".status.conditions[*].reason") == "Pending Pending"
         assert door.kubectl.value("ingress/i", ".status.loadBalancer") == "{}"
         assert {ask(place, "foo.org").status for place in (first, second)} == {"000"}
         chosen.again("--ingress-nodes", "node-1", "--no-ingress-proxy-protocol")
         until(first, "foo.org", "/", "503")
         assert door.wait_address("i") == door.address
+        door.kubectl.wait("gateway/g", "condition=Programmed")
         until(door.address, "foo.org", "/", "503")
         assert (chosen.told(), chosen.led_to()) == (["node-1"], ["node-1"])
         chosen.again("--ingress-nodes", "node-2")

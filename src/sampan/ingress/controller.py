@@ -37,6 +37,8 @@ from sampan.ingress.types import Problem
 log = logging.getLogger(__name__)
 CLASS = "sampan"
 NAMESPACE, SERVICE = "kube-system", "sampan-ingress"
+MADE_BY = ("endpointslice.kubernetes.io/managed-by", CONTROLLER.replace("/", "-"))
+"""The label of EndpointSlices that are made here."""
 _MANAGER = "sampan-ingress"
 _PORTS = (("http", 80), ("https", 443))
 _NODES = "nodes"
@@ -243,10 +245,7 @@ def endpoint_slice(
         "metadata": {
             "name": service,
             "namespace": namespace,
-            "labels": {
-                SERVICE_NAME: service,
-                "endpointslice.kubernetes.io/managed-by": CONTROLLER.replace("/", "-"),
-            },
+            "labels": {SERVICE_NAME: service, MADE_BY[0]: MADE_BY[1]},
         },
         "addressType": "IPv4",
         "endpoints": endpoints,

@@ -1,18 +1,26 @@
 """The front door of a cluster that had one and is started without: what IngressController made is taken away.
 
-Its class would else get, as the default one, Ingresses that nobody serves, and its address would lead nowhere. Classes that
+Its class would else get, as the default one, Ingresses that nobody serves, and its addresses would lead nowhere. Classes that
 people made are theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
-from sampan.api.errors import StatusError
-from sampan.api.resources import ENDPOINTSLICES, GATEWAYCLASSES, INGRESSCLASSES, INGRESSES, SERVICES
+from sampan.api.errors import Object, StatusError
+from sampan.api.resources import (
+    ENDPOINTSLICES,
+    GATEWAYCLASSES,
+    GATEWAYS,
+    INGRESSCLASSES,
+    INGRESSES,
+    SERVICES,
+    Resource,
+)
 from sampan.client.types import MERGE_PATCH, Client
-from sampan.ingress.controller import CLASS, NAMESPACE, SERVICE
+from sampan.ingress.controller import CLASS, MADE_BY, NAMESPACE, SERVICE
+from sampan.ingress.endpoints import SERVICE_NAME
 from sampan.ingress.ingresses import CONTROLLER, class_of
 
 
@@ -20,32 +28,49 @@ async def withdraw(client: Client) -> None:
     """Do it, and then nothing until cancelled. Raises StatusError, ConnectionLost."""
     for known in (await client.list(INGRESSCLASSES, field_selector=f"metadata.name={CLASS}")).items:
         if known["spec"].get("controller") == CONTROLLER:
-            await _withdraw(client)
+            await _Withdrawal(client).run()
     await asyncio.Event().wait()
 
 
-async def _withdraw(client: Client) -> None:
-    for ingress in (await client.list(INGRESSES)).items:
-        meta = ingress["metadata"]
-        if class_of(ingress) == CLASS and (ingress.get("status") or {}).get("loadBalancer"):
-            with contextlib.suppress(StatusError):  # it is gone, too
-                await client.patch(
-                    INGRESSES,
-                    meta["namespace"],
-                    meta["name"],
-                    {"status": {"loadBalancer": {"ingress": None}}},
-                    content_type=MERGE_PATCH,
-                    subresource="status",
-                )
-    # The class goes last: as long as it is there, there may be something to do.
-    for resource, namespace, name in (
-        (ENDPOINTSLICES, NAMESPACE, SERVICE),
-        (SERVICES, NAMESPACE, SERVICE),
-        (GATEWAYCLASSES, "", CLASS),
-        (INGRESSCLASSES, "", CLASS),
-    ):
+class _Withdrawal:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def run(self) -> None:
+        for ingress in (await self._client.list(INGRESSES)).items:
+            if class_of(ingress) == CLASS:
+                await self._untell(INGRESSES, ingress, {"loadBalancer": {"ingress": None}})
+        for gateway in (await self._client.list(GATEWAYS)).items:
+            if gateway["spec"]["gatewayClassName"] == CLASS:
+                await self._untell(GATEWAYS, gateway, None)
+        selector = "=".join(MADE_BY)
+        for slice_ in (await self._client.list(ENDPOINTSLICES, label_selector=selector)).items:
+            meta = slice_["metadata"]
+            await self._delete(SERVICES, meta["namespace"], meta["labels"][SERVICE_NAME])
+            await self._delete(ENDPOINTSLICES, meta["namespace"], meta["name"])
+        await self._delete(SERVICES, NAMESPACE, SERVICE)
+        await self._delete(GATEWAYCLASSES, "", CLASS)
+        # The last one: as long as it is there, there may be something to do.
+        await self._delete(INGRESSCLASSES, "", CLASS)
+
+    async def _untell(self, resource: Resource, obj: Object, status: Object | None) -> None:
+        meta = obj["metadata"]
         try:
-            await client.delete(resource, namespace, name)
+            await self._client.patch(
+                resource,
+                meta["namespace"],
+                meta["name"],
+                {"status": status},
+                content_type=MERGE_PATCH,
+                subresource="status",
+            )
+        except StatusError as e:
+            if e.code != 404:
+                raise
+
+    async def _delete(self, resource: Resource, namespace: str, name: str) -> None:
+        try:
+            await self._client.delete(resource, namespace, name)
         except StatusError as e:
             if e.code != 404:
                 raise
