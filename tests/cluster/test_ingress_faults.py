@@ -123,17 +123,22 @@ def test_ports_that_are_taken_are_told_and_taken_when_they_are_free(
         door.until("any.org", "/", "200 web ")
         until(door.node_address(first), "any.org", "/", "200 web ")
         assert kubectl.value(f"node/{first}", f"{CONDITION}.status") == "True"
+        door.apply(door.ingress("meanwhile", [("meanwhile.org", f"/{len(ports)}", "Prefix", "web")]))
     kubectl.wait(f"node/{second}", "condition=IngressServing=True")
     eventually(faulty.serving, [first, second].__eq__)
-    until(door.node_address(second), "any.org", "/", "200 web ")
+    for place in (door.node_address(second), door.address):
+        until(place, "meanwhile.org", f"/{len(ports)}", "200 web ")
 
 
-def test_haproxy_is_back_with_the_same_rules(faulty: Faulty) -> None:
+@pytest.mark.parametrize("with_agent", [False, True], ids=["alone", "with the agent"])
+def test_haproxy_is_back_with_the_same_rules(faulty: Faulty, with_agent: bool) -> None:
     """Connections that it had are lost with it, and no others: the other node's front door does not notice."""
     first, second = (faulty.door.node_address(n) for n in faulty.config.nodes)
     before = faulty.haproxy("node-1")
     with asked(first, second) as outcome:
         eventually(lambda: len(outcome[first].took), lambda n: n > 20)
+        if with_agent:
+            os.kill(faulty.agent("node-1"), signal.SIGKILL)
         faulty.kill_haproxy("node-1")
         eventually(partial(faulty.haproxy, "node-1"), partial(another, before))
         answered = len(outcome[first].took)
