@@ -126,6 +126,19 @@ async def test_the_longest_pattern_goes_first(site: Site) -> None:
     assert site.door.driver.reloads == 0
 
 
+async def test_long_paths_are_not_held_against_patterns(site: Site) -> None:
+    rules: list[Rule] = [
+        ("foo.com", "/a.*z$", "ImplementationSpecific", "s"),
+        ("foo.com", "/", "Prefix", "s"),
+    ]
+    await site.have(rules=rules, path_regex="true")
+    assert (await site.get("/" + "a" * 2047)).status == 200
+    answer = await site.get("/" + "a" * 2048)
+    assert (answer.status, answer.body) == (414, "414: the path has more than 2048 characters\n")
+    await site.have()
+    assert (await site.get("/" + "a" * 6000)).status == 200
+
+
 async def test_redirects(site: Site) -> None:
     await site.have(nginx=True, permanent_redirect="https://new.test/there")
     answer = await site.get("/x?q=1")

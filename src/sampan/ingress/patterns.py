@@ -8,10 +8,14 @@ from __future__ import annotations
 import re
 import warnings
 
+from sampan.ingress.pattern_cost import ways
+
 _MOST = 500
 _DEPTH = 20
 _REPEATS = 200
 """The product of all counts `{n}` at most: a pattern is compiled to so many copies of its parts."""
+_WAYS = 2**15
+"""In how many ways a text may be tried: some 100 ms at worst."""
 _PLAIN = frozenset("^$()|?*+[]{}.,-_~/:@!&=%<>")
 _CLASSES = frozenset("dDwWsSbB")
 
@@ -44,6 +48,11 @@ def problem(pattern: str) -> str:
             re.compile(pattern)
     except (re.error, FutureWarning, OverflowError, RecursionError) as e:
         return f"it is no regular expression: {e}"
+    if ways(pattern) > _WAYS:
+        return (
+            "repetitions and choices that can share characters make it take too long: one such as .* before something else is all there can be; "
+            "write [^/]* for what ends at a slash"
+        )
     return ""
 
 

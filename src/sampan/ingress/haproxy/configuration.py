@@ -15,6 +15,7 @@ from pathlib import Path
 from sampan.ingress.haproxy import certificates, option_rules
 from sampan.ingress.haproxy.content import MAPS, Content
 from sampan.ingress.haproxy.files import Files
+from sampan.ingress.pattern_cost import LONGEST_TEXT
 from sampan.ingress.types import INGRESS_SCOPE, Listener
 
 MAXCONN = 8192
@@ -228,6 +229,10 @@ def _find(listener: Listener, files: Files) -> Iterator[str]:
             (f"var({key}),concat(,txn.path,/),map_beg({files.map('prefix')})", ""),
         ):
             condition = " ".join(c for c in (found, only) if c)
+            if only:
+                long = f"{{ var(txn.path),length gt {LONGEST_TEXT} }}"
+                why = f"the path has more than {LONGEST_TEXT} characters"
+                yield f'http-request return status 414 {_TEXT} string "414: {why}\\n" if {condition} {long}'
             yield f'http-request set-var(txn.route) "{sample}"' + (f" if {condition}" if condition else "")
             found = f"!{_FOUND}"
     several = "{ var(txn.route) -m beg c }"

@@ -7,6 +7,7 @@ local function map(name, kind)
 end
 local settings, candidates = map("settings", Map._str), map("candidates", Map._str)
 local exact, prefix = map("exact", Map._str), map("prefix", Map._beg)
+local LONGEST_TEXT = 2048 -- of what is held against patterns (see pattern_cost.py)
 local hosts, regex, patterns = map("hosts", Map._str), map("regex", Map._reg), map("patterns", Map._reg)
 
 local function decoded(text)
@@ -47,7 +48,7 @@ end
 
 function checks.like(txn, wanted) -- where, name, name of the pattern
     local value = value_of(txn, wanted[1], decoded(wanted[2]))
-    return value ~= nil and patterns:lookup(wanted[3] .. "|" .. value) ~= nil
+    return value ~= nil and #value <= LONGEST_TEXT and patterns:lookup(wanted[3] .. "|" .. value) ~= nil
 end
 
 function checks.canary(txn, wanted) -- weight, total, header, its value
@@ -100,7 +101,7 @@ local function in_host(txn, host, path)
         return found
     end
     local generation = hosts:lookup(host)
-    name = generation and regex:lookup(generation .. "|" .. path)
+    name = generation and #path <= LONGEST_TEXT and regex:lookup(generation .. "|" .. path)
     found = name and route(txn, name)
     if found then
         return found
