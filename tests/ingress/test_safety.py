@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from shutil import which
 
@@ -96,6 +97,33 @@ async def test_odd_paths_on_the_real_proxy(tmp_path: Path) -> None:
             assert [await door.who("foo.com", canonical_path(path)) for path in odd] == ["404"] * len(odd)
             del turn
         assert door.driver.reloads == 0
+
+
+@pytest.mark.skipif(not which("haproxy"), reason="haproxy is not installed")
+@pytest.mark.timeout(60)
+async def test_every_line_of_the_access_log_is_json(tmp_path: Path) -> None:
+    odd = [
+        b"GET /" + b"x" * 8000 + b" HTTP/1.1\r\nHost: foo.com\r\n",
+        b'GET /"\\/%00%22 HTTP/1.1\r\nHost: foo.com\r\nUser-Agent: "\\\t\x01"\r\n',
+        b"GET /\xff\xfe\xc3 HTTP/1.1\r\nHost: foo.com\r\nUser-Agent: \xff\xc3(\r\n",
+        b"GET / HTTP/1.1\r\nHost: foo.com\r\nUser-Agent: " + b"y" * 7000 + b"\r\n",
+        b'G"T / HTTP/1.1\r\nHost: foo.com\r\n',
+        b'GET / HTTP/1.1\r\nHost: "}{\r\n',
+        b"\x16\x03\x01\x02\x00\x01\r\n",
+        b"GET /last HTTP/1.1\r\nHost: foo.com\r\n",
+    ]
+    async with open_door(tmp_path) as door:
+        for head in odd:
+            await door.raw(head + b"Connection: close\r\n\r\n")
+        async with asyncio.timeout(5):
+            while not (text := door.log.read_bytes()).endswith(b"\n") or b"/last" not in text.replace(
+                b"\\", b""
+            ):
+                await asyncio.sleep(0.01)
+        entries = [json.loads(line) for line in text.splitlines()]
+        assert len(entries) == len(odd)
+        assert entries[0]["path"] == "/" + "x" * 8000
+        assert entries[3]["agent"] == "y" * 7000
 
 
 def test_a_host_that_is_none_is_told_and_left_out() -> None:

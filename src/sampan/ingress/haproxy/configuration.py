@@ -149,7 +149,7 @@ def _frontend_lines(listener: Listener, files: Files) -> Iterator[str]:
         words += [certificates.bind_words(listener.scope, files)] if listener.tls else []
         yield " ".join([f"bind {host}:{listener.port}", *words])
     # Not of backends: they would tell of every server that comes.
-    yield "log stdout format raw local0 info"
+    yield "log stdout len 65535 format raw local0 info"
     yield f"log-format {_quoted(_LOG)}"
     yield f"error-log-format {_quoted(_REFUSED)}"
     yield f"http-request set-var(txn.scope) str({listener.scope})"
