@@ -37,6 +37,21 @@ def test_node_ports_lead_here(door: FrontDoor) -> None:
         assert secure.out.startswith("web "), secure
 
 
+def test_the_address_moves_with_its_service(door: FrontDoor) -> None:
+    system = door.cluster.kubectl("kube-system")
+    subnet = door.cluster.config.node_subnet.rpartition(".")[0]
+
+    def have(address: str) -> None:
+        system("patch", "service", "sampan-ingress", "-p", json.dumps({"spec": {"loadBalancerIP": address}}))
+        door.kubectl.wait("ingress/web", f"jsonpath={{.status.loadBalancer.ingress[0].ip}}={address}")
+        until(address, "web.org", "/", "200 web ")
+
+    before, other = door.address, f"{subnet}.249"
+    have(other)
+    have(before)
+    until(other, "web.org", "/", "000", "-m", "1")
+
+
 def test_clients_are_known_by_their_address(door: FrontDoor) -> None:
     """By the front door's address as well as by a node's; and what a client says of itself is not believed."""
     here = door.cluster.config.bridge_address
