@@ -165,9 +165,9 @@ def test_default_backend(door: FrontDoor) -> None:
 
 
 @contextmanager
-def class_of(door: FrontDoor, name: str, controller: str) -> Iterator[None]:
+def class_of(door: FrontDoor, name: str, controller: str, **spec: object) -> Iterator[None]:
     made = {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": name}}
-    door.apply(made | {"spec": {"controller": controller}})
+    door.apply(made | {"spec": {"controller": controller, **spec}})
     try:
         yield
     finally:
@@ -205,6 +205,19 @@ def test_only_classes_of_ours_are_served(door: FrontDoor) -> None:
         door.until("none.class", "/", "200 one ")
         assert door.wait_address("none") == door.address
     door.until("none.class", "/", "404")
+
+
+def test_parameters_of_a_class_are_not_ignored_silently(door: FrontDoor) -> None:
+    parameters = {"apiGroup": "example.com", "kind": "Settings", "name": "mine"}
+    with class_of(door, "tuned", "sampan.io/ingress", parameters=parameters):
+        tuned = door.ingress("tuned", [("tuned.class", "/", "Prefix", "one")], ingressClassName="tuned")
+        door.apply(tuned)
+        told = door.wait_event("tuned", "NotSupported")
+        assert (
+            told
+            == "spec.ingressClassName: IngressClass tuned has parameters, Settings mine: they are not supported"
+        )
+        door.until("tuned.class", "/", "200 one ")
 
 
 def test_the_default_class_is_as_annotations_say(door: FrontDoor) -> None:

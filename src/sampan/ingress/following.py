@@ -161,7 +161,8 @@ class Following:
             wanted = wishes.read(ingress, self._secret, self._configmap)
             contribution = ingresses.contribution(ingress, self.services.get, wanted)
             shown, problems = certificates.of_ingress(ingress, self.secrets.get)
-            problems = (*contribution.problems, *problems)
+            class_ = self.classes.get("", ingresses.class_of(ingress))
+            problems = (*contribution.problems, *problems, *ingresses.class_problems(ingress, class_))
             return replace(contribution, certificates=shown, problems=problems)
         except Exception:
             # Whatever one object has in it, the others are served.

@@ -181,6 +181,16 @@ def class_of(ingress: Object) -> str:
     return str(name or (ingress["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION) or "")
 
 
+def class_problems(ingress: Object, class_: Object | None) -> tuple[Problem, ...]:
+    """What is asked for by the class of an Ingress and cannot be had."""
+    parameters = ((class_ or {}).get("spec") or {}).get("parameters")
+    if not parameters:
+        return ()
+    source = _source(ingress, "spec.ingressClassName")
+    what = f"IngressClass {class_of(ingress)} has parameters, {parameters['kind']} {parameters['name']}"
+    return (Problem(source, NOT_SUPPORTED, f"{source.field}: {what}: they are not supported"),)
+
+
 def _source(ingress: Object, where: str) -> Source:
     meta = ingress["metadata"]
     return Source("Ingress", meta.get("namespace", ""), meta["name"], where)
