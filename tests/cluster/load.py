@@ -13,15 +13,15 @@ from bench.rolling_update import Outcome
 
 
 @contextmanager
-def asked(*addresses: str, clients: int = 1) -> Iterator[dict[str, Outcome]]:
-    """Ask each address, at port 80 and for no host that a rule names, as long as the block lasts; what became of it, by address."""
+def asked(*addresses: str, host: str) -> Iterator[dict[str, Outcome]]:
+    """Ask each address for a host, at port 80, as long as the block lasts; what became of it, by address."""
     made: SimpleQueue[tuple[dict[tuple[str, int], Outcome], asyncio.AbstractEventLoop, asyncio.Event]] = (
         SimpleQueue()
     )
 
     async def go() -> None:
         over = asyncio.Event()
-        async with rolling_update.load([(address, 80) for address in addresses], clients) as found:
+        async with rolling_update.load([(address, 80) for address in addresses], 1, host) as found:
             made.put((found, asyncio.get_running_loop(), over))
             await over.wait()
 
