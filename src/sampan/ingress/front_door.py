@@ -84,8 +84,12 @@ class FrontDoor:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                self._following.update()
-                self._flush()
+                try:
+                    self._following.update()
+                    self._flush()
+                except Exception:
+                    # What is served goes on; the next change is taken for itself.
+                    log.exception("a change of the routing is not understood")
 
     def _flush(self) -> None:
         table = self._following.table

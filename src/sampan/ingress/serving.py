@@ -13,13 +13,13 @@ CONDITION = "IngressServing"
 
 
 async def tell(client: Client, node_name: str, serving: bool, why: str) -> None:
-    """Write it into the Node. Raises StatusError, ConnectionLost."""
+    """Write it into the Node: why it does not serve, or what is wrong though it does. Raises StatusError, ConnectionLost."""
     now = format_time(time.time())
     condition = {
         "type": CONDITION,
         "status": "True" if serving else "False",
         "reason": "HAProxyServing" if serving else "HAProxyNotServing",
-        "message": "HAProxy serves" if serving else why[:1024],
+        "message": ("HAProxy serves" + (f", but {why}" if why else "") if serving else why)[:1024],
         "lastHeartbeatTime": now,
         "lastTransitionTime": now,
     }

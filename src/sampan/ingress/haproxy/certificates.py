@@ -107,15 +107,16 @@ class Certificates:
             return SetCertificate(name, where, host.name, pem, True)
         return SetCertificate(name, where, host.name, pem, False)
 
-    def drop(self, text: str) -> bool:
-        """Leave out the certificates whose files HAProxy complains of in `text`. Returns whether there are any."""
+    def drop(self, text: str) -> frozenset[tuple[str, str]]:
+        """Leave out the certificates whose files HAProxy complains of in `text`. Returns scope and host of each ("" for the default)."""
         names = set(_BLAMED.findall(text)) & {n for n, s in self._shown.items() if s.pem}
         for name in names:
             shown = self._shown.pop(name)
             log.error("HAProxy refuses the certificate for %s; it is left out", shown.filter)
-        if names:
-            self._names = {key: name for key, name in self._names.items() if name not in names}
-        return bool(names)
+        dropped = frozenset(key for key, name in self._names.items() if name in names)
+        for key in dropped:
+            del self._names[key]
+        return dropped
 
 
 def apply(op: CertificateOperation, shown: dict[str, Shown]) -> None:

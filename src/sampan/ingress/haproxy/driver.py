@@ -1,5 +1,7 @@
 """A HAProxy that does what a Routing says: changes go to it while it runs; where its sections must change it is reloaded, and
 where it ends it is started again with all that is wanted.
+
+Whatever goes wrong, a proxy that serves is left to serve what it has: the trouble is told, and it is tried again.
 """
 
 from __future__ import annotations
@@ -7,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from sampan.ingress.haproxy import certificates, default_certificate
 from sampan.ingress.haproxy.configuration import render
@@ -18,6 +18,7 @@ from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import HaproxyError, Process
 from sampan.ingress.haproxy.runtime import NoAnswer, perform
 from sampan.ingress.haproxy.translation import Translation
+from sampan.ingress.haproxy.writing import Writer
 from sampan.ingress.types import Change, Routing
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ _FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
 
 class HaproxyDriver:
     """Drives one HAProxy. `run()` must be running; `serving` is told of each change between serving and not, with the reason
-    for the latter."""
+    for the latter, and of what is wrong while it serves ("" when it is right again)."""
 
     def __init__(
         self, files: Files, process: Process, serving: Callable[[bool, str], None] = lambda on, why: None
@@ -39,33 +40,63 @@ class HaproxyDriver:
         self._files = files
         self._process = process
         self._serving = serving
+        self._writer = Writer(files)
         self.translation = Translation()
         self._changed = asyncio.Event()
         self._pending: list[Operation] = []
         self._structure = False
+        self._anew = False
+        """Whether a change was not understood, and all has to be translated anew."""
+        self._strange = False
+        """Whether the proxy is one that was taken over and not reloaded yet: what it has by which name is not known."""
         self._superfluous: list[Operation] = []
         self._aging: list[Operation] = []
+        self._busy: list[RemoveServer] = []
+        """Servers that somebody is still connected to."""
         self._left = asyncio.Event()
         self._turn = asyncio.Lock()
         """Of whoever writes the files or clears up: a file never has what is being removed."""
         self._idle = asyncio.Event()
         self._idle.set()
-        self._written: dict[Path, str] = {}
-        """What files named after what they hold have."""
+        self._trouble = ""
+        self._pause = _FIRST_PAUSE
         self.reloads = 0
 
     def apply(self, routing: Routing, change: Change) -> None:
         """Have a change done; returns at once."""
-        if not change:
+        if not change and not self._anew:
             return
-        step = self.translation.step(routing, change)
-        self._structure |= step.structure
-        self._pending += step.now
-        self._superfluous += step.later
-        if step.later:
-            self._left.set()
+        try:
+            if not self._anew:
+                step = self.translation.step(routing, change)
+                self._structure |= step.structure
+                self._pending += step.now
+                self._superfluous += step.later
+                if step.later:
+                    self._left.set()
+        except Exception:
+            log.exception("a change of the routing is not understood: all of it is translated anew")
+            self._anew = True
+        if self._anew:
+            self._translate_anew(routing)
         self._idle.clear()
         self._changed.set()
+
+    def _translate_anew(self, routing: Routing) -> None:
+        everything = Change(
+            frozenset(routing.listeners),
+            frozenset(routing.routes),
+            frozenset(routing.endpoints),
+            frozenset(routing.certificates),
+        )
+        translation = Translation()
+        try:
+            translation.step(routing, everything)
+        except Exception:
+            log.exception("the routing is not understood: what was in force before stays so")
+            return
+        self.translation, self._anew, self._structure = translation, False, True
+        self._pending, self._superfluous, self._aging, self._busy = [], [], [], []
 
     async def settled(self) -> None:
         """Returns once all that was applied is in force."""
@@ -73,29 +104,27 @@ class HaproxyDriver:
 
     async def run(self) -> None:
         """Until cancelled; the proxy goes on. One that runs already is taken over, and reloaded with what is wanted."""
-        self._files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self._files.directory / "empty").mkdir(mode=0o755, exist_ok=True)
-        self._files.named.mkdir(mode=0o700, exist_ok=True)
         pause = _FIRST_PAUSE
         loop = asyncio.get_running_loop()
-        adopted = self._process.adopt()
+        adopt = True
         while True:
             began = loop.time()
             try:
-                await self._have_default()
-                self._write()
-                if adopted:
-                    adopted = False
-                    await self._process.check()
-                    await self._process.reload()
+                self._writer.make_directories()
+                self._strange = adopt and self._process.adopt()
+                adopt = False
+                if self._strange:
+                    await self._reload()
                 else:
-                    await self._process.start()
-                self._serving(True, "")
+                    await self._start()
+                self._serving(True, self._trouble)
                 await self._follow()
                 reason = "it ended"
             except (HaproxyError, OSError) as e:
                 reason = str(e)
-                await self._process.end()
+            except Exception as e:
+                log.exception("HAProxy is not driven")
+                reason = repr(e)
             if self.translation.drop_certificates(reason):
                 continue
             log.warning("HAProxy does not serve: %s", reason)
@@ -105,33 +134,50 @@ class HaproxyDriver:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _MOST_PAUSE)
 
+    async def _start(self) -> None:
+        try:
+            await self._have_default()
+            self._write()
+        except OSError as e:
+            # Better what was wanted before than nothing at all.
+            if not self._files.configuration.exists():
+                raise
+            self._structure = True
+            self._tell(str(e))
+        await self._process.start()
+
     async def _follow(self) -> None:
         """Do what is applied, until HAProxy ends."""
         ended = asyncio.ensure_future(self._process.ended())
-        tasks = [ended, asyncio.ensure_future(self._work()), asyncio.ensure_future(self._clear_up())]
+        tasks = [asyncio.ensure_future(self._work()), asyncio.ensure_future(self._clear_up())]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done() and not task.cancelled() and (e := task.exception()):
                     raise e
         finally:
-            for task in tasks:
+            for task in (ended, *tasks):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(ended, *tasks, return_exceptions=True)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         last = loop.time() - RELOAD_PAUSE
+        again = last
         while True:
             self._changed.clear()
-            if self._structure:
-                await asyncio.sleep(max(0.0, last + RELOAD_PAUSE - loop.time()))
-                last = loop.time()
-                await self._reload()
-            elif self._pending:
+            if self._pending and not self._strange and (not self._structure or self._trouble):
                 operations, self._pending = self._pending, []
                 await self._perform(operations)
-            if not self._pending and not self._structure:
+            if self._structure and loop.time() >= again:
+                await asyncio.sleep(max(0.0, last + RELOAD_PAUSE - loop.time()))
+                last = loop.time()
+                again = last if await self._reload() else loop.time() + self._pause
+            if self._structure:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(again):
+                        await self._changed.wait()
+            elif not self._pending:
                 self._idle.set()
                 await self._changed.wait()
 
@@ -140,79 +186,90 @@ class HaproxyDriver:
             refused = await perform(operations, self._files)
         except NoAnswer as e:
             refused = [str(e)]
-        if refused:
+        except Exception as e:
+            log.exception("a change is not understood")
+            refused = [repr(e)]
+        if refused and not self._structure:
             # It is not as we think: the files are.
             log.warning("HAProxy is reloaded, for it refused: %s", "; ".join(refused[:5]))
             self.translation.drop_certificates("\n".join(refused))
             self._structure = True
 
-    async def _reload(self) -> None:
-        async with self._turn:
-            await self._have_default()
-            self._write()
-            try:
+    async def _reload(self) -> bool:
+        """Have all that is wanted in force. Returns whether it is, or is tried again at once."""
+        try:
+            async with self._turn:
+                await self._have_default()
+                self._write()
                 await self._process.check()
-            except HaproxyError as e:
-                if self.translation.drop_certificates(str(e)):
-                    self._structure = True
-                    return
-                log.error("HAProxy refuses the configuration, the old one stays in force: %s", e)
-                return
-            await self._process.reload()
-            self.reloads += 1
+                await self._process.reload()
+        except Exception as e:
+            self._structure = True
+            if self.translation.drop_certificates(str(e)):
+                return True
+            if not isinstance(e, HaproxyError | OSError):
+                log.exception("HAProxy cannot be given what is wanted")
+            self._tell(f"what changed last is not in force: {e}" if str(e) else repr(e))
+            self._pause = min(self._pause * 2, _MOST_PAUSE)
+            return False
+        self.reloads += 1
+        self._strange = False
+        self._pause = _FIRST_PAUSE
+        self._tell("")
+        return True
+
+    def _tell(self, trouble: str) -> None:
+        """What is wrong while the proxy serves."""
+        if trouble and trouble != self._trouble:
+            log.error("HAProxy goes on as it is: %s", trouble)
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._serving(True, trouble)
 
     async def _have_default(self) -> None:
         if certificates.lists(self.translation.content.listeners.values()):
             await default_certificate.ensure(self._files.default_certificate)
 
     def _write(self) -> None:
-        """Write down everything as it is wanted; what was pending is part of it."""
-        self._pending, self._structure = [], False
-        self.translation.settle([*self._aging, *self._superfluous])
-        self._aging, self._superfluous = [], []
+        """Write down everything as it is wanted; what was pending is part of it. Raises OSError, and then it still is pending."""
+        self.translation.settle([*self._busy, *self._aging, *self._superfluous])
+        self._busy, self._aging, self._superfluous = [], [], []
         self.translation.reloaded()
-        files = render(self.translation.content, self._files)
-        for path, text in files.items():
-            if path.parent == self._files.named and self._written.get(path) == text:
-                continue
-            temporary = path.with_suffix(".new")
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
-                f.write(text.encode(errors="replace"))
-            temporary.replace(path)
-        for path in self._files.named.iterdir():
-            if path not in files:
-                path.unlink()
-        self._written = {p: text for p, text in files.items() if p.parent == self._files.named}
+        self._writer.write(render(self.translation.content, self._files))
+        self._pending, self._structure = [], False
 
     async def _clear_up(self) -> None:
         """Remove what nobody can find any more, a while after it became so. A server that somebody is still connected to is
         tried again."""
-        busy: list[RemoveServer] = []
         while True:
-            if busy:
+            if self._busy:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._left.wait(), _BUSY_AGAIN)
             else:
                 await self._left.wait()
             self._left.clear()
-            self._aging, self._superfluous = self._superfluous, []
-            await asyncio.sleep(_LATER)
+            if self._superfluous:
+                self._aging, self._superfluous = self._superfluous, []
+                await asyncio.sleep(_LATER)
             async with self._turn:
-                operations, self._aging = self._aging, []
-                with contextlib.suppress(NoAnswer):  # it has ended: the next one begins without all this
-                    busy = await self._remove(operations, busy)
+                try:
+                    await self._remove()
+                except NoAnswer as e:
+                    log.debug("what is superfluous stays: %s", e)
+                except Exception:
+                    log.exception("what is superfluous stays")
+                    self._structure = True
+                    self._changed.set()
 
-    async def _remove(
-        self, operations: Sequence[Operation], busy: Sequence[RemoveServer]
-    ) -> list[RemoveServer]:
-        """Returns what is still in use."""
-        others = [op for op in operations if not isinstance(op, RemoveServer)]
-        await perform(others, self._files)
-        self.translation.settle(others)
-        left = []
-        for op in [*busy, *(op for op in operations if isinstance(op, RemoveServer))]:
+    async def _remove(self) -> None:
+        """What could not be done is left where it was."""
+        self._busy += [op for op in self._aging if isinstance(op, RemoveServer)]
+        self._aging = [op for op in self._aging if not isinstance(op, RemoveServer)]
+        await perform(self._aging, self._files)
+        self.translation.settle(self._aging)
+        self._aging = []
+        for op in list(self._busy):
             if any("connections" in why for why in await perform([op], self._files)):
-                left.append(op)
-            else:
-                self.translation.settle([op])
-        return left
+                continue
+            self._busy.remove(op)
+            self.translation.settle([op])

@@ -69,13 +69,13 @@ class Process:
         """Raises HaproxyError if HAProxy would refuse the configuration."""
         process = await asyncio.create_subprocess_exec(
             self._program,
-            *("-c", "-q", "-f", str(self._files.configuration)),
+            *("-c", "-f", str(self._files.configuration)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
         _, said = await process.communicate()
         if process.returncode:
-            raise HaproxyError(said.decode(errors="replace").strip())
+            raise HaproxyError(_alerts(said.decode(errors="replace")) or "HAProxy refuses the configuration")
 
     async def start(self) -> None:
         """Start it with the files; returns once it serves. Raises HaproxyError."""
@@ -89,8 +89,7 @@ class Process:
             await self._new_worker(0)
         except HaproxyError:
             await self.end()
-            words = [line for line in said.read_text(errors="replace").splitlines() if "[ALERT]" in line]
-            raise HaproxyError("; ".join(words[:3]) or "it ended at once") from None
+            raise HaproxyError(_alerts(said.read_text(errors="replace")) or "it ended at once") from None
 
     def _spawn(self, said: Path) -> subprocess.Popen[bytes]:
         self._files.master_socket.unlink(missing_ok=True)
@@ -113,6 +112,8 @@ class Process:
 
     async def reload(self) -> None:
         """Have a new worker with the files as they are now; the old one ends what it has begun. Raises HaproxyError."""
+        if not self.worker:  # it was taken over
+            await self._new_worker(0)
         with contextlib.suppress(NoAnswer):
             await ask("reload", self._files.master_socket)
         await self._new_worker(self.worker)
@@ -177,6 +178,11 @@ class Process:
             if loop.time() > deadline:
                 raise HaproxyError(f"no new worker within {_READY_WITHIN:.0f} s")
             await asyncio.sleep(_PAUSE)
+
+
+def _alerts(said: str) -> str:
+    """The first of HAProxy's complaints."""
+    return "; ".join([line for line in said.splitlines() if "[ALERT]" in line][:3])
 
 
 def _gone(pidfd: int) -> bool:

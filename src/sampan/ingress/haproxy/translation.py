@@ -164,7 +164,10 @@ class Translation:
 
     def drop_certificates(self, complaint: str) -> bool:
         """Leave out those that HAProxy complains of. Returns whether there are any."""
-        return self._certificates.drop(complaint)
+        dropped = self._certificates.drop(complaint)
+        for scope, host in dropped:
+            self.content.maps["certificates"].pop(plain(f"{scope}|{host or '*'}"), None)
+        return bool(dropped)
 
     def _certificate(self, scope: str, host: Host, routing: Routing, lists: set[str], step: Step) -> None:
         wanted = routing.certificates.get((scope, host))

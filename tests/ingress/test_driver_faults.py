@@ -1,0 +1,209 @@
+"""What goes wrong while HAProxy serves: it goes on serving, the trouble is told, and what is wanted is in force as soon as that is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+from sampan.ingress.haproxy.configuration import render
+from sampan.ingress.haproxy.content import Operation
+from sampan.ingress.haproxy.files import Files
+from sampan.ingress.haproxy.runtime import NoAnswer, perform
+from sampan.ingress.haproxy.translation import Translation
+from sampan.ingress.types import INGRESS_SCOPE, Listener
+from sampan.linux.syscalls import mount, unmount
+from tests.ingress.door import Door, Upstream, free_port, open_door
+from tests.ingress.objects import add, ingress, remove, set_backends
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(not which("haproxy"), reason="haproxy is not installed"),
+]
+
+
+@dataclass
+class Site:
+    """A door with one backend, and what was told of it."""
+
+    door: Door
+    told: list[tuple[bool, str]] = field(default_factory=list)
+
+    async def until(self, wanted: str) -> None:
+        """Until something with these words was told."""
+        async with asyncio.timeout(15):
+            while not any(wanted in why for _, why in self.told):
+                await asyncio.sleep(0.01)
+
+    def reach(self, name: str) -> None:
+        """A rule more, for the host of that name; not waited for."""
+        add(self.door.table, ingress(name, [(f"{name}.com", "/", "Prefix", "s")]))
+        self.apply()
+
+    def apply(self) -> None:
+        self.door.driver.apply(self.door.table.routing, self.door.table.take_change())
+
+    def another_listener(self, name: str = "more") -> int:
+        """What needs a reload: a port more, which is returned."""
+        port = free_port()
+        more = Listener(name, port, INGRESS_SCOPE)
+        self.door.table.set_listeners([*self.door.table.routing.listeners.values(), more])
+        self.apply()
+        return port
+
+    async def who(self, name: str) -> str:
+        return await self.door.who(f"{name}.com", "/")
+
+    async def until_answered(self, name: str) -> None:
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(OSError):  # it may have ended
+                    if await self.who(name) == "one":
+                        return
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def site_in(directory: Path) -> AsyncIterator[Site]:
+    async with Upstream("one") as one, open_door(directory) as door:
+        site = Site(door)
+        was = door.driver._serving
+
+        def tell(on: bool, why: str) -> None:
+            site.told.append((on, why))
+            was(on, why)
+
+        door.driver._serving = tell
+        set_backends(door.table, {"s": [one.endpoint]})
+        site.reach("first")
+        await door.settle()
+        yield site
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with site_in(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system of its own, of 4 MB."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    mount("tmpfs", str(where), "tmpfs", 0, "size=4m,mode=755")
+    yield where
+    unmount(str(where))
+
+
+def fill(disk: Path) -> Path:
+    """Take all that is left of a disk by one file."""
+    with contextlib.suppress(OSError), open(disk / "full", "wb", buffering=0) as f:
+        while f.write(b"x" * 4096):
+            pass
+    return disk / "full"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts need root")
+async def test_a_full_disk(small_disk: Path) -> None:
+    async with site_in(small_disk) as site:
+        site.another_listener("before")
+        await site.door.settle()
+        full = fill(small_disk)
+        port = site.another_listener("after")
+        await site.until("No space left on device")
+        assert await site.who("first") == "one"
+        # What needs no reload gets there all the same.
+        site.reach("second")
+        await site.until_answered("second")
+        assert not site.door.driver._idle.is_set(), "the port is not open yet"
+        # Killed now, it begins with what it was reloaded with last.
+        os.kill(site.door.process._pid, signal.SIGKILL)
+        os.kill(site.door.process.worker, signal.SIGKILL)
+        await site.until_answered("first")
+        full.unlink()
+        await asyncio.wait_for(site.door.driver.settled(), 15)
+        assert site.told[-1] == (True, "")
+        assert [await site.who(n) for n in ("first", "second")] == ["one", "one"]
+        (await asyncio.open_connection("127.0.0.1", port))[1].close()
+        assert not list(site.door.files.directory.rglob("*.new"))
+
+
+async def test_a_configuration_that_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = site.door.process._pid
+
+    def broken(*arguments: object) -> dict[Path, str]:
+        found = render(*arguments)  # type: ignore[arg-type]
+        found[site.door.files.configuration] += "backend x\n    nonsense\n"
+        return found
+
+    monkeypatch.setattr("sampan.ingress.haproxy.driver.render", broken)
+    port = site.another_listener()
+    await site.until("unknown keyword 'nonsense'")
+    site.reach("second")
+    await site.until_answered("second")
+    assert len([why for _, why in site.told if why]) == 1, "it is told once"
+    assert not site.door.driver._idle.is_set()
+    monkeypatch.setattr("sampan.ingress.haproxy.driver.render", render)
+    await asyncio.wait_for(site.door.driver.settled(), 15)
+    assert site.door.process._pid == pid
+    (await asyncio.open_connection("127.0.0.1", port))[1].close()
+    assert [await site.who(n) for n in ("first", "second")] == ["one", "one"]
+    assert site.told[-1] == (True, "")
+
+
+async def test_a_change_that_is_not_understood(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    step = Translation.step
+    odd = True
+
+    def broken(self: Translation, *arguments: object) -> object:
+        if odd:
+            raise KeyError("odd")
+        return step(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Translation, "step", broken)
+    site.reach("second")
+    assert "what was in force before stays so" in caplog.text
+    assert await site.who("first") == "one"
+    odd = False
+    site.reach("third")
+    await asyncio.wait_for(site.door.driver.settled(), 15)
+    assert [await site.who(n) for n in ("first", "second", "third")] == ["one"] * 3
+
+
+async def test_an_answer_that_does_not_come_while_clearing_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def broken(operations: list[Operation], files: Files) -> list[str]:
+        if asked.is_set():
+            return await perform(operations, files)
+        asked.set()
+        raise NoAnswer("busy")
+
+    site.reach("second")
+    await site.door.settle()
+    remove(site.door.table, "second")
+    site.apply()
+    await site.door.settle()
+    monkeypatch.setattr("sampan.ingress.haproxy.driver.perform", broken)
+    await asyncio.wait_for(asked.wait(), 10)
+    remove(site.door.table, "first")
+    site.apply()
+    async with asyncio.timeout(20):
+        while site.door.driver._aging or site.door.driver._busy or site.door.driver._superfluous:
+            await asyncio.sleep(0.05)
+    content = site.door.driver.translation.content
+    assert not any(
+        name in key for entries in content.maps.values() for key in entries for name in ("second", "first")
+    )
