@@ -122,6 +122,57 @@ async def test_hosts(tmp_path: Path) -> None:
         assert await at.who("/v", "x: 2", host="x.y.z.example.com") == "s"
 
 
+LISTENERS = {
+    "empty": "",
+    "wide": "*.example.com",
+    "narrow": "*.foo.example.com",
+    "exact": "abc.foo.example.com",
+}
+
+
+async def test_a_request_is_for_one_listener_alone(tmp_path: Path) -> None:
+    """GatewayHTTPListenerIsolation: what is attached to a listener is not to be had by the host of another one."""
+    given = [
+        {"name": name, "port": 80, "protocol": "HTTP"} | ({"hostname": host} if host else {})
+        for name, host in LISTENERS.items()
+    ]
+    async with place(tmp_path, *given) as at:
+        routes = []
+        for name, backend in zip(LISTENERS, NAMES, strict=False):
+            route = http(to(backend, path(f"/{name}")))
+            route["metadata"]["name"] = name
+            route["spec"]["parentRefs"] = [{"name": "g", "sectionName": name}]
+            routes.append(route)
+        # It asks for the host of another listener; that one is more like it, and the route is none of its.
+        thief = http(to("w", path("/")), hostnames=["abc.foo.example.com", "bar.com"])
+        thief["metadata"]["name"] = "thief"
+        thief["spec"]["parentRefs"] = [{"name": "g", "sectionName": "empty"}]
+        await at.have(*routes, thief)
+        for host, own in (
+            ("bar.example.com", "wide"),
+            ("a.bar.example.com", "wide"),
+            ("bar.foo.example.com", "narrow"),
+            ("a.bar.foo.example.com", "narrow"),
+            ("abc.foo.example.com", "exact"),
+            ("ABC.foo.example.com.", "exact"),
+            ("other.org", "empty"),
+        ):
+            for name, backend in zip(LISTENERS, NAMES, strict=False):
+                expected = backend if name == own else "404"
+                assert await at.who(f"/{name}", host=host) == expected, (host, name)
+        assert await at.who("/", host="bar.com") == "w"
+        assert await at.who("/", host="abc.foo.example.com") == "404"
+
+
+async def test_without_a_listener_for_all_hosts_others_are_not_found(tmp_path: Path) -> None:
+    async with place(
+        tmp_path, {"name": "a", "port": 80, "protocol": "HTTP", "hostname": "a.example.com"}
+    ) as at:
+        await at.have(http(to("s", path("/"))))
+        assert await at.who("/") == "s"
+        assert await at.who("/", host="b.example.com") == "404"
+
+
 async def test_weights(tmp_path: Path) -> None:
     """HTTPRouteWeight; the share of what cannot be had is answered with 500."""
     async with place(tmp_path) as at:

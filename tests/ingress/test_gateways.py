@@ -149,13 +149,23 @@ def said(conditions: list[Object]) -> dict[str, str]:
 # ---- attachment
 
 
+def test_a_listener_that_is_refused_serves_nothing_by_another_one() -> None:
+    broken = tls("broken", hostname="a.example.com")
+    broken["tls"] = {"certificateRefs": [{"name": "none"}]}
+    there = cluster(broken, tls("good"))
+    there.secrets.append(tls_secret("infra", "pair", "a.example.com"))
+    route = http(parentRefs=[{"name": "g", "sectionName": "broken"}])
+    assert not there.route(route).contribution.routes
+    assert there.route(http(parentRefs=[{"name": "g", "sectionName": "good"}])).contribution.routes
+
+
 def test_a_simple_route() -> None:
     """HTTPRouteSimpleSameNamespace."""
     state = cluster().route(http())
     assert accepted(state) == ["True Accepted"]
     (route,) = state.contribution.routes
     assert (route.place.scope, route.place.host, route.place.path) == (
-        "infra/g:80",
+        "infra/g:80/web",
         Host(HostKind.ANY),
         Path(PathKind.PREFIX, ""),
     )

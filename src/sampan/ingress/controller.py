@@ -58,7 +58,8 @@ class IngressController:
         self._gateways = GatewayController(
             client, self._following.gateways, self._following.services, self._slice_of
         )
-        self._slice: Object | None = None
+        self._slices: dict[str, Object] = {}
+        """Of the front door, as they were written last, by family."""
         self._told: dict[str, frozenset[Problem]] = {}
 
     async def run(self) -> None:
@@ -195,22 +196,27 @@ class IngressController:
         return endpoint_slice(self._nodes.list(), namespace, name, ports)
 
     async def _sync_endpoints(self) -> None:
-        """The EndpointSlice of the front door: the nodes that serve."""
-        if self._following.services.get(NAMESPACE, SERVICE) is None:
+        """The EndpointSlices of the front door, one a family of its Service: the nodes that serve."""
+        service = self._following.services.get(NAMESPACE, SERVICE)
+        if service is None:
             return
-        wanted = endpoint_slice(self._nodes.list())
-        if self._slice is None:
+        for family in service["spec"].get("ipFamilies") or ("IPv4",):
+            await self._sync_slice(endpoint_slice(self._nodes.list(), family=family))
+
+    async def _sync_slice(self, wanted: Object) -> None:
+        name, family = wanted["metadata"]["name"], wanted["addressType"]
+        if family not in self._slices:
             try:
-                self._slice = await self._client.create(ENDPOINTSLICES, wanted)
+                self._slices[family] = await self._client.create(ENDPOINTSLICES, wanted)
             except StatusError as e:
                 if e.reason != "AlreadyExists":
                     raise
-                self._slice = await self._client.get(ENDPOINTSLICES, NAMESPACE, SERVICE)
-        if any(self._slice.get(k) != wanted[k] for k in ("endpoints", "ports")):
-            self._slice = await self._client.patch(
+                self._slices[family] = await self._client.get(ENDPOINTSLICES, NAMESPACE, name)
+        if any(self._slices[family].get(k) != wanted[k] for k in ("endpoints", "ports")):
+            self._slices[family] = await self._client.patch(
                 ENDPOINTSLICES,
                 NAMESPACE,
-                SERVICE,
+                name,
                 {"endpoints": wanted["endpoints"], "ports": wanted["ports"]},
                 content_type=MERGE_PATCH,
                 field_manager=_MANAGER,
@@ -222,15 +228,16 @@ def endpoint_slice(
     namespace: str = NAMESPACE,
     service: str = SERVICE,
     ports: Sequence[tuple[str, int]] = _PORTS,
+    family: str = "IPv4",
 ) -> Object:
-    """Of the nodes whose front door is open, for the front door's Service or a Gateway's."""
+    """Of the nodes whose front door is open, for the front door's Service or a Gateway's: their addresses of a family."""
     endpoints = []
     for node in sorted(nodes, key=lambda n: str(n["metadata"]["name"])):
         address = next(
             (
                 a["address"]
                 for a in (node.get("status") or {}).get("addresses") or ()
-                if a["type"] == "InternalIP" and ":" not in a["address"]
+                if a["type"] == "InternalIP" and (":" in a["address"]) == (family == "IPv6")
             ),
             None,
         )
@@ -243,11 +250,11 @@ def endpoint_slice(
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": service,
+            "name": service if family == "IPv4" else f"{service}-{family.lower()}",
             "namespace": namespace,
             "labels": {SERVICE_NAME: service, MADE_BY[0]: MADE_BY[1]},
         },
-        "addressType": "IPv4",
+        "addressType": family,
         "endpoints": endpoints,
         "ports": [{"name": name, "port": port, "protocol": "TCP"} for name, port in ports],
     }
@@ -272,6 +279,7 @@ def front_door_service() -> Object:
         "metadata": {"name": SERVICE, "namespace": NAMESPACE, "labels": {"app.kubernetes.io/name": SERVICE}},
         "spec": {
             "type": "LoadBalancer",
+            "ipFamilyPolicy": "PreferDualStack",
             "externalTrafficPolicy": "Local",
             "ports": [
                 {"name": name, "port": port, "protocol": "TCP", "targetPort": port} for name, port in _PORTS

@@ -113,6 +113,7 @@ def read(route: Object, world: World) -> RouteState:
         for parent in state.parents
         if parent.accepted.status
         for _, one, found in parent.listeners
+        if one.works
         for host in found
     }
     routes = [r for (scope, host), one in listeners.items() for r in rules.at(scope, host, one)]

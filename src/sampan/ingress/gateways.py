@@ -1,14 +1,14 @@
 """Gateways: what their listeners come to, and what they contribute to the routing (upstream: gateway.networking.k8s.io/v1).
 
 Each Gateway has a Service of type LoadBalancer of its own, hence an address of its own. The node port of such a Service's port is where
-the nodes' proxies listen for it, so that Gateways never meet on a port, neither with one another nor with Ingresses. Listeners of one port
-of a Gateway share a scope; their hosts tell them apart.
+the nodes' proxies listen for it, so that Gateways never meet on a port, neither with one another nor with Ingresses. Each listener is a
+scope of its own: a request is for the listener of its port whose host is most like its own, and only for routes that are attached to that one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sampan.api.errors import Object
 from sampan.ingress import certificates
@@ -46,6 +46,7 @@ class ListenerState:
     protocol: str
     hostname: str
     scope: str
+    """Of its routes."""
     kinds: tuple[str, ...]
     allowed: Object
     """`allowedRoutes.namespaces`."""
@@ -145,7 +146,7 @@ def _listener(
         accepted = Verdict(False, "ProtocolConflict", message)
     elif unknown := (given.get("tls") or {}).get("options"):
         accepted = Verdict(False, "Invalid", f"tls.options: not supported: {', '.join(unknown)}")
-    scope = f"{namespace}/{name}:{port}"
+    scope = _port_scope(namespace, name, port)
     found: tuple[Certificate, ...] = ()
     if _PROTOCOLS.get(protocol):
         found, problem = _certificates(gateway, index, given, scope, secret, granted)
@@ -155,7 +156,7 @@ def _listener(
         port,
         protocol,
         given.get("hostname") or "",
-        scope,
+        f"{scope}/{given['name']}",
         kinds,
         allowed.get("namespaces") or {"from": "Same"},
         accepted,
@@ -228,9 +229,18 @@ def contribution(state: GatewayState, service: Object | None) -> Contribution:
     for one in state.listeners:
         number = node_ports.get(one.port)
         if one.works and number:
-            listeners[one.scope] = Listener(one.scope, number, one.scope, tls=one.tls, public_port=one.port)
+            scope = _port_scope(state.namespace, state.name, one.port)
+            alone = Listener(scope, number, scope, tls=one.tls, public_port=one.port)
+            beside = listeners.get(scope, alone)
+            hosts = (*beside.hosts, (_host(one.hostname.lower()), one.scope))
+            listeners[scope] = replace(beside, hosts=hosts)
             shown += one.certificates
     return Contribution(listeners=tuple(listeners.values()), certificates=tuple(shown))
+
+
+def _port_scope(namespace: str, name: str, port: int) -> str:
+    """What all listeners of a Gateway's port are, seen from outside."""
+    return f"{namespace}/{name}:{port}"
 
 
 # ---- hosts

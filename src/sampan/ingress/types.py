@@ -44,7 +44,9 @@ INGRESS_SCOPE = "ingress"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Listener:
-    """A port of the nodes that requests come in at. A request is held against the routes of the listener's scope alone."""
+    """A port of the nodes that requests come in at. A request is held against the routes of the listener's scope alone; where there
+    are `hosts`, instead against those of the scope that stands beside the host that is most like its own, and of no other. What
+    certificates are shown is `scope`'s to say in either case."""
 
     name: str
     port: int
@@ -54,6 +56,7 @@ class Listener:
     """Whether each connection begins with a PROXY header, which then says where it came from."""
     public_port: int = 0
     """The port that clients see, where it is another one; 0 for the same."""
+    hosts: tuple[tuple[Host, str], ...] = ()
 
 
 # ---- which requests

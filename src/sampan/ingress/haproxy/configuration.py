@@ -8,7 +8,7 @@ in each the exact path, then the longest prefix; then the default backends in th
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sampan.ingress.haproxy import certificates, option_rules
 from sampan.ingress.haproxy.content import MAPS, Content
 from sampan.ingress.haproxy.files import Files
 from sampan.ingress.pattern_cost import LONGEST_TEXT
-from sampan.ingress.types import INGRESS_SCOPE, Listener
+from sampan.ingress.types import Listener
 
 MAXCONN = 8192
 BUCKETS = (5, 25, 100, 500, 2500, 10000)
@@ -203,17 +203,22 @@ def _normalise() -> Iterator[str]:
 
 
 def _find(listener: Listener, files: Files) -> Iterator[str]:
-    several_labels = _SUFFIXES if listener.scope != INGRESS_SCOPE else ()
-    keys = [f"txn.{name}_key" for name in ("host", "wildcard", *several_labels, "any")]
+    several_labels = _SUFFIXES if listener.hosts else ()
+    names = ("host", "wildcard", *several_labels)
     yield 'http-request set-var(txn.wildcard) "var(txn.host),regsub(^[^.]+,*)"'
-    yield "http-request set-var-fmt(txn.host_key) %[var(txn.scope)]|%[var(txn.host)]"
-    yield "http-request set-var-fmt(txn.wildcard_key) %[var(txn.scope)]|%[var(txn.wildcard)]"
     last = "wildcard"
     for name in several_labels:
         yield f'http-request set-var(txn.{name}) "var(txn.{last}),regsub(^[*][.][^.]+[.],*.)" if {{ var(txn.{last}) -m reg ^[*][.][^.]+[.] }}'
-        yield f"http-request set-var-fmt(txn.{name}_key) %[var(txn.scope)]|%[var(txn.{name})] if {{ var(txn.{name}) -m found }}"
         last = name
-    yield "http-request set-var-fmt(txn.any_key) %[var(txn.scope)]|*"
+    yield from _keys(names)
+    keys = [f"txn.{name}_key" for name in (*names, "any")]
+    if listener.hosts:
+        chosen = "{ var(txn.chosen) -m found }"
+        for key in keys:
+            yield f'http-request set-var(txn.chosen) "var({key}),map_str({files.map("scopes")})" if !{chosen}'
+        yield f'http-request return status 404 {_TEXT} string "404: no listener for this host\\n" if !{chosen}'
+        yield "http-request set-var(txn.scope) var(txn.chosen)"
+        yield from _keys(names)
     found = ""
     for key in keys:
         yield (
@@ -241,6 +246,14 @@ def _find(listener: Listener, files: Files) -> Iterator[str]:
         sample = f"var({key}),map_str({files.map('default')})"
         yield f'http-request set-var(txn.route) "{sample}" if {found}'
     yield f"http-request lua.choose_default if {several}"
+
+
+def _keys(names: Sequence[str]) -> Iterator[str]:
+    """What is looked up for the host of a request, in the scope that is known by now."""
+    for name in names:
+        given = "" if name in ("host", "wildcard") else f" if {{ var(txn.{name}) -m found }}"
+        yield f"http-request set-var-fmt(txn.{name}_key) %[var(txn.scope)]|%[var(txn.{name})]{given}"
+    yield "http-request set-var-fmt(txn.any_key) %[var(txn.scope)]|*"
 
 
 def _send(files: Files) -> Iterator[str]:

@@ -17,13 +17,13 @@ MAPS = (
     *("exact", "prefix", "default", "hosts", "regex"),
     *("targets", "sources", "services", "pods"),
     *("candidates", "patterns", "settings", "networks", "rewrites", "cookies"),
-    "certificates",
+    *("certificates", "scopes"),
 )
 """`exact`, `prefix` and `default`: scope, host and path to the name of a route. `targets`: route to backends. `sources`,
 `services` and `pods`: what routes, backends and servers are called outside, for the log. `hosts`: scope and host to the name
 of its regular expressions, which are in `regex`, the first to be tried first. `candidates` and `patterns`: what is asked of a
 request besides. `settings`, `networks`, `rewrites`: what routes want (see `options`). `cookies`: which server a cookie means.
-`certificates`: scope and host to what names the chain that is shown."""
+`certificates`: scope and host to what names the chain that is shown. `scopes`: a listener's scope and a host to the scope of the routes."""
 
 
 LONGEST = 15_000

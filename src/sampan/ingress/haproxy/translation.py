@@ -125,6 +125,11 @@ class Translation:
         step = Step()
         if change.listeners:
             self.content.listeners = dict(routing.listeners)
+            self.content.maps["scopes"] = {
+                plain(f"{one.scope}|{host}"): plain(scope)
+                for one in routing.listeners.values()
+                for host, scope in one.hosts
+            }
             step.structure = True
         lists = certificates.lists(self.content.listeners.values())
         for scope, host in change.certificates:
