@@ -16,6 +16,7 @@ import pytest
 
 from sampan.api.errors import Object
 from sampan.ingress import annotations as reading
+from sampan.ingress.annotation_guards import NGINX, PREFIX
 from sampan.ingress.haproxy import in_force
 from sampan.ingress.ingresses import Wishes, contribution
 from sampan.ingress.types import Canary, Condition, Contribution, Endpoint, HeaderChange, Options
@@ -55,7 +56,7 @@ class Site:
         **given: str,
     ) -> None:
         """An Ingress with these annotations (`_` for `-`), in force."""
-        prefix = reading.NGINX if nginx else reading.PREFIX
+        prefix = NGINX if nginx else PREFIX
         obj = ingress(name, rules or ROOT, created=created)
         obj["metadata"]["annotations"] = {
             prefix + k.replace("_", "-"): v for k, v in {**(asked or {}), **given}.items()

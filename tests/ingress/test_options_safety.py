@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from sampan.ingress import annotations as reading
 from sampan.ingress import patterns
+from sampan.ingress.annotation_guards import NGINX, PREFIX
 from sampan.ingress.haproxy.certificates import RemoveCertificate, SetCertificate
 from sampan.ingress.haproxy.configuration import configuration, render
 from sampan.ingress.haproxy.files import Files
@@ -54,9 +55,7 @@ VALUES = st.one_of(
     EVIL,
     st.sampled_from(["true", "10/s", "30s", "10k", "10.0.0.0/8", "https://a.test", "keep", "users", "pages", "ca", "/x", "h2", "20", "/\\1"]),
 )  # fmt: skip
-KEYS = st.sampled_from(
-    [reading.PREFIX + k for k in reading._OWN] + [reading.NGINX + k for k in reading._NGINX]
-)
+KEYS = st.sampled_from([PREFIX + k for k in reading._OWN] + [NGINX + k for k in reading._NGINX])
 _LINE = re.compile(r"[ -~]*")
 # What a configuration has of its own: the words of each line, by its first ones.
 _FIXED = re.compile(
