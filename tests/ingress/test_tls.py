@@ -298,6 +298,9 @@ async def test_redirect_to_https_and_hsts(site: Site) -> None:
     secure = await site.get("a.test", "a.test", "/x")
     assert (secure.status, secure.headers["strict-transport-security"]) == (200, "max-age=3600")
     assert (await site.door.get("a.test", "/.well-known/acme-challenge/token")).status == 200
+    await site.route([("", "/", "Prefix", "s")], Options(https_only=True), name="all")
+    for head in (b"GET /x HTTP/1.0\r\n\r\n", b"GET /x HTTP/1.0\r\nHost:\r\n\r\n"):
+        assert (await site.door.raw(head)).status == 400, "there is nowhere to send it"
     # A solver's path in the Ingress itself, as cert-manager's edit-in-place has it.
     own: list[Rule] = [("b.test", "/.well-known/acme-challenge/own", "Exact", "s")]
     await site.route([*ROOT, *own], Options(https_only=True))

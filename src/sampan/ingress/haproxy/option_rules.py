@@ -60,10 +60,15 @@ def _text(name: str, files: Files) -> str:
 
 
 def _secure(files: Files) -> Iterator[str]:
-    hosted = "{ var(txn.host) -m found }"
+    hosted = "{ var(txn.host) -m len gt 0 }"
     yield (
         "http-request redirect code 308 location https://%[var(txn.host)]%[pathq] "
         f"if !{{ ssl_fc }} {hosted} {_has('https-only', files)}"
+    )
+    # Who names no host cannot be sent to HTTPS, and is not let in without.
+    yield (
+        'http-request return status 400 content-type text/plain string "400: a Host header is needed\\n" '
+        f"if !{{ ssl_fc }} !{hosted} {_has('https-only', files)}"
     )
     yield (
         f'http-after-response set-header Strict-Transport-Security "max-age={_text("hsts", files)}" '
