@@ -42,26 +42,44 @@ class Chosen:
         return self.system("get", "nodes", "-o", f"go-template={TOLD}").split()
 
     def led_to(self) -> list[str]:
-        """The nodes that the front door's address leads to."""
+        """The nodes that the front door's addresses lead to, those of either family."""
         return self.system.run(
-            "get", "endpointslice", "sampan-ingress", "-o", "jsonpath={..nodeName}"
+            "get",
+            "endpointslice",
+            "-l",
+            "kubernetes.io/service-name=sampan-ingress",
+            "-o",
+            "jsonpath={..nodeName}",
         ).out.split()
 
 
 def test_nobody_is_led_to_a_node_without_a_front_door(tmp_path: Path) -> None:
     """Nor left with a class that nobody serves; and what was chosen first does not count any more."""
     name = f"pytest-chosen-{os.getpid()}"
-    flags = "--nodes", "2", "--ingress-nodes", "node-2", "--ingress-proxy-protocol"
+    flags = (
+        "--nodes",
+        "2",
+        "--ingress-nodes",
+        "node-2",
+        "--ingress-proxy-protocol",
+        "--ip-families",
+        "IPv4,IPv6",
+    )
     with started(tmp_path, name, *flags, image="") as cluster:
         door = FrontDoor(cluster, "default")
         chosen = Chosen(door, tmp_path / "kubeconfig")
         first, second = (cluster.config.node_address(n) for n in cluster.config.nodes)
         door.apply(door.ingress("i", [("foo.org", "/", "Prefix", "nobody")]), GATEWAY)
-        for place in (second, door.address):
+        of_both = (
+            door.wait_address("i"),
+            door.kubectl.value("ingress/i", ".status.loadBalancer.ingress[1].ip"),
+        )
+        assert of_both[0] == door.address
+        for place in (second, door.address, f"[{of_both[1]}]"):
             until(place, "foo.org", "/", "503", "--haproxy-protocol")
             assert ask(place, "foo.org").status in ("000", "400")
         assert ask(first, "foo.org", "/", "--haproxy-protocol").status == "000"
-        assert (chosen.told(), chosen.led_to()) == (["node-2"], ["node-2"])
+        assert (chosen.told(), chosen.led_to()) == (["node-2"], ["node-2", "node-2"])
         door.kubectl.wait("gateway/g", "condition=Programmed")
         chosen.again("--no-ingress")
         eventually(chosen.told, lambda nodes: not nodes)
@@ -70,14 +88,19 @@ def test_nobody_is_led_to_a_node_without_a_front_door(tmp_path: Path) -> None:
         assert door.kubectl.value("gateway/g", ".status.conditions[*].reason") == "Pending Pending"
         assert door.kubectl.value("ingress/i", ".status.loadBalancer") == "{}"
         assert {ask(place, "foo.org").status for place in (first, second)} == {"000"}
+        # What the Node says of itself is complete again: two addresses of one type are no one address.
+        internal = '.status.addresses[?(@.type=="InternalIP")].address'
+        for node in cluster.config.nodes:
+            have = door.kubectl.value(f"node/{node}", internal).split()
+            assert have == list(cluster.config.node_addresses(node))
         chosen.again("--ingress-nodes", "node-1", "--no-ingress-proxy-protocol")
         until(first, "foo.org", "/", "503")
         assert door.wait_address("i") == door.address
         door.kubectl.wait("gateway/g", "condition=Programmed")
         until(door.address, "foo.org", "/", "503")
-        assert (chosen.told(), chosen.led_to()) == (["node-1"], ["node-1"])
+        assert (chosen.told(), chosen.led_to()) == (["node-1"], ["node-1", "node-1"])
         chosen.again("--ingress-nodes", "node-2")
         until(second, "foo.org", "/", "503")
-        eventually(chosen.led_to, ["node-2"].__eq__)
+        eventually(chosen.led_to, ["node-2", "node-2"].__eq__)
         assert chosen.told() == ["node-2"]
         until(door.address, "foo.org", "/", "503")

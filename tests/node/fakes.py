@@ -25,6 +25,9 @@ def merge(target: Any, patch: Any, strategic: bool) -> Any:
             out.pop(key, None)
         elif strategic and key in MERGE_KEYS and isinstance(value, list):
             mk = MERGE_KEYS[key]
+            if {"$patch": "replace"} in value:
+                out[key] = [item for item in value if item != {"$patch": "replace"}]
+                continue
             items = {i[mk]: i for i in out.get(key) or []}
             for item in value:
                 if item.get("$patch") == "delete":

@@ -177,7 +177,10 @@ class Registration:
             )
 
     async def _update_status(self) -> None:
-        patch = {"status": await self._status()}
+        status = await self._status()
+        # Addresses are merged by their type, of which a node with both families has two of one (upstream: `PatchNodeStatus`).
+        status["addresses"] = [{"$patch": "replace"}, *status["addresses"]]
+        patch = {"status": status}
         try:
             self.node = await self._client.patch(
                 NODES,
