@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sampan.api.ingress_references import FRONT_DOORS
 from sampan.apiserver.authorization.node import NodeAuthorizer
+from sampan.apiserver.types import User
 from tests.apiserver.fakes import FakeCache, asks, make, node_user
 
-N1 = node_user("n1")
+PLAIN = node_user("n1")
+N1 = replace(PLAIN, groups=(*PLAIN.groups, FRONT_DOORS))
 INGRESS = {
     "apiVersion": "networking.k8s.io/v1",
     "kind": "Ingress",
@@ -25,13 +28,13 @@ INGRESS = {
 }
 
 
-def readable(authorizer: NodeAuthorizer) -> list[tuple[str, str]]:
+def readable(authorizer: NodeAuthorizer, user: User = N1) -> list[tuple[str, str]]:
     asked = [
         ("secrets", n) for n in ("certificate", "users", "elsewhere/users", "authority", "other", "pages")
     ]
     found = []
     for plural, name in (*asked, ("configmaps", "pages"), ("configmaps", "users")):
-        decision = authorizer.authorize(N1, asks("get", plural, "default", name))
+        decision = authorizer.authorize(user, asks("get", plural, "default", name))
         if decision is not None and decision.allowed:
             found.append((plural, name))
     return found
@@ -39,7 +42,8 @@ def readable(authorizer: NodeAuthorizer) -> list[tuple[str, str]]:
 
 def test_what_ingresses_refer_to() -> None:
     cache = FakeCache(INGRESS)
-    authorizer = NodeAuthorizer(cache, front_doors=True)
+    authorizer = NodeAuthorizer(cache)
+    assert readable(authorizer, PLAIN) == []
     assert readable(authorizer) == [
         ("secrets", "certificate"), ("secrets", "users"), ("secrets", "authority"), ("configmaps", "pages"),
     ]  # fmt: skip
@@ -48,21 +52,20 @@ def test_what_ingresses_refer_to() -> None:
     bare = make("Ingress", "web", spec={"tls": [{"secretName": "another"}]})
     cache.put({**bare, "apiVersion": "networking.k8s.io/v1"})
     assert readable(authorizer) == []
-    assert readable(NodeAuthorizer(cache)) == []
 
 
 def test_certificates_at_once() -> None:
     every = asks("list", "secrets")
     typed = replace(every, field_selector="type=kubernetes.io/tls")
-    front = NodeAuthorizer(FakeCache(), front_doors=True)
-    plain = NodeAuthorizer(FakeCache())
-    assert front.authorize(N1, typed).allowed  # type: ignore[union-attr]
-    assert front.authorize(N1, replace(typed, verb="watch")).allowed  # type: ignore[union-attr]
-    for authorizer, info in (
-        (front, every),
-        (front, replace(typed, verb="deletecollection")),
-        (front, replace(every, field_selector="type=Opaque")),
-        (front, replace(typed, plural="configmaps")),
-        (plain, typed),
+    authorizer = NodeAuthorizer(FakeCache())
+    assert authorizer.authorize(N1, typed).allowed  # type: ignore[union-attr]
+    assert authorizer.authorize(N1, replace(typed, verb="watch")).allowed  # type: ignore[union-attr]
+    for user, info in (
+        (N1, every),
+        (N1, replace(typed, verb="deletecollection")),
+        (N1, replace(every, field_selector="type=Opaque")),
+        (N1, replace(typed, plural="configmaps")),
+        (N1, replace(typed, subresource="status")),
+        (PLAIN, typed),
     ):
-        assert not authorizer.authorize(N1, info).allowed  # type: ignore[union-attr]
+        assert not authorizer.authorize(user, info).allowed  # type: ignore[union-attr]

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from sampan.api import ingress_tls
 from sampan.api.errors import Object
 
+FRONT_DOORS = "sampan:front-doors"
+"""The group of those nodes that serve Ingresses, beside `system:nodes`: whoever signs a node's certificate puts it there. No node can ask
+for it by itself."""
 SECRET_ANNOTATIONS = (
     "sampan.io/basic-auth-secret",
     "sampan.io/backend-ca-secret",

@@ -35,8 +35,6 @@ class Config:
     """Admission plugins that run besides those that do by default."""
     disable_admission_plugins: tuple[str, ...] = ()
     """Those that run by default and are not to."""
-    front_doors: bool = False
-    """Whether nodes serve Ingresses, and so may read what these refer to."""
     disabled_versions: frozenset[str] = frozenset()
     """API versions that are not served, of those that one can do without (`resources.OPTIONAL_VERSIONS`)."""
     default_not_ready_toleration_seconds: int = 300

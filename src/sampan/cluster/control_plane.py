@@ -197,7 +197,6 @@ def _api_config(config: ClusterConfig, number: int) -> Config:
         audit_log_path=audit_log,
         enable_admission_plugins=config.enable_admission_plugins,
         disable_admission_plugins=config.disable_admission_plugins,
-        front_doors=ingress_nodes.chosen(config),
         disabled_versions=frozenset(config.disabled_versions),
         default_not_ready_toleration_seconds=config.default_not_ready_toleration_seconds,
         default_unreachable_toleration_seconds=config.default_unreachable_toleration_seconds,

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sampan.api.ingress_references import FRONT_DOORS
+from sampan.cluster import ingress_nodes
+
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -58,7 +61,8 @@ def leaves(config: ClusterConfig) -> list[Leaf]:
         made.append(Leaf("etcd/client", "kube-apiserver-etcd-client", (), (), "etcd"))
     for node in config.nodes:
         user = f"system:node:{node}"
-        made.append(Leaf(f"nodes/{node}/client", user, ("system:nodes",)))
+        groups = ("system:nodes", FRONT_DOORS) if ingress_nodes.on(config, node) else ("system:nodes",)
+        made.append(Leaf(f"nodes/{node}/client", user, groups))
         made.append(
             Leaf(
                 f"nodes/{node}/server",

@@ -20,8 +20,8 @@ _MASTER = Decision(True)
 class UnionAuthorizer:
     """The `Authorizer` of a server."""
 
-    def __init__(self, cache: ReadCache, *, front_doors: bool = False) -> None:
-        self._node = NodeAuthorizer(cache, front_doors=front_doors)
+    def __init__(self, cache: ReadCache) -> None:
+        self._node = NodeAuthorizer(cache)
         self.rbac = RBACAuthorizer(cache)
 
     def authorize(self, user: User, info: RequestInfo) -> Decision:
@@ -47,7 +47,7 @@ class UnionAuthorizer:
 
 def build(config: Config, cache: ReadCache) -> UnionAuthorizer:
     """The authorizer over what `cache` holds; keep one a server, it follows the cache's changes."""
-    return UnionAuthorizer(cache, front_doors=config.front_doors)
+    return UnionAuthorizer(cache)
 
 
 def action(user: User, info: RequestInfo) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from sampan.api import resources
+from sampan.api.ingress_references import FRONT_DOORS
 from sampan.api.resources import Resource
 from sampan.apiserver.authorization import bootstrap_policy
 from sampan.apiserver.authorization.ingress_references import IngressReferences
@@ -31,11 +32,11 @@ _NO = Decision(False)
 
 
 class NodeAuthorizer:
-    """`front_doors` says whether nodes serve Ingresses."""
+    """Nodes of the group FRONT_DOORS also read what Ingresses refer to."""
 
-    def __init__(self, cache: ReadCache, *, front_doors: bool = False) -> None:
+    def __init__(self, cache: ReadCache) -> None:
         self._graph = NodeGraph(cache)
-        self._ingresses = IngressReferences(cache) if front_doors else None
+        self._ingresses = IngressReferences(cache)
         self._rules = tuple(Rule.compile(r) for r in bootstrap_policy.NODE_RULES)
         self._special: dict[tuple[str, str], Callable[[str, RequestInfo], Decision]] = {
             ("", "secrets"): self._referred,
@@ -60,6 +61,8 @@ class NodeAuthorizer:
         if not node:
             return Decision(False, f'unknown node for user "{user.name}"')
         if info.is_resource:
+            if FRONT_DOORS in user.groups and self._of_ingress(info):
+                return _YES
             special = self._special.get((info.group, info.plural))
             if special is not None:
                 return special(node, info)
@@ -72,17 +75,22 @@ class NodeAuthorizer:
             return Decision(False, "can only read resources of this type")
         if info.subresource:
             return Decision(False, "cannot read subresource")
-        if self._ingresses is not None and self._of_ingress(self._ingresses, info):
-            return _YES
         if not info.namespace:
             return Decision(False, "can only read namespaced object of this type")
         return self._related(node, info, self._refers)
 
-    def _of_ingress(self, ingresses: IngressReferences, info: RequestInfo) -> bool:
+    def _of_ingress(self, info: RequestInfo) -> bool:
+        if (
+            info.group
+            or info.plural not in ("secrets", "configmaps")
+            or info.verb not in _READ
+            or info.subresource
+        ):
+            return False
         if not info.name:
             certificates = _field(info.field_selector, "type") == "kubernetes.io/tls"
             return info.plural == "secrets" and certificates and info.verb in ("list", "watch")
-        return bool(info.namespace) and ingresses.refers(info.plural, info.namespace, info.name)
+        return bool(info.namespace) and self._ingresses.refers(info.plural, info.namespace, info.name)
 
     def _got(self, node: str, info: RequestInfo) -> Decision:
         return _not_get(info) or self._related(node, info, self._refers)
