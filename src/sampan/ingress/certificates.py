@@ -13,7 +13,7 @@ import datetime
 import functools
 import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sampan.api import ingress_tls
 from sampan.api.errors import Object
@@ -117,46 +117,60 @@ def _loaded(chain: str, key: str) -> str | None:
 
 def doubts(ingress: Object, secret: SecretLookup, now: datetime.datetime) -> Iterator[Problem]:
     """What is wrong with certificates that are shown all the same: that they have ended, begin later, or are for other hosts."""
-    from cryptography import x509
+    for source, where, hosts, chain in _shown(ingress, secret):
+        yield from chain_doubts(chain, hosts, source, where, now)
 
+
+def next_date(ingress: Object, secret: SecretLookup, now: datetime.datetime) -> datetime.datetime | None:
+    """When `doubts` will next say something else by itself: the first of the dates on the certificates that is yet to come."""
+    return next_date_of((chain for _, _, _, chain in _shown(ingress, secret)), now)
+
+
+def _shown(ingress: Object, secret: SecretLookup) -> Iterator[tuple[Source, str, Sequence[str], str]]:
+    """Of each certificate that can be shown: what asked for it, what it is called, its hosts and its chain."""
     meta = ingress["metadata"]
     namespace = meta.get("namespace", "")
     for i, (hosts, name) in enumerate(ingress_tls.entries(ingress)):
         obj = secret(namespace, name)
         if obj is None:
             continue
-        try:
-            chain, _ = pair(obj)
-            certificate = x509.load_pem_x509_certificate(chain.encode())
-        except ValueError:
-            continue  # `of_ingress` has said so.
-        source = Source("Ingress", namespace, meta["name"], f"spec.tls[{i}]")
-        where = f"{source.field}: the certificate in Secret {namespace}/{name}"
-        if certificate.not_valid_after_utc <= now:
-            ended = certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
-            yield Problem(source, EXPIRED, f"{where} expired at {ended}")
-        elif certificate.not_valid_before_utc > now:
-            begins = certificate.not_valid_before_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
-            yield Problem(source, EXPIRED, f"{where} is not valid before {begins}")
-        names = _names(certificate)
-        if missing := [h for h in hosts if not any(_covers(n, h) for n in names)]:
-            has = ", ".join(names) or "none"
-            yield Problem(
-                source, OTHER_HOST, f"{where} is not for {', '.join(missing)}; its names are: {has}"
-            )
+        with contextlib.suppress(ValueError):  # `of_ingress` has said so
+            source = Source("Ingress", namespace, meta["name"], f"spec.tls[{i}]")
+            yield source, f"the certificate in Secret {namespace}/{name}", hosts, pair(obj)[0]
 
 
-def next_date(ingress: Object, secret: SecretLookup, now: datetime.datetime) -> datetime.datetime | None:
-    """When `doubts` will next say something else by itself: the first of the dates on the certificates that is yet to come."""
+def chain_doubts(
+    chain: str, hosts: Sequence[str], source: Source, what: str, now: datetime.datetime
+) -> Iterator[Problem]:
+    """What is wrong with a chain (PEM) that is shown for these hosts."""
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_pem_x509_certificate(chain.encode())
+    except ValueError:
+        return
+    where = f"{source.field}: {what}"
+    if certificate.not_valid_after_utc <= now:
+        ended = certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+        yield Problem(source, EXPIRED, f"{where} expired at {ended}")
+    elif certificate.not_valid_before_utc > now:
+        begins = certificate.not_valid_before_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+        yield Problem(source, EXPIRED, f"{where} is not valid before {begins}")
+    names = _names(certificate)
+    if missing := [h for h in hosts if not any(_covers(n, h) for n in names)]:
+        has = ", ".join(names) or "none"
+        yield Problem(source, OTHER_HOST, f"{where} is not for {', '.join(missing)}; its names are: {has}")
+
+
+def next_date_of(chains: Iterable[str], now: datetime.datetime) -> datetime.datetime | None:
+    """The first of the dates on certificates that is yet to come."""
     from cryptography import x509
 
     found = []
-    for _, name in ingress_tls.entries(ingress):
-        obj = secret(ingress["metadata"].get("namespace", ""), name)
+    for chain in chains:
         with contextlib.suppress(ValueError):
-            if obj is not None:
-                one = x509.load_pem_x509_certificate(pair(obj)[0].encode())
-                found += [d for d in (one.not_valid_before_utc, one.not_valid_after_utc) if d > now]
+            one = x509.load_pem_x509_certificate(chain.encode())
+            found += [d for d in (one.not_valid_before_utc, one.not_valid_after_utc) if d > now]
     return min(found, default=None)
 
 

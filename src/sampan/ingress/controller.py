@@ -9,40 +9,35 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from sampan.api.errors import Object, StatusError
-from sampan.api.objects import condition_true
 from sampan.api.resources import (
-    ENDPOINTSLICES,
     GATEWAYCLASSES,
     INGRESSCLASSES,
     INGRESSES,
-    NODES,
     SERVICES,
     Resource,
 )
 from sampan.client.events import Recorder
-from sampan.client.informer import Informer, key_of
+from sampan.client.informer import key_of
 from sampan.client.types import MERGE_PATCH, Client, ConnectionLost
 from sampan.client.workqueue import WorkQueue
 from sampan.ingress import certificates
-from sampan.ingress.endpoints import SERVICE_NAME
+from sampan.ingress.door_slices import DoorSlices
 from sampan.ingress.following import Following
-from sampan.ingress.gateway_controller import GatewayController, gateway_class
+from sampan.ingress.gateway_controller import GatewayController, gateway_class, gateway_of
+from sampan.ingress.gateways import shown as gateways_shown
 from sampan.ingress.ingresses import CONTROLLER
-from sampan.ingress.serving import CONDITION
 from sampan.ingress.types import Problem
 
 log = logging.getLogger(__name__)
 CLASS = "sampan"
 NAMESPACE, SERVICE = "kube-system", "sampan-ingress"
-MADE_BY = ("endpointslice.kubernetes.io/managed-by", CONTROLLER.replace("/", "-"))
-"""The label of EndpointSlices that are made here."""
 _MANAGER = "sampan-ingress"
 _PORTS = (("http", 80), ("https", 443))
-_NODES = "nodes"
-"""The queue's key for the endpoints of the front door."""
+_DOOR = "front door"
+"""The queue's key for the front door's Service and its endpoints."""
 
 
 class IngressController:
@@ -54,12 +49,10 @@ class IngressController:
         self._queue = WorkQueue("ingress")
         self._wake = asyncio.Event()
         self._following = Following(client, self._wake.set, backends=False)
-        self._nodes = Informer(client, NODES)
+        self._slices = DoorSlices(client, self._nodes_changed, self._slice_changed)
         self._gateways = GatewayController(
-            client, self._following.gateways, self._following.services, self._slice_of
+            client, self._following.gateways, self._following.services, self._slices
         )
-        self._slices: dict[str, Object] = {}
-        """Of the front door, as they were written last, by family."""
         self._told: dict[str, frozenset[Problem]] = {}
 
     async def run(self) -> None:
@@ -69,16 +62,15 @@ class IngressController:
             await self._ensure(INGRESSCLASSES, ingress_class())
             await self._ensure(GATEWAYCLASSES, gateway_class())
             await self._ensure(SERVICES, front_door_service())
-            started = asyncio.Event()
+            started, known = asyncio.Event(), asyncio.Event()
             group.create_task(self._following.run(started.set), name="routing")
-            group.create_task(self._nodes.run(), name="nodes")
+            group.create_task(self._slices.run(known.set), name="endpoints of front doors")
             await started.wait()
-            await self._nodes.synced.wait()
-            self._nodes.add_handler(self._node_changed)
+            await known.wait()
             self._following.services.add_handler(self._service_changed)
             self._following.ingresses.add_handler(self._ingress_changed)
             self._following.gateways.classes.add_handler(self._gateway_class_changed)
-            self._queue.add(_NODES)
+            self._queue.add(_DOOR)
             group.create_task(self._queue.run(self._sync, 4), name="ingress")
             group.create_task(self._follow(), name="problems")
 
@@ -110,10 +102,17 @@ class IngressController:
 
     # ---- what happens
 
-    def _node_changed(self, old: Object | None, new: Object | None) -> None:
-        self._queue.add(_NODES)
+    def _nodes_changed(self) -> None:
+        self._queue.add(_DOOR)
         for key in self._following.gateways.states:
             self._queue.add(f"Gateway|{key}")
+
+    def _slice_changed(self, service: str) -> None:
+        if service == f"{NAMESPACE}/{SERVICE}":
+            self._queue.add(_DOOR)
+        made = self._following.services.get_by_key(service)
+        if made is not None and (gateway := gateway_of(made)):
+            self._queue.add(f"Gateway|{gateway}")
 
     def _gateway_class_changed(self, old: Object | None, new: Object | None) -> None:
         self._queue.add(f"GatewayClass|/{(new or old or {})['metadata']['name']}")
@@ -122,7 +121,7 @@ class IngressController:
         obj = new if new is not None else old
         if obj is None or key_of(obj) != f"{NAMESPACE}/{SERVICE}":
             return
-        self._queue.add(_NODES)
+        self._queue.add(_DOOR)
         if old is None or new is None or old.get("status") != new.get("status"):
             for ingress in self._following.ingresses.list():
                 self._queue.add(key_of(ingress))
@@ -133,13 +132,15 @@ class IngressController:
     # ---- what is done
 
     async def _sync(self, key: str) -> None:
-        if key == _NODES:
-            await self._sync_endpoints()
+        if key == _DOOR:
+            await self._sync_front_door()
             return
         kind, _, name = key.rpartition("|")
         namespace, _, name = name.partition("/")
         if kind:
             await self._gateways.sync((kind, namespace, name))
+            if kind == "Gateway":
+                self._tell_of_gateway(key, namespace, name)
             return
         ingress = self._following.ingresses.get(namespace, name)
         if ingress is None or ingress["metadata"].get("deletionTimestamp"):
@@ -171,20 +172,49 @@ class IngressController:
             (*table.contribution(owner).problems, *table.conflicts(owner), *self._doubts(key, ingress))
         )
         before = self._told.get(key)
-        for problem in problems:
-            if before is None or problem not in before:
-                self._recorder.event(ingress, "Warning", problem.reason, problem.message)
+        self._warn(key, ingress, problems)
         if before is None or (before and not problems):
             self._recorder.event(ingress, "Normal", "Sync", "Scheduled for sync")
-        self._told[key] = frozenset(problems)
+
+    def _tell_of_gateway(self, key: str, namespace: str, name: str) -> None:
+        """Events for what is wrong with certificates that a Gateway shows all the same; what is not shown its conditions tell."""
+        gateways = self._following.gateways
+        obj, state = gateways.gateways.get(namespace, name), gateways.states.get(f"{namespace}/{name}")
+        if obj is None or state is None:
+            self._told.pop(key, None)
+            return
+        now, shown = datetime.datetime.now(datetime.UTC), list(gateways_shown(state))
+        self._look_again(key, certificates.next_date_of((c.chain for c, _ in shown), now), now)
+        self._warn(
+            key,
+            obj,
+            [
+                problem
+                for one, host in shown
+                for problem in certificates.chain_doubts(
+                    one.chain, (host,) if host else (), one.source, "the certificate", now
+                )
+            ],
+        )
+
+    def _warn(self, key: str, obj: Object, problems: Iterable[Problem]) -> None:
+        found = frozenset(problems)
+        before = self._told.get(key, frozenset())
+        for problem in dict.fromkeys(problems):
+            if problem not in before:
+                self._recorder.event(obj, "Warning", problem.reason, problem.message)
+        self._told[key] = found
+
+    def _look_again(self, key: str, date: datetime.datetime | None, now: datetime.datetime) -> None:
+        if date is not None:
+            self._queue.add_after(key, (date - now).total_seconds() + 1)
 
     def _doubts(self, key: str, ingress: Object) -> list[Problem]:
         """What is wrong with an Ingress's certificates today; it is looked at again when one of them begins or ends."""
         if not any(certificates.secrets_of(ingress)):
             return []
         now, secret = datetime.datetime.now(datetime.UTC), self._following.secrets.get
-        if (date := certificates.next_date(ingress, secret, now)) is not None:
-            self._queue.add_after(key, (date - now).total_seconds() + 1)
+        self._look_again(key, certificates.next_date(ingress, secret, now), now)
         return list(certificates.doubts(ingress, secret, now))
 
     def _addresses(self) -> list[Object]:
@@ -192,72 +222,17 @@ class IngressController:
         found = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
         return [{k: i[k] for k in ("ip", "hostname") if i.get(k)} for i in found]
 
-    def _slice_of(self, namespace: str, name: str, ports: list[tuple[str, int]]) -> Object:
-        return endpoint_slice(self._nodes.list(), namespace, name, ports)
-
-    async def _sync_endpoints(self) -> None:
-        """The EndpointSlices of the front door, one a family of its Service: the nodes that serve."""
+    async def _sync_front_door(self) -> None:
+        """The front door's Service, made again if somebody took it away, and its endpoints."""
         service = self._following.services.get(NAMESPACE, SERVICE)
         if service is None:
-            return
-        for family in service["spec"].get("ipFamilies") or ("IPv4",):
-            await self._sync_slice(endpoint_slice(self._nodes.list(), family=family))
-
-    async def _sync_slice(self, wanted: Object) -> None:
-        name, family = wanted["metadata"]["name"], wanted["addressType"]
-        if family not in self._slices:
             try:
-                self._slices[family] = await self._client.create(ENDPOINTSLICES, wanted)
+                service = await self._client.create(SERVICES, front_door_service())
             except StatusError as e:
-                if e.reason != "AlreadyExists":
-                    raise
-                self._slices[family] = await self._client.get(ENDPOINTSLICES, NAMESPACE, name)
-        if any(self._slices[family].get(k) != wanted[k] for k in ("endpoints", "ports")):
-            self._slices[family] = await self._client.patch(
-                ENDPOINTSLICES,
-                NAMESPACE,
-                name,
-                {"endpoints": wanted["endpoints"], "ports": wanted["ports"]},
-                content_type=MERGE_PATCH,
-                field_manager=_MANAGER,
-            )
-
-
-def endpoint_slice(
-    nodes: list[Object],
-    namespace: str = NAMESPACE,
-    service: str = SERVICE,
-    ports: Sequence[tuple[str, int]] = _PORTS,
-    family: str = "IPv4",
-) -> Object:
-    """Of the nodes whose front door is open, for the front door's Service or a Gateway's: their addresses of a family."""
-    endpoints = []
-    for node in sorted(nodes, key=lambda n: str(n["metadata"]["name"])):
-        address = next(
-            (
-                a["address"]
-                for a in (node.get("status") or {}).get("addresses") or ()
-                if a["type"] == "InternalIP" and (":" in a["address"]) == (family == "IPv6")
-            ),
-            None,
-        )
-        if address is None or not (condition_true(node, CONDITION) and condition_true(node, "Ready")):
-            continue
-        conditions = {"ready": True, "serving": True, "terminating": False}
-        name = node["metadata"]["name"]
-        endpoints.append({"addresses": [address], "conditions": conditions, "nodeName": name})
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": service if family == "IPv4" else f"{service}-{family.lower()}",
-            "namespace": namespace,
-            "labels": {SERVICE_NAME: service, MADE_BY[0]: MADE_BY[1]},
-        },
-        "addressType": family,
-        "endpoints": endpoints,
-        "ports": [{"name": name, "port": port, "protocol": "TCP"} for name, port in ports],
-    }
+                if e.reason == "AlreadyExists":
+                    return  # we will see it
+                raise
+        await self._slices.sync(service, _PORTS, _MANAGER)
 
 
 def ingress_class() -> Object:

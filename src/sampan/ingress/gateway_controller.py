@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from sampan.api.errors import Object, StatusError
 from sampan.api.objects import format_time
-from sampan.api.resources import ENDPOINTSLICES, GATEWAYCLASSES, GATEWAYS, SERVICES, Resource
+from sampan.api.resources import GATEWAYCLASSES, GATEWAYS, SERVICES, Resource
 from sampan.client.informer import Informer
 from sampan.client.types import MERGE_PATCH, Client
 from sampan.ingress import gateway_status, gateways
+from sampan.ingress.door_slices import DoorSlices
 from sampan.ingress.gateway_following import GATEWAY_NAME, GatewayFollowing
 from sampan.ingress.gateways import GatewayState
 from sampan.ingress.types import Owner
@@ -18,20 +18,17 @@ from sampan.ingress.types import Owner
 CLASS = "sampan"
 _MANAGER = "sampan-gateway"
 
-Slice = Callable[[str, str, list[tuple[str, int]]], Object]
-"""Namespace, name and ports of an EndpointSlice of the nodes whose front door is open."""
-
 
 class GatewayController:
     """Syncs one object at a time, as the owner's queue has it. Failures are the owner's to try again."""
 
     def __init__(
-        self, client: Client, following: GatewayFollowing, services: Informer, slice_of: Slice
+        self, client: Client, following: GatewayFollowing, services: Informer, slices: DoorSlices
     ) -> None:
         self._client = client
         self._following = following
         self._services = services
-        self._slice_of = slice_of
+        self._slices = slices
 
     async def sync(self, owner: Owner) -> None:
         """Bring what is told of an object, and what is made for it, up to date."""
@@ -115,28 +112,9 @@ class GatewayController:
         )
 
     async def _endpoints(self, gateway: Object, made: Object) -> bool:
-        """The EndpointSlice of a Gateway's Service; returns whether a node is in it."""
-        namespace, name = made["metadata"]["namespace"], made["metadata"]["name"]
+        """The EndpointSlices of a Gateway's Service; returns whether a node is in one."""
         ports = [(p["name"], p["nodePort"]) for p in made["spec"]["ports"] if p.get("nodePort")]
-        wanted = self._slice_of(namespace, name, ports)
-        wanted["metadata"]["ownerReferences"] = [_owner(gateway)]
-        try:
-            there = await self._client.get(ENDPOINTSLICES, namespace, name)
-        except StatusError as e:
-            if e.code != 404:
-                raise
-            await self._client.create(ENDPOINTSLICES, wanted)
-            return bool(wanted["endpoints"])
-        if any(there.get(k) != wanted[k] for k in ("endpoints", "ports")):
-            await self._client.patch(
-                ENDPOINTSLICES,
-                namespace,
-                name,
-                {"endpoints": wanted["endpoints"], "ports": wanted["ports"]},
-                content_type=MERGE_PATCH,
-                field_manager=_MANAGER,
-            )
-        return bool(wanted["endpoints"])
+        return await self._slices.sync(made, ports, _MANAGER, _owner(gateway))
 
     async def _write(self, resource: Resource, obj: Object, status: Object) -> None:
         if (obj.get("status") or {}) == status:
@@ -168,6 +146,7 @@ def service(gateway: Object, state: GatewayState) -> Object:
     infrastructure = gateway["spec"].get("infrastructure") or {}
     spec: Object = {
         "type": "LoadBalancer",
+        "ipFamilyPolicy": "PreferDualStack",
         "externalTrafficPolicy": "Local",
         "ports": [
             {"name": f"port-{port}", "port": port, "protocol": "TCP", "targetPort": port}
@@ -188,6 +167,13 @@ def service(gateway: Object, state: GatewayState) -> Object:
     if infrastructure.get("annotations"):
         metadata["annotations"] = infrastructure["annotations"]
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def gateway_of(service: Object) -> str:
+    """`namespace/name` of the Gateway that a Service was made for; "" for any other Service."""
+    meta = service["metadata"]
+    owners = [r for r in meta.get("ownerReferences") or () if r.get("kind") == "Gateway"]
+    return f"{meta['namespace']}/{owners[0]['name']}" if owners else ""
 
 
 def _owner(gateway: Object) -> Object:

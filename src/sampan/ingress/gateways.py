@@ -7,7 +7,7 @@ scope of its own: a request is for the listener of its port whose host is most l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sampan.api.errors import Object
@@ -241,6 +241,13 @@ def contribution(state: GatewayState, service: Object | None) -> Contribution:
 def _port_scope(namespace: str, name: str, port: int) -> str:
     """What all listeners of a Gateway's port are, seen from outside."""
     return f"{namespace}/{name}:{port}"
+
+
+def shown(state: GatewayState) -> Iterator[tuple[Certificate, str]]:
+    """The certificates that a Gateway's listeners show, each with the listener's host ("" for all)."""
+    for one in state.listeners:
+        if one.works and state.accepted.status:
+            yield from ((certificate, one.hostname) for certificate in one.certificates[:1])
 
 
 # ---- hosts

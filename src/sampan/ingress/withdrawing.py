@@ -19,7 +19,8 @@ from sampan.api.resources import (
     Resource,
 )
 from sampan.client.types import MERGE_PATCH, Client
-from sampan.ingress.controller import CLASS, MADE_BY, NAMESPACE, SERVICE
+from sampan.ingress.controller import CLASS, NAMESPACE, SERVICE
+from sampan.ingress.door_slices import MADE_BY
 from sampan.ingress.endpoints import SERVICE_NAME
 from sampan.ingress.ingresses import CONTROLLER, class_of
 

@@ -1,0 +1,155 @@
+"""The control plane's half on a real API server core: the front door's Service and its endpoints, and what is told of a Gateway's certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sampan.api.errors import Object, StatusError
+from sampan.api.resources import ENDPOINTSLICES, EVENTS, GATEWAYS, NODES, SECRETS, SERVICES
+from sampan.ingress.controller import NAMESPACE, SERVICE, IngressController
+from tests.controllers.conftest import api, running
+from tests.ingress.test_certificates import make
+
+__all__ = ["api"]
+pytestmark = pytest.mark.timeout(60)
+
+
+def node(name: str, *addresses: str, serving: bool = True, beat: str = "2026-01-01T00:00:00Z") -> Object:
+    conditions = [
+        {
+            "type": kind,
+            "status": "True" if on else "False",
+            "reason": "r",
+            "message": "m",
+            "lastHeartbeatTime": beat,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        for kind, on in (("Ready", True), ("IngressServing", serving))
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name},
+        "status": {
+            "conditions": conditions,
+            "addresses": [{"type": "InternalIP", "address": a} for a in addresses],
+        },
+    }
+
+
+async def have(api: Any, obj: Object) -> None:
+    """Make a Node or change it, status included."""
+    name = obj["metadata"]["name"]
+    with contextlib.suppress(StatusError):
+        await api.create(NODES, copy.deepcopy(obj))
+    there = copy.deepcopy(await api.get(NODES, "", name))
+    await api.update(NODES, {**there, "status": obj["status"]}, subresource="status")
+
+
+async def addresses(api: Any, name: str = SERVICE) -> list[str]:
+    try:
+        found = await api.get(ENDPOINTSLICES, NAMESPACE, name)
+    except StatusError:
+        return []
+    return [a for e in found.get("endpoints") or () for a in e["addresses"]]
+
+
+async def until(done: Callable[[], Any]) -> None:
+    async with asyncio.timeout(15):
+        while not await done():
+            await asyncio.sleep(0.01)
+
+
+async def test_the_endpoints_are_the_nodes_that_serve(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    await have(api, node("n1", "192.0.2.1"))
+    await have(api, node("n2", "192.0.2.2", serving=False))
+    async with running((controller := IngressController(api)).run()):
+
+        async def are(*wanted: str) -> None:
+            async def done() -> bool:
+                return await addresses(api) == list(wanted)
+
+            await until(done)
+
+        await are("192.0.2.1")
+        await have(api, node("n2", "192.0.2.2"))
+        await are("192.0.2.1", "192.0.2.2")
+        # Its heartbeat alone is nobody's business.
+        added: list[str] = []
+        beat = "2026-01-01T00:00:10Z"
+
+        async def seen() -> bool:
+            there = controller._slices._nodes.get("", "n2")
+            return there is not None and there["status"]["conditions"][0]["lastHeartbeatTime"] == beat
+
+        monkeypatch.setattr(controller._queue, "add", added.append)
+        await have(api, node("n2", "192.0.2.2", beat=beat))
+        await until(seen)
+        monkeypatch.undo()
+        assert added == []
+        await have(api, node("n1", "192.0.2.1", serving=False))
+        await are("192.0.2.2")
+        # What somebody takes away or changes is there again.
+        await api.delete(ENDPOINTSLICES, NAMESPACE, SERVICE)
+        await are("192.0.2.2")
+        odd = copy.deepcopy(await api.get(ENDPOINTSLICES, NAMESPACE, SERVICE))
+        odd["endpoints"][0]["addresses"] = ["198.51.100.1"]
+        await api.update(ENDPOINTSLICES, odd)
+        await are("192.0.2.2")
+        before = await api.get(SERVICES, NAMESPACE, SERVICE)
+        await api.delete(SERVICES, NAMESPACE, SERVICE)
+
+        async def made_again() -> bool:
+            try:
+                there = await api.get(SERVICES, NAMESPACE, SERVICE)
+            except StatusError:
+                return False
+            return bool(there["metadata"]["uid"] != before["metadata"]["uid"])
+
+        await until(made_again)
+        await are("192.0.2.2")
+
+
+async def test_a_gateways_certificate_that_is_no_good_is_told(api: Any) -> None:
+    await have(api, node("n1", "192.0.2.1"))
+    chain, key = make("old.test", days=-1)
+    await api.create(
+        SECRETS,
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {"name": "pair", "namespace": "default"},
+            "stringData": {"tls.crt": chain, "tls.key": key},
+        },
+    )
+    listener = {
+        "name": "tls",
+        "port": 443,
+        "protocol": "HTTPS",
+        "hostname": "new.test",
+        "tls": {"certificateRefs": [{"name": "pair"}]},
+    }
+    async with running(IngressController(api).run()):
+        await api.create(
+            GATEWAYS,
+            {
+                "apiVersion": "gateway.networking.k8s.io/v1",
+                "kind": "Gateway",
+                "metadata": {"name": "web", "namespace": "default"},
+                "spec": {"gatewayClassName": "sampan", "listeners": [listener]},
+            },
+        )
+
+        async def told() -> bool:
+            found = (await api.list(EVENTS, "default")).items
+            reasons = {e["reason"] for e in found if e["involvedObject"]["name"] == "web"}
+            return reasons >= {"CertificateExpired", "CertificateOfAnotherHost"}
+
+        await until(told)
