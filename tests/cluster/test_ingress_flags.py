@@ -99,8 +99,3 @@ def test_nobody_is_led_to_a_node_without_a_front_door(tmp_path: Path) -> None:
         door.kubectl.wait("gateway/g", "condition=Programmed")
         until(door.address, "foo.org", "/", "503")
         assert (chosen.told(), chosen.led_to()) == (["node-1"], ["node-1", "node-1"])
-        chosen.again("--ingress-nodes", "node-2")
-        until(second, "foo.org", "/", "503")
-        eventually(chosen.led_to, ["node-2", "node-2"].__eq__)
-        assert chosen.told() == ["node-2"]
-        until(door.address, "foo.org", "/", "503")

@@ -144,7 +144,7 @@ def test_certificates_that_are_no_good_are_told_of_and_in_nobodys_way(door: Fron
     address = door.address
     ca = acme.Authority()
     now = datetime.datetime.now(datetime.UTC)
-    soon = now + datetime.timedelta(seconds=6)
+    soon = now + datetime.timedelta(seconds=4)
     pairs = {
         "good": ca.pair("good.test"),
         "other": ca.pair("elsewhere.test"),
