@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 from tests.cluster.front_door import NEEDED, FrontDoor, outside
 from tests.ingress.test_options_backends import Http2Upstream
+from tests.ingress.test_streams import Streams, send_events, talk, upgrade
 from tests.real_cluster import run
 
 pytestmark = NEEDED
 LARGE = 100_000_000
 PIECE = b"x" * 1_000_000
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def lead_to(door: FrontDoor, name: str, port: int, **service_port: object) -> None:
@@ -52,27 +52,14 @@ async def conversation(door: FrontDoor, name: str, request: bytes) -> AsyncItera
 
 
 async def test_a_websocket(front_door: FrontDoor) -> None:
-    asked = b"GET /ws HTTP/1.1\r\nHost: socket.org\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    asked += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    async with conversation(front_door, "socket", asked) as ((reader, writer), (got, say)):
-        say.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n")
-        say.write(b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
-        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
-        for n in range(3):
-            writer.write(b"ping%d" % n)
-            assert await got.readexactly(5) == b"ping%d" % n
-            say.write(b"pong%d" % n)
-            assert await reader.readexactly(5) == b"pong%d" % n
+    async with conversation(front_door, "socket", upgrade("socket.org")) as (client, backend):
+        await talk(client, backend)
 
 
 async def test_events_come_as_they_are_sent(front_door: FrontDoor) -> None:
     asked = b"GET /events HTTP/1.1\r\nHost: events.org\r\nAccept: text/event-stream\r\n\r\n"
-    async with conversation(front_door, "events", asked) as ((reader, _), (_, say)):
-        say.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-        await reader.readuntil(b"\r\n\r\n")
-        for n in range(3):
-            say.write(b"9\r\ndata: %d\n\n\r\n" % n)
-            assert b"data: %d\n\n" % n in await reader.readuntil(b"\n\n\r\n")
+    async with conversation(front_door, "events", asked) as (client, backend):
+        await send_events(client, backend)
 
 
 async def test_a_large_upload_is_not_kept_back(front_door: FrontDoor) -> None:

@@ -48,11 +48,15 @@ async def connected(door: Door, request: bytes) -> tuple[Streams, Streams, async
     return client, backend, server, await backend[0].readuntil(b"\r\n\r\n")
 
 
-async def test_a_websocket_goes_both_ways(door: Door) -> None:
-    asked = b"GET /ws HTTP/1.1\r\nHost: foo.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    asked += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    (reader, writer), (got, say), server, head = await connected(door, asked)
-    assert b"upgrade: websocket" in head.lower()
+def upgrade(host: str) -> bytes:
+    """A request for a WebSocket."""
+    asked = f"GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    return f"{asked}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+
+
+async def talk(client: Streams, backend: Streams) -> None:
+    """The backend takes the upgrade, and what either says comes to the other."""
+    (reader, writer), (got, say) = client, backend
     say.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n")
     say.write(b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
     assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
@@ -61,19 +65,31 @@ async def test_a_websocket_goes_both_ways(door: Door) -> None:
         assert await got.readexactly(5) == b"ping%d" % n
         say.write(b"pong%d" % n)
         assert await reader.readexactly(5) == b"pong%d" % n
-    writer.close()
-    server.close()
 
 
-async def test_an_event_comes_when_it_is_sent(door: Door) -> None:
-    asked = b"GET /events HTTP/1.1\r\nHost: foo.com\r\nAccept: text/event-stream\r\n\r\n"
-    (reader, writer), (_, say), server, _ = await connected(door, asked)
+async def send_events(client: Streams, backend: Streams) -> None:
+    """Each comes before the next one is sent."""
+    reader, say = client[0], backend[1]
     say.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     await reader.readuntil(b"\r\n\r\n")
     for n in range(3):
         say.write(b"9\r\ndata: %d\n\n\r\n" % n)
         assert b"data: %d\n\n" % n in await reader.readuntil(b"\n\n\r\n")
-    writer.close()
+
+
+async def test_a_websocket_goes_both_ways(door: Door) -> None:
+    client, backend, server, head = await connected(door, upgrade("foo.com"))
+    assert b"upgrade: websocket" in head.lower()
+    await talk(client, backend)
+    client[1].close()
+    server.close()
+
+
+async def test_an_event_comes_when_it_is_sent(door: Door) -> None:
+    asked = b"GET /events HTTP/1.1\r\nHost: foo.com\r\nAccept: text/event-stream\r\n\r\n"
+    client, backend, server, _ = await connected(door, asked)
+    await send_events(client, backend)
+    client[1].close()
     server.close()
 
 
