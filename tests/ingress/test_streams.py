@@ -68,13 +68,14 @@ async def talk(client: Streams, backend: Streams) -> None:
 
 
 async def send_events(client: Streams, backend: Streams) -> None:
-    """Each comes before the next one is sent."""
+    """Each comes before the next one is sent, and none is kept back for a while: that would take ten seconds here."""
     reader, say = client[0], backend[1]
     say.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     await reader.readuntil(b"\r\n\r\n")
-    for n in range(3):
-        say.write(b"9\r\ndata: %d\n\n\r\n" % n)
-        assert b"data: %d\n\n" % n in await reader.readuntil(b"\n\n\r\n")
+    async with asyncio.timeout(8):
+        for n in range(10, 60):
+            say.write(b"a\r\ndata: %d\n\n\r\n" % n)
+            assert b"data: %d\n\n" % n in await reader.readuntil(b"\n\n\r\n")
 
 
 async def test_a_websocket_goes_both_ways(door: Door) -> None:

@@ -117,9 +117,11 @@ def _defaults() -> Iterator[str]:
     yield "defaults usual"
     # A pod whose node is lost is asked until the cluster knows of it (40 s): with "retries" and "redispatch" another pod is
     # asked after the time to connect, which leaves room for one packet to be lost.
+    # Without "http-no-delay" the kernel keeps back each event of a stream for 200 ms, for more may follow.
     for line in (
         "mode http",
         "option dontlognull",
+        "option http-no-delay",
         "option redispatch",
         "option idle-close-on-response",
         "retries 3",
