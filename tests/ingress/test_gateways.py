@@ -423,7 +423,6 @@ MIRROR = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "s",
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (rule(filters=[MIRROR]), "RequestMirror is not supported"),
         (rule(filters=[{"type": "ExtensionRef", "extensionRef": {"group": "a", "kind": "b", "name": "c"}}]), "ExtensionRef is not supported"),
         (rule(matches=[{"path": {"type": "RegularExpression", "value": "("}}]), "it is no regular expression"),
         (rule({"name": "s", "port": 80, "filters": [MIRROR]}, {"name": "t", "port": 80}), "for a single backend only"),

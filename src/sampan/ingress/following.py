@@ -192,10 +192,10 @@ class Following:
 
     def _contribute(self, owner: Owner, contribution: Contribution) -> set[str]:
         """Take what an object asks for into the table; returns the Services that it led to or leads to."""
-        ports = {t.backend.port for r in self.table.contribution(owner).routes for t in r.targets}
+        ports = {b.port for r in self.table.contribution(owner).routes for b in r.backends}
         self.touched.add(owner)
         self.touched |= self.table.update(owner, contribution)
-        ports |= {t.backend.port for r in contribution.routes for t in r.targets}
+        ports |= {b.port for r in contribution.routes for b in r.backends}
         for port in ports:
             self._count(port)
         return {f"{p.namespace}/{p.service}" for p in ports}

@@ -28,12 +28,22 @@ def options(filters: Sequence[Object], path: Path) -> Options:
                 found = replace(found, rewrite=_rewrite(one["urlRewrite"]))
             case "CORS":
                 found = replace(found, cors=_cors(one["cors"]))
+            case "RequestMirror":
+                pass  # no option: it leads to a backend
             case other:
                 raise Unsupported(f"filters: {other} is not supported")
     modified = (found.redirect or Redirect()).prefix, (found.rewrite or Rewrite()).prefix
     if any(m is not None for m in modified) and path.kind is not PathKind.PREFIX:
         raise Unsupported("filters: replacePrefixMatch needs a match of type PathPrefix")
     return found
+
+
+def share(mirror: Object) -> tuple[int, int]:
+    """How many of how many requests a RequestMirror gets."""
+    if mirror.get("percent") is not None:
+        return int(mirror["percent"]), 100
+    fraction = mirror.get("fraction") or {"numerator": 1, "denominator": 1}
+    return int(fraction["numerator"]), int(fraction.get("denominator") or 100)
 
 
 def _changes(given: Object) -> Iterator[HeaderChange]:

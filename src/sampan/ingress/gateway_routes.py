@@ -13,7 +13,7 @@ from sampan.api import selectors
 from sampan.api.errors import Object
 from sampan.api.gateway_duration import milliseconds
 from sampan.ingress import patterns
-from sampan.ingress.gateway_filters import Unsupported, options
+from sampan.ingress.gateway_filters import Unsupported, options, share
 from sampan.ingress.gateway_references import GROUP, Granted
 from sampan.ingress.gateways import ACCEPTED, RESOLVED, GatewayState, ListenerState, Verdict, hosts
 from sampan.ingress.ingresses import ServiceLookup, canonical_path, service_port
@@ -24,6 +24,7 @@ from sampan.ingress.types import (
     Condition,
     Contribution,
     Host,
+    Mirror,
     Options,
     Path,
     PathKind,
@@ -176,6 +177,17 @@ class _Match:
     conditions: tuple[Condition, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A rule, read. `lost` is the weight of backends that cannot be had."""
+
+    matches: list[_Match]
+    targets: tuple[Target, ...]
+    mirrors: tuple[Mirror, ...]
+    lost: int
+    options: Options
+
+
 class _Rules:
     """The rules of one route, read once for all its listeners."""
 
@@ -199,15 +211,15 @@ class _Rules:
     def at(self, scope: str, host: Host, listener: ListenerState) -> Iterator[Route]:
         """The routes for one host of a listener."""
         meta = self._route["metadata"]
-        for i, (matches, targets, lost, rule_options) in enumerate(self._read):
-            for j, match in enumerate(matches):
+        for i, rule in enumerate(self._read):
+            for j, match in enumerate(rule.matches):
                 source = Source(
                     self._route["kind"], self._namespace, meta["name"], f"spec.rules[{i}].matches[{j}]"
                 )
                 place = Place(scope, host, match.path)
-                own = _of_listener(rule_options, listener)
+                own, targets, mirrors = _of_listener(rule.options, listener), rule.targets, rule.mirrors
                 if i in self.broken:
-                    targets, own = (), Options()
+                    targets, mirrors, own = (), (), Options()
                 yield Route(
                     place,
                     targets,
@@ -218,7 +230,8 @@ class _Rules:
                     own,
                     # A redirect is an answer.
                     status=0 if own.redirect is not None else 500,
-                    lost=lost,
+                    lost=rule.lost,
+                    mirrors=mirrors,
                 )
 
     def _precedence(self, match: _Match, i: int, j: int) -> tuple[int | str, ...]:
@@ -229,7 +242,7 @@ class _Rules:
         created = meta.get("creationTimestamp") or ""
         return (not match.method, -headers, -queries, created, self._namespace, meta["name"], i, j)
 
-    def _rule(self, i: int, rule: Object) -> tuple[list[_Match], tuple[Target, ...], int, Options]:
+    def _rule(self, i: int, rule: Object) -> _Rule:
         grpc = self._route["kind"] == "GRPCRoute"
         matches: list[_Match] = []
         found = Options()
@@ -259,10 +272,13 @@ class _Rules:
                 lost += weight
             else:
                 targets.append(Target(target, weight))
-        for one in filters:
-            if one.get("requestMirror"):
-                self._target(one["requestMirror"]["backendRef"], f"rules[{i}].filters", grpc)
-        return matches, tuple(targets), lost, found
+        mirrors = []
+        for j, one in enumerate(filters):
+            if mirror := one.get("requestMirror"):
+                target = self._target(mirror["backendRef"], f"rules[{i}].filters[{j}].requestMirror", grpc)
+                if target is not None:
+                    mirrors.append(Mirror(target, *share(mirror)))
+        return _Rule(matches, tuple(targets), tuple(mirrors), lost, found)
 
     def _unresolved(self, reason: str, message: str) -> None:
         if self.resolved.status:

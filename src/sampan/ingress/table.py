@@ -181,8 +181,8 @@ class RoutingTable:
 
     def _count(self, routes: Sequence[Route], by: int) -> None:
         for route in routes:
-            for target in route.targets:
-                port = target.backend.port
+            for backend in route.backends:
+                port = backend.port
                 left = self._uses.get(port, 0) + by
                 if left:
                     self._uses[port] = left

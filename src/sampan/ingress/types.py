@@ -7,7 +7,7 @@ the field; how a proxy is told is nobody's business here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -204,6 +204,15 @@ class Target:
     weight: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A backend that gets copies of requests, `part` of every `whole` of them; what it answers is dropped."""
+
+    backend: Backend
+    part: int = 1
+    whole: int = 1
+
+
 class EndpointState(Enum):
     """READY gets requests. DRAINING gets none that is new: what is under way ends in its own time."""
 
@@ -355,6 +364,13 @@ class Route:
     status: int = 0
     lost: int = 0
     """The weight, beside that of `targets`, of what cannot be had: that share is answered with `status`."""
+    mirrors: tuple[Mirror, ...] = ()
+
+    @property
+    def backends(self) -> Iterator[Backend]:
+        """All that requests go to, copies too."""
+        yield from (t.backend for t in self.targets)
+        yield from (m.backend for m in self.mirrors)
 
     @property
     def conditional(self) -> bool:

@@ -19,6 +19,7 @@ from sampan.ingress.pattern_cost import LONGEST_TEXT
 from sampan.ingress.types import Listener
 
 MAXCONN = 8192
+_NOBODY = 65534
 BUCKETS = (5, 25, 100, 500, 2500, 10000)
 """Milliseconds until the head of an answer, for the histogram of latencies."""
 _STORED = f"http_req_cnt,http_err_cnt,http_fail_cnt,bytes_out_cnt,gpc({len(BUCKETS)})"
@@ -72,8 +73,8 @@ def _page(status: int, body: str) -> str:
 
 
 def configuration(content: Content, files: Files) -> str:
-    lines = [*_global(files), *_defaults(), "defaults options from usual"]
-    lines += [f"    {line}" for line in option_rules.lines(files)]
+    lines = [*_global(files, mirrored=bool(content.mirrored)), *_defaults(), "defaults options from usual"]
+    lines += [f"    {line}" for line in option_rules.lines(files, mirrored=bool(content.mirrored))]
     for listener in sorted(content.listeners.values()):
         lines += [
             f"frontend {_frontend(listener)} from usual",
@@ -85,6 +86,8 @@ def configuration(content: Content, files: Files) -> str:
         f"    stick-table type string len 255 size 10k expire 1d store {_STORED}",
     ]
     lines += option_rules.sections(content, files)
+    if content.mirrored:
+        lines += _mirrors(files)
     for name, section in content.backends.items():
         lines.append(f"backend {name} from {'options' if section.options else 'usual'}")
         lines += [f"    {line}" for line in section.lines()]
@@ -94,21 +97,36 @@ def configuration(content: Content, files: Files) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _global(files: Files) -> Iterator[str]:
+def _mirrors(files: Files) -> list[str]:
+    """Where copies of requests come in, from ourselves alone. Their sender keeps what comes back until it is whole: what is long, or does not
+    say how long it is, is cut off."""
+    short = "{ res.hdr_val(content-length) le 65536 } { res.hdr(content-length) -m found }"
+    return [
+        "frontend mirrors from usual",
+        f"    bind unix@{files.mirror_socket} mode 600 uid {_NOBODY}",
+        "    http-request set-var(txn.target) req.hdr(x-sampan-mirror)",
+        "    http-request del-header x-sampan-mirror",
+        f"    http-response return status 204 unless {short}",
+        "    use_backend %[var(txn.target)]",
+    ]
+
+
+def _global(files: Files, *, mirrored: bool) -> Iterator[str]:
     yield "global"
     for line in (
         "nbthread 2",
         f"maxconn {MAXCONN}",
         f"stats socket {files.admin_socket} mode 600 level admin expose-fd listeners",
         "stats timeout 1h",
-        "uid 65534",
-        "gid 65534",
-        f"chroot {files.directory / 'empty'}",
+        f"uid {_NOBODY}",
+        f"gid {_NOBODY}",
+        f"chroot {files.root}",
         "hard-stop-after 1h",
         "expose-experimental-directives",
         f"ca-base {files.named}",
         f"setenv SAMPAN_INGRESS {files.directory}",
         f"lua-load-per-thread {files.lua}",
+        *([f"lua-load-per-thread {files.mirror_lua}"] if mirrored else ()),
     ):
         yield f"    {line}"
 

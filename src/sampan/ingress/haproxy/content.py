@@ -128,6 +128,8 @@ class Content:
     backends: dict[str, Section] = field(default_factory=dict)
     servers: dict[str, dict[str, Server]] = field(default_factory=dict)
     drained: set[tuple[str, str]] = field(default_factory=set)
+    mirrored: int = 0
+    """How many places have routes whose requests are copied."""
     """Servers that get nothing new."""
     users: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     pages: dict[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)

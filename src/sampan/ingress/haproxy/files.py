@@ -29,6 +29,20 @@ class Files:
     def lua(self) -> Path:
         return Path(__file__).with_name("routes.lua")
 
+    @property
+    def root(self) -> Path:
+        """What HAProxy's worker sees of the file system."""
+        return self.directory / "empty"
+
+    @property
+    def mirror_lua(self) -> Path:
+        return Path(__file__).with_name("mirror.lua")
+
+    @property
+    def mirror_socket(self) -> Path:
+        """Where copies of requests come in: `mirror.lua` knows it by its name in the root."""
+        return self.root / "mirror.sock"
+
     def map(self, name: str) -> Path:
         return self.directory / f"{name}.map"
 

@@ -15,10 +15,12 @@ from sampan.ingress.haproxy.files import Files
 PERIODS = (1, 60, 3600)
 """Seconds that a rate may be counted over; each has a table."""
 _CLIENTS = "100k"
+_LONGEST_COPY = 15_000
+"""Bytes of a body that is copied, as `mirror.lua` has it."""
 
 
-def lines(files: Files) -> Iterator[str]:
-    """The rules, in the order in which they hold."""
+def lines(files: Files, *, mirrored: bool = False) -> Iterator[str]:
+    """The rules, in the order in which they hold; with `mirrored` those that copy requests, too."""
     yield from _secure(files)
     yield from _cors(files)
     yield f"http-request lua.redirect if {_has('redirect', files)}"
@@ -28,6 +30,8 @@ def lines(files: Files) -> Iterator[str]:
     yield from _body(files)
     yield from _change(files)
     yield from _keep(files)
+    if mirrored:
+        yield from _copy(files)
 
 
 def sections(content: Content, files: Files) -> Iterator[str]:
@@ -163,6 +167,17 @@ def _body(files: Files) -> Iterator[str]:
         "{ req.hdr_val(content-length),sub(txn.max_body) gt 0 }"
     )
     yield "http-after-response set-status 413 if { var(txn.too_long) -m found }"
+
+
+def _copy(files: Files) -> Iterator[str]:
+    """Copies, as the backend gets the request. Only what is short is waited for, and not for long."""
+    asked, length = "{ var(txn.mirror) -m found }", "req.hdr_val(content-length)"
+    yield f'http-request set-var(txn.mirror) "{_setting("mirror", files)}"'
+    yield (
+        f"http-request wait-for-body time 1s at-least {_LONGEST_COPY} "
+        f"if {asked} {{ {length} gt 0 }} {{ {length} le {_LONGEST_COPY} }}"
+    )
+    yield f"http-request lua.mirror if {asked}"
 
 
 def _change(files: Files) -> Iterator[str]:

@@ -52,7 +52,7 @@ def section_of(route: Route, policy: Policy) -> Section:
     own = bool(settings(route))
     return Section(
         balance=policy.balance,
-        options=own or bool(options.error_pages),
+        options=own or bool(options.error_pages) or bool(route.mirrors),
         sticky=policy.sticky is not None,
         counted=bool(options.max_body),
         connect=options.timeouts.connect if options.timeouts else 0,

@@ -211,6 +211,7 @@ class Translation:
         if before is not None:
             step.later += [DeleteEntry(*entry) for entry in before.entries]
             self._count_users(before.routes, -1)
+            self._count_mirrored(before.routes, -1)
             for upstream in before.upstreams:
                 self._users[upstream] -= 1
                 if not self._users[upstream]:
@@ -237,6 +238,8 @@ class Translation:
             entries.append(("targets", name, self._targets(route, routing, step, shown)))
             entries.append(("sources", name, plain(f"{source.kind}/{source.namespace}/{source.name}")))
             entries += options.entries(name, route)
+            if route.mirrors:
+                entries.append(("settings", f"{name}.mirror", self._mirrors(route, routing, step, shown)))
         shown.name = named[0][0]
         if len(named) > 1 or routes[0].conditional:
             self._number += 1
@@ -246,6 +249,7 @@ class Translation:
         step.now += [SetEntry(where, key, value, True) for where, key, value in entries]
         shown.entries = [(where, key) for where, key, _ in entries]
         step.structure |= self._count_users(routes, 1)
+        step.structure |= self._count_mirrored(routes, 1)
         return shown
 
     def _count_users(self, routes: tuple[Route, ...], by: int) -> bool:
@@ -281,6 +285,22 @@ class Translation:
         if len(weighed) == 1:
             return weighed[0][0]
         return ",".join(f"{name}:{weight}" for name, weight in weighed)
+
+    def _mirrors(self, route: Route, routing: Routing, step: Step, shown: _Shown) -> str:
+        """`b1=1=1,b2=10=100`: backends, and how many of how many requests each gets."""
+        found = []
+        for mirror in route.mirrors:
+            upstream = Upstream(mirror.backend, Section(balance=mirror.backend.policy.balance))
+            name = self._backend(self._use(upstream, shown), route, routing, step)
+            found.append(f"{name}={mirror.part}={mirror.whole}")
+        return ",".join(found)
+
+    def _count_mirrored(self, routes: tuple[Route, ...], by: int) -> bool:
+        """Whether there are copies of requests for the first time."""
+        if not any(r.mirrors for r in routes):
+            return False
+        self.content.mirrored += by
+        return self.content.mirrored == by == 1
 
     def _use(self, upstream: Upstream, shown: _Shown) -> Upstream:
         self._users[upstream] = self._users.get(upstream, 0) + 1

@@ -20,7 +20,7 @@ class Writer:
     def make_directories(self) -> None:
         """Raises OSError."""
         self._files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self._files.directory / "empty").mkdir(mode=0o755, exist_ok=True)
+        self._files.root.mkdir(mode=0o755, exist_ok=True)
         self._files.named.mkdir(mode=0o700, exist_ok=True)
 
     def write(self, wanted: Mapping[Path, str]) -> None:
