@@ -52,6 +52,8 @@ def serve(connection):
             while left and (part := lines.read(min(left, 1 << 20))):
                 left -= len(part)
             body = f"{who} {method} {headers.get('host', '')} {target}"
+            if "x-log" in headers:
+                print(method, headers.get("host"), target, flush=True)
             if shown := headers.get("x-show"):
                 body += f" {shown}={headers.get(shown.lower(), '')}"
             connection.sendall((ANSWER % (len(body), "" if method == "HEAD" else body)).encode())
@@ -61,7 +63,7 @@ while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """
 """What the pods of `app` run: they answer with application, pod, method, Host and path of the request, and the header that
-`X-Show` names."""
+`X-Show` names; with `X-Log` they write it down."""
 
 
 def app(name: str, replicas: int = 1, pre_stop: float = 0) -> list[Object]:

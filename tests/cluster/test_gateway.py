@@ -157,6 +157,30 @@ def test_other_namespaces(gateway: Gateway) -> None:
     gateway.until("far.example.com", "/", "500")
 
 
+MIRROR = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: mirror}
+spec:
+  parentRefs: [{name: g}]
+  hostnames: [mirror.example.com]
+  rules:
+  - backendRefs: [{name: one, port: 80}]
+    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: two, port: 80}}}]
+"""
+
+
+def test_a_mirror_gets_copies(gateway: Gateway) -> None:
+    gateway.kubectl("apply", "-f", "-", stdin=MIRROR)
+    wait_reason(gateway.kubectl, "httproute/mirror", "ResolvedRefs", "ResolvedRefs")
+    gateway.until("mirror.example.com", "/copied", "200 one ", "-H", "X-Log: yes")
+    for who in ("one", "two"):
+        eventually(
+            lambda who=who: gateway.kubectl("logs", f"deployment/{who}"),  # type: ignore[misc]
+            lambda log: "GET mirror.example.com /copied" in log,
+        )
+
+
 def test_a_gateway_goes(gateway: Gateway) -> None:
     """With it go its Service and what was said of its routes."""
     kubectl = gateway.kubectl

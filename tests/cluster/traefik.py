@@ -30,10 +30,16 @@ def ingress_class(name: str = "traefik") -> Object:
 
 
 def controller(
-    namespace: str, *, host_network: bool = False, port: int = 0, flags: Sequence[str] = ()
+    namespace: str,
+    *,
+    host_network: bool = False,
+    port: int = 0,
+    flags: Sequence[str] = (),
+    statuses: bool = True,
 ) -> list[Object]:
     """All that it needs in a namespace. Without `host_network` it has a Service of type LoadBalancer, whose address its Ingresses
-    have; with it it serves the node's `port` (80). `flags` are its own, beside those that it must have."""
+    have; with it it serves the node's `port` (80). `flags` are its own, beside those that it must have. Without `statuses`
+    its Ingresses have no address: it writes one after the other, five a second."""
     name = f"traefik-{namespace}"
     rules = [
         {"apiGroups": [""], "resources": ["services", "secrets", "nodes"], "verbs": ["get", "list", "watch"]},
@@ -55,7 +61,9 @@ def controller(
         "--global.sendanonymoususage=false",
         *flags,
     ]
-    if host_network:
+    if not statuses:
+        pass
+    elif host_network:
         flags.append("--providers.kubernetesingress.ingressendpoint.ip=192.0.2.80")
     else:
         flags.append(f"--providers.kubernetesingress.ingressendpoint.publishedservice={namespace}/traefik")

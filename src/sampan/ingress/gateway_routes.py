@@ -258,6 +258,8 @@ class _Rules:
                 matches.append(_grpc_match(given) if grpc else _http_match(given))
             if len(backends) > 1 and any(b.get("filters") for b in backends):
                 raise Unsupported("backendRefs[].filters: supported for a single backend only")
+            if grpc and any(f.get("requestMirror") for f in filters):
+                raise Unsupported("filters: RequestMirror is not supported for gRPC")
             found = options(filters, matches[0].path)
             limit = _timeout(rule.get("timeouts") or {})
             if limit:

@@ -105,7 +105,10 @@ def _mirrors(files: Files) -> list[str]:
         "frontend mirrors from usual",
         f"    bind unix@{files.mirror_socket} mode 600 uid {_NOBODY}",
         "    http-request set-var(txn.target) req.hdr(x-sampan-mirror)",
-        "    http-request del-header x-sampan-mirror",
+        # A copy may come from before a reload, when the name was another Service's.
+        f'    http-request set-var(txn.called) "var(txn.target),map_str({files.map("services")})"',
+        "    http-request return status 404 unless { req.hdr(x-sampan-mirror-service),strcmp(txn.called) eq 0 }",
+        "    http-request del-header x-sampan-mirror -m beg",
         f"    http-response return status 204 unless {short}",
         "    use_backend %[var(txn.target)]",
     ]

@@ -98,9 +98,14 @@ class Section:
     connect: int = 0
     pages: str = ""
     authority: str = ""
+    copies: bool = False
+    """Whether it gets copies of requests only: nobody waits for these."""
 
     def lines(self) -> list[str]:
         found = [f"balance {self.balance}"]
+        if self.copies:
+            # Less than `mirror.lua` waits: its client would send the copy once more.
+            found += ["timeout server 5s", "timeout queue 1s", "retries 0", "option abortonclose"]
         if self.balance == "source":
             found.append("hash-type consistent")
         if self.connect:

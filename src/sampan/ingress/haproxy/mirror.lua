@@ -16,7 +16,9 @@ local OF_THE_CONNECTION = {
     ["content-length"] = true, ["keep-alive"] = true, ["transfer-encoding"] = true,
 }
 
+local services = Map.new(os.getenv("SAMPAN_INGRESS") .. "/services.map", Map._str)
 local waiting, first, last = {}, 1, 0
+local shares, shared = {}, 0
 local tasks, idle, sent = 0, 0, 0
 
 local function send(copy)
@@ -75,15 +77,30 @@ local function copied(txn)
     return SENT[method], headers, body, txn.f:pathq()
 end
 
+-- Whether this request is one of the `part` of every `whole`: the sum decides, so that the share is right after few requests, too.
+local function drawn(name, part, whole)
+    if shared > 10000 then
+        shares, shared = {}, 0 -- most of them are of routes that are gone
+    end
+    if not shares[name] then
+        shares[name], shared = math.random(whole) - 1, shared + 1
+    end
+    local sum = shares[name] + part
+    shares[name] = sum >= whole and sum - whole or sum
+    return sum >= whole
+end
+
 -- `txn.mirror` says for whom: backends with how many of how many requests each gets, as `b1=1=1,b2=10=100`.
 core.register_action("mirror", {"http-req"}, function(txn)
     local method, headers, body, path = copied(txn)
     if not method then
         return
     end
+    local route = txn:get_var("txn.route") or ""
     for backend, part, whole in string.gmatch(txn:get_var("txn.mirror") or "", "([^,=]+)=(%d+)=(%d+)") do
-        if math.random(tonumber(whole)) <= tonumber(part) and last - first < MOST_WAITING then
-            local own = {["x-sampan-mirror"] = {backend}}
+        local name = route .. "=" .. backend .. "=" .. part
+        if drawn(name, tonumber(part), tonumber(whole)) and last - first < MOST_WAITING then
+            local own = {["x-sampan-mirror"] = {backend}, ["x-sampan-mirror-service"] = {services:lookup(backend) or ""}}
             for name, values in pairs(headers) do
                 own[name] = own[name] or values
             end

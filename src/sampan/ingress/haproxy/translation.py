@@ -290,7 +290,7 @@ class Translation:
         """`b1=1=1,b2=10=100`: backends, and how many of how many requests each gets."""
         found = []
         for mirror in route.mirrors:
-            upstream = Upstream(mirror.backend, Section(balance=mirror.backend.policy.balance))
+            upstream = Upstream(mirror.backend, Section(copies=True))
             name = self._backend(self._use(upstream, shown), route, routing, step)
             found.append(f"{name}={mirror.part}={mirror.whole}")
         return ",".join(found)
