@@ -14,7 +14,7 @@ from sampan.api.errors import Object
 from sampan.ingress import gateways
 from sampan.ingress.types import ServicePort
 from tests.ingress.door import Door, Upstream, free_port, open_door
-from tests.ingress.test_gateways import Cluster, gateway, http, made, rule, service
+from tests.ingress.gateway_objects import Cluster, gateway, http, made, rule, service
 
 pytestmark = [
     pytest.mark.timeout(60),

@@ -147,7 +147,7 @@ def bind_words(scope: str, files: Files) -> str:
     """What a TLS listener's line says."""
     return (
         f"ssl crt-list {files.certificate_list(list_of(scope))} alpn h2,http/1.1 ssl-min-ver TLSv1.2 "
-        f"ciphers {_CIPHERS} ciphersuites {_SUITES} curves {_CURVES} prefer-client-ciphers"
+        f"ciphers {_CIPHERS} ciphersuites {_SUITES} curves {_CURVES} prefer-client-ciphers no-tls-tickets"
     )
 
 

@@ -147,7 +147,7 @@ def _defaults() -> Iterator[str]:
         "option idle-close-on-response",
         "retries 3",
         "retry-on conn-failure empty-response",
-        "http-reuse safe",
+        "http-reuse always",
         "timeout connect 2s",
         "timeout http-request 30s",
         "timeout http-keep-alive 60s",

@@ -1,0 +1,174 @@
+"""Gateways as values: what their listeners come to, and what is told of Gateways, routes and classes. The cases are those of upstream's
+conformance tests, which are named at each; the objects are our own."""
+
+from __future__ import annotations
+
+import pytest
+
+from sampan.api.errors import Object
+from sampan.api.resources import GATEWAYS
+from sampan.ingress import gateway_controller, gateway_status, gateways
+from tests.ingress.gateway_objects import (
+    BEFORE,
+    NOW,
+    Cluster,
+    cluster,
+    gateway,
+    grant,
+    said,
+    service,
+    tls,
+    tls_secret,
+    web,
+)
+
+
+def test_status_of_a_gateway() -> None:
+    """GatewayWithAttachedRoutes, GatewayObservedGenerationBump, GatewayModifyListeners."""
+    status = cluster(web(), web("other", 8080)).status({"web": 2})
+    assert status["addresses"] == [{"type": "IPAddress", "value": "192.0.2.1"}]
+    assert said(status["conditions"]) == {"Accepted": "True Accepted", "Programmed": "True Programmed"}
+    one, two = status["listeners"]
+    assert (one["name"], one["attachedRoutes"], two["attachedRoutes"]) == ("web", 2, 0)
+    assert [k["kind"] for k in one["supportedKinds"]] == ["HTTPRoute", "GRPCRoute"]
+    assert said(one["conditions"]) == {
+        "Accepted": "True Accepted", "Conflicted": "False NoConflicts", "Programmed": "True Programmed",
+        "ResolvedRefs": "True ResolvedRefs",
+    }  # fmt: skip
+    waiting = cluster().status(addresses=())
+    assert said(waiting["conditions"])["Programmed"] == "False AddressNotAssigned"
+    assert said(waiting["listeners"][0]["conditions"])["Programmed"] == "False Pending"
+
+
+def test_conditions_keep_their_time_and_their_neighbours() -> None:
+    """GatewayPreserveForeignConditions."""
+    world = cluster()
+    foreign = {
+        "type": "example.com/Checked",
+        "status": "True",
+        "reason": "A",
+        "message": "",
+        "lastTransitionTime": BEFORE,
+    }
+    old = [{**c, "lastTransitionTime": BEFORE} for c in world.status()["conditions"]]
+    world.gateways[0]["status"] = {"conditions": [foreign, *old]}
+    conditions = world.status()["conditions"]
+    assert conditions == [foreign, *old]
+    changed = {c["type"]: c["lastTransitionTime"] for c in world.status(addresses=())["conditions"]}
+    assert changed == {"example.com/Checked": BEFORE, "Accepted": BEFORE, "Programmed": NOW}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reason", "left"),
+    [
+        ([{"kind": "TCPRoute"}], "InvalidRouteKinds", []),
+        ([{"kind": "TCPRoute"}, {"kind": "HTTPRoute"}], "InvalidRouteKinds", ["HTTPRoute"]),
+        ([{"kind": "HTTPRoute", "group": "example.com"}], "InvalidRouteKinds", []),
+        ([{"kind": "GRPCRoute"}], "ResolvedRefs", ["GRPCRoute"]),
+    ],
+)
+def test_kinds_of_routes(kinds: list[Object], reason: str, left: list[str]) -> None:
+    """GatewayInvalidRouteKind."""
+    (listener,) = cluster(web(allowedRoutes={"kinds": kinds})).status()["listeners"]
+    assert said(listener["conditions"])["ResolvedRefs"].endswith(reason)
+    assert [k["kind"] for k in listener["supportedKinds"]] == left
+
+
+def test_protocols() -> None:
+    """GatewayInvalidListenersUnsupportedProtocol, and HTTP and HTTPS on one port."""
+    world = cluster(web(), {"name": "tcp", "port": 90, "protocol": "TCP"}, web("a", 443), tls("b"))
+    world.secrets.append(tls_secret("infra", "pair", "example.com"))
+    status = world.status()
+    assert said(status["conditions"])["Accepted"] == "True ListenersNotValid"
+    found = {one["name"]: said(one["conditions"]) for one in status["listeners"]}
+    assert found["tcp"]["Accepted"] == "False UnsupportedProtocol"
+    assert found["a"]["Conflicted"] == found["b"]["Conflicted"] == "True ProtocolConflict"
+    assert found["a"]["Programmed"] == "False Invalid"
+    assert found["web"]["Programmed"] == "True Programmed"
+
+
+def test_certificates() -> None:
+    """GatewaySecretReferenceGrantSpecific, GatewaySecretMissingReferenceGrant, GatewayInvalidTLSConfiguration, HTTPRouteHTTPSListener."""
+    there = {"certificateRefs": [{"name": "pair", "namespace": "other"}]}
+    world = cluster(tls(hostname="a.example.com", tls=there))
+    state = world.state()
+    assert (state.listeners[0].resolved.reason, state.ports) == ("RefNotPermitted", ())
+    assert said(world.status()["listeners"][0]["conditions"])["Programmed"] == "False Invalid"
+    world.grants.append(grant("Gateway", "infra", "Secret"))
+    assert world.state().listeners[0].resolved.reason == "InvalidCertificateRef"
+    world.secrets.append(tls_secret("other", "pair", "a.example.com"))
+    state = world.state()
+    assert state.listeners[0].resolved.status
+    service = {"spec": {"ports": [{"port": 443, "nodePort": 31000}]}}
+    found = gateways.contribution(state, service)
+    (listener,) = found.listeners
+    assert (listener.port, listener.public_port, listener.tls, listener.scope) == (
+        31000,
+        443,
+        True,
+        "infra/g:443",
+    )
+    assert [(c.scope, str(c.host)) for c in found.certificates] == [("infra/g:443", "a.example.com")]
+    world.gateways[0]["spec"]["listeners"][0]["tls"]["options"] = {"example.com/a": "b"}
+    assert said(world.status()["listeners"][0]["conditions"])["Accepted"] == "False Invalid"
+    world.secrets[0]["data"]["tls.key"] = "bm9uZQ=="
+    assert said(world.status()["listeners"][0]["conditions"])["ResolvedRefs"] == "False InvalidCertificateRef"
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"addresses": [{"type": "Hostname", "value": "a.b"}]}, "UnsupportedAddress"),
+        ({"tls": {"frontend": {"default": {}}}}, "Invalid"),
+        ({"addresses": [{"value": "192.0.2.1"}, {"value": "192.0.2.2"}]}, "UnsupportedAddress"),
+        (
+            {"infrastructure": {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "c"}}},
+            "InvalidParameters",
+        ),
+    ],
+)
+def test_gateways_that_cannot_be_had(spec: Object, reason: str) -> None:
+    """GatewayStaticAddresses, GatewayInvalidParametersRef."""
+    status = cluster(**spec).status()
+    assert said(status["conditions"]) == {"Accepted": f"False {reason}", "Programmed": "False Invalid"}
+
+
+def test_the_service_of_a_gateway() -> None:
+    """GatewayInfrastructure, GatewayOptionalAddressValue, GatewayNameMaximumLength."""
+    obj = gateway(web(), web("b", 80, hostname="a"), web("c", 8080), infrastructure={"labels": {"a": "b"}, "annotations": {"c": "d"}},
+                  addresses=[{"value": "192.0.2.7"}])  # fmt: skip
+    state = gateways.read(obj, lambda ns, n: None, lambda *a: False)
+    made = gateway_controller.service(obj, state)
+    assert [(p["port"], p["name"]) for p in made["spec"]["ports"]] == [(80, "port-80"), (8080, "port-8080")]
+    assert made["spec"]["loadBalancerIP"] == "192.0.2.7"
+    assert made["metadata"]["labels"] == {"a": "b", "gateway.networking.k8s.io/gateway-name": "g"}
+    assert made["metadata"]["annotations"] == {"c": "d"}
+    assert made["metadata"]["ownerReferences"][0]["uid"] == obj["metadata"]["uid"]
+    names = ["g" * 253, "g" * 252 + "h", "a.b", "a-b"]
+    given = [gateways.service_name(n) for n in names]
+    assert len(set(given)) == len(given)
+    assert all(len(n) <= 63 and "." not in n for n in given)
+
+
+def test_class() -> None:
+    """GatewayClassObservedGenerationBump; SupportedFeatures is sorted."""
+    obj = gateway_controller.gateway_class()
+    obj["metadata"]["generation"] = 3
+    status = gateway_status.class_status(obj, NOW)
+    assert said(status["conditions"]) == {"Accepted": "True Accepted"}
+    names = [f["name"] for f in status["supportedFeatures"]]
+    assert names == sorted(names)
+    obj["spec"]["parametersRef"] = {"group": "", "kind": "ConfigMap", "name": "c"}
+    assert said(gateway_status.class_status(obj, NOW)["conditions"]) == {
+        "Accepted": "False InvalidParameters"
+    }
+
+
+def test_every_status_fits_the_schema() -> None:
+    from sampan.api import validation
+
+    obj = gateway(web(), tls())
+    world = Cluster([obj], [service()])
+    obj["status"] = world.status({"web": 1})
+    obj["metadata"]["resourceVersion"] = "1"
+    assert [str(p) for p in validation.update(GATEWAYS, obj, obj, "status")] == []
