@@ -47,6 +47,12 @@ class Api:
             assert answer.status == 201, f"POST {path}: {answer.status} {await answer.text()}"
             return dict(await answer.json())
 
+    async def update(self, path: str, body: dict[str, Any]) -> None:
+        """PUT. Raises AssertionError with the server's words unless it was taken."""
+        async with self._session.put(self._server + path, json=body) as answer:
+            assert answer.status == 200, f"PUT {path}: {answer.status} {await answer.text()}"
+            await answer.read()
+
     async def get(self, path: str, **query: str) -> dict[str, Any]:
         return dict(json.loads(await self.get_bytes(path, **query)))
 

@@ -1,7 +1,7 @@
 """The front door beside Traefik, as a second controller on the same cluster: `python -m bench.ingress [ROW...] [options]`.
 
     rates      requests a second and p99 over HTTP, HTTPS and HTTP/2, new connections, latency at half of the lower rate; and straight to the pod
-    changes    a new Ingress to its first right answer, beside 0, 100 and 1,000 others; Traefik also without its pause of 2 s between changes
+    changes    a new Ingress to its first right answer, beside 0, 100 and 1,000 others, an endpoint that comes; Traefik also without its pause of 2 s between changes
     update     requests lost while a Deployment behind it is replaced
     certs      1,000 Ingresses with a certificate each: start, memory, one certificate changed, one Ingress more
 
@@ -31,6 +31,7 @@ from bench.ingress_certificates import certificate
 from sampan.cluster.config import ClusterConfig
 
 _INGRESSES = "/apis/networking.k8s.io/v1/namespaces/default/ingresses"
+_SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 _SECRETS = "/api/v1/namespaces/default/secrets"
 _NO_PAUSE = "--providers.providersthrottleduration=0s"
 _CONNECTIONS = 32
@@ -96,7 +97,9 @@ def rates(config: ClusterConfig, pod: str, seconds: int, rounds: int) -> None:
 # ---- changes
 
 
-async def changes(config: ClusterConfig, target: Target, others: Sequence[int], probes: int) -> None:
+async def changes(
+    config: ClusterConfig, target: Target, pod: str, others: Sequence[int], probes: int
+) -> None:
     """Whoever is asked for a host that it does not know yet answers 404, and is asked again."""
     doors = front_doors.both(config)
     print("| a new Ingress, ms | " + " | ".join(f"beside {n:,} others: p50 / p99" for n in others) + " |")
@@ -125,6 +128,48 @@ async def changes(config: ClusterConfig, target: Target, others: Sequence[int], 
                 cells.append(f"{quantile(took, 0.5):.1f} / {quantile(took, 0.99):.1f}")
             print(f"| {what} | " + " | ".join(cells) + " |", flush=True)
             await _several([lambda name=name: api.delete(f"{_INGRESSES}/{name}") for name in names])  # type: ignore[misc]
+        print("| an endpoint that comes, ms: p50 / p99 | |\n|---|---|", flush=True)
+        for what, door, flags in rows:
+            if door is doors[1]:
+                await asyncio.to_thread(front_doors.start_traefik, config, *flags)
+            many = probes if door is doors[0] or flags else max(1, probes // 3)
+            took = await _endpoints(api, door, pod, many)
+            print(f"| {what} | {quantile(took, 0.5):.1f} / {quantile(took, 0.99):.1f} |", flush=True)
+
+
+async def _endpoints(api: Api, door: FrontDoor, pod: str, probes: int) -> list[float]:
+    """From the request that makes an EndpointSlice to the first answer of what is in it, in ms; before each there is none."""
+    name, found = f"ends-{door.name.lower()}", []
+    labels = {"kubernetes.io/service-name": name}
+    ports = [{"port": 8080, "protocol": "TCP"}]
+    slice_ = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "labels": labels},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [pod], "conditions": {"ready": True}}],
+        "ports": ports,
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"ports": [{"port": 80}]},
+    }
+    site = door.site(f"{name}.test")
+    await api.create("/api/v1/namespaces/default/services", service)
+    await api.create(_INGRESSES, front_doors.ingress(door, name, site.host, service=name))
+    for _ in range(probes):
+        await front_doors.first_answer(site, lambda answer: not _right(answer))
+        asking = asyncio.create_task(front_doors.first_answer(site, _right))
+        await asyncio.sleep(0.02)  # it asks already
+        began = time.perf_counter()
+        await api.create(_SLICES, slice_)
+        found.append(1000 * (await asking - began))
+        await api.delete(f"{_SLICES}/{name}")
+    await api.delete(f"{_INGRESSES}/{name}")
+    await api.delete(f"/api/v1/namespaces/default/services/{name}")
+    return found
 
 
 async def _new_ingress(api: Api, door: FrontDoor, name: str) -> float:
@@ -253,9 +298,8 @@ async def _certs(config: ClusterConfig, api: Api, door: FrontDoor, count: int, p
     for n in range(probes):
         serial = 10**6 + n
         data = _secret(hosts[0], hosts[0], serial)
-        await api.delete(f"{_SECRETS}/{hosts[0]}")
         began = time.perf_counter()
-        await api.create(_SECRETS, data)
+        await api.update(f"{_SECRETS}/{hosts[0]}", data)
         changed.append(1000 * (await _shown(door.site(hosts[0], tls=True), serial) - began))
         added.append(await _new_ingress(api, door, f"more{n}"))
     sample[hosts[0]] = 10**6 + probes - 1
@@ -263,6 +307,12 @@ async def _certs(config: ClusterConfig, api: Api, door: FrontDoor, count: int, p
     for pid in proxy():
         os.kill(pid, signal.SIGKILL)
     started = await _all_shown(door, sample) - began
+    both = 0.0
+    if node:
+        began = time.perf_counter()
+        for pid in (*proxy(), *node):
+            os.kill(pid, signal.SIGKILL)
+        both = await _all_shown(door, sample) - began
     await _several([lambda h=h: api.delete(f"{_INGRESSES}/{h}") for h in hosts])  # type: ignore[misc]
     await _several([lambda h=h: api.delete(f"{_SECRETS}/{h}") for h in hosts])  # type: ignore[misc]
     parts = ", ".join(f"{b:.0f} to {a:.0f}" for b, a in zip(before, after, strict=True) if a)
@@ -272,6 +322,7 @@ async def _certs(config: ClusterConfig, api: Api, door: FrontDoor, count: int, p
         "one certificate anew until it is shown, ms: p50 / p99": f"{quantile(changed, 0.5):.1f} / {quantile(changed, 0.99):.1f}",
         "one Ingress more until it answers, ms: p50 / p99": f"{quantile(added, 0.5):.1f} / {quantile(added, 0.99):.1f}",
         "the proxy killed, until all are shown again, s": f"{started:.2f}",
+        "the proxy killed with what drives it (Traefik is both), s": f"{both or started:.2f}",
     }
 
 
@@ -308,7 +359,7 @@ def main() -> None:
         if "rates" in rows:
             rates(config, pod, o.seconds, o.rounds)
         if "changes" in rows:
-            asyncio.run(changes(config, target, o.others, o.probes))
+            asyncio.run(changes(config, target, pod, o.others, o.probes))
         if "update" in rows:
             update(config, o.pods, o.clients)
         if "certs" in rows:

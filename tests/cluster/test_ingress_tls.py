@@ -19,7 +19,7 @@ from shutil import which
 import pytest
 from cryptography import x509
 
-from tests.cluster import acme
+from tests.cluster import acme, pebble
 from tests.cluster.front_door import NEEDED, FrontDoor, eventually, outside, tls_secret
 from tests.real_cluster import run, sampan
 
@@ -206,20 +206,20 @@ def test_a_browser_trusts_the_local_authority_and_opens_a_websocket(
         browser.wait()
 
 
+@pytest.mark.skipif(bool(pebble.missing()), reason=pebble.missing())
 def test_an_acme_server_is_answered(door: FrontDoor, site: Site, tmp_path: Path) -> None:
-    """As cert-manager does it: an Ingress for the challenge beside one that redirects, then the certificate in the Secret."""
+    """As cert-manager does it, with Pebble: an Ingress for the challenge beside one that redirects, then the certificate in the Secret."""
     host = "acme.test"
     have(door, "acme", host, "acme-tls", https_redirect="true", hsts="3600")
     door.until(host, "/", "308")
-    with acme.server(resolve={host: door.address}) as server:
-        client = acme.AcmeClient(server.directory)
+    with pebble.running(door.address, tmp_path) as server:
+        client = acme.AcmeClient(server.directory, server.trusted)
         challenge = client.order(host)
         site.files[challenge.path] = challenge.answer.encode()
         have(door, "cm-acme-http-solver", host, path=challenge.path, kind="Exact")
         door.until(host, challenge.path, "200")
         chain, key = client.finish(challenge)
-        trusted = acme.write(server.authority, tmp_path / "root.pem")
     door.kubectl("delete", "ingress", "cm-acme-http-solver")
     door.apply(tls_secret("acme-tls", chain, key))
-    door.until(host, "/", "200", "--cacert", str(trusted), scheme="https")
+    door.until(host, "/", "200", "--cacert", str(server.root), scheme="https")
     door.until(host, challenge.path, "308")

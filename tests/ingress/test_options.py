@@ -309,11 +309,18 @@ async def test_bodies_that_are_too_long(site: Site) -> None:
 
     async def post(length: int, chunked: bool) -> int:
         head = b"POST / HTTP/1.1\r\nHost: foo.com\r\nConnection: close\r\n"
-        if not chunked:
-            return (await door.raw(head + b"Content-Length: %d\r\n\r\n" % length + b"x" * length)).status
-        chunk = b"1000\r\n" + b"x" * 4096 + b"\r\n"
-        body = chunk * (length // 4096)
-        return (await door.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n")).status
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        if chunked:
+            chunk = b"1000\r\n" + b"x" * 4096 + b"\r\n"
+            writer.write(
+                head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * (length // 4096) + b"0\r\n\r\n"
+            )
+        else:
+            writer.write(head + b"Content-Length: %d\r\n\r\n" % length + b"x" * length)
+        # Not until the end: newer versions take what was still sent before they close.
+        answer = await reader.readline()
+        writer.close()
+        return int(answer.split()[1])
 
     assert [await post(n, False) for n in (20_000, 20_001, 200_000)] == [200, 413, 413]
     assert [await post(n, True) for n in (16_384, 40_960, 400_000)] == [200, 413, 413]
