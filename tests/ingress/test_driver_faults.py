@@ -15,6 +15,7 @@ import pytest
 
 from sampan.ingress.haproxy.configuration import render
 from sampan.ingress.haproxy.content import Operation
+from sampan.ingress.haproxy.driver import HaproxyDriver
 from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.runtime import NoAnswer, perform
 from sampan.ingress.haproxy.translation import Translation
@@ -207,3 +208,29 @@ async def test_an_answer_that_does_not_come_while_clearing_up(
     assert not any(
         name in key for entries in content.maps.values() for key in entries for name in ("second", "first")
     )
+
+
+async def test_a_driver_that_fails_leaves_the_proxy(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid, failed = site.door.process._pid, asyncio.Event()
+    work = HaproxyDriver._work
+
+    async def broken(driver: HaproxyDriver) -> None:
+        if failed.is_set():
+            return await work(driver)
+        await driver._changed.wait()
+        failed.set()
+        raise KeyError("odd")
+
+    monkeypatch.setattr(HaproxyDriver, "_work", broken)
+    # The one that works now ends with the proxy; the next one is ours.
+    os.kill(pid, signal.SIGKILL)
+    os.kill(site.door.process.worker, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while site.door.process._pid == pid or not site.door.process.worker:
+            await asyncio.sleep(0.01)
+    pid = site.door.process._pid
+    site.reach("second")
+    await failed.wait()
+    await asyncio.wait_for(site.door.driver.settled(), 15)
+    assert site.door.process._pid == pid, "it was taken over, not started again"
+    assert [await site.who(n) for n in ("first", "second")] == ["one", "one"]

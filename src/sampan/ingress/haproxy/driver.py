@@ -111,7 +111,7 @@ class HaproxyDriver:
             began = loop.time()
             try:
                 self._writer.make_directories()
-                self._strange = adopt and self._process.adopt()
+                self._strange = self._process.running or (adopt and self._process.adopt())
                 adopt = False
                 if self._strange:
                     await self._reload()
