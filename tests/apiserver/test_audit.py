@@ -40,8 +40,6 @@ async def audited(directory: Path, *rules: dict[str, Any], **more: Any) -> Async
     await app.start()
 
     def told() -> list[dict[str, Any]]:
-        assert app._auditor is not None
-        app._auditor._log.flush()
         return [json.loads(line) for line in log.read_text().splitlines()]
 
     try:
@@ -199,7 +197,6 @@ async def test_a_full_log_is_set_aside_and_old_ones_go(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "audit.log", most_megabytes=1, most_backups=2)
     for i in range(10):
         log.write({"i": i, "text": "x" * 600_000})
-        log.flush()
     kept = sorted(tmp_path.glob("audit-*.log"))
     log.close()
     assert [json.loads(p.read_text())["i"] for p in kept] == [7, 8]
@@ -211,7 +208,6 @@ async def test_a_log_that_cannot_be_opened_anew_writes_to_no_other_file(
 ) -> None:
     log = AuditLog(tmp_path / "audit.log", most_megabytes=1)
     log.write({"text": "x" * 600_000})
-    log.flush()
 
     def none_left() -> None:
         raise OSError(24, "Too many open files")
@@ -219,12 +215,9 @@ async def test_a_log_that_cannot_be_opened_anew_writes_to_no_other_file(
     with monkeypatch.context() as patched:
         patched.setattr(log, "_open", none_left)
         log.write({"text": "x" * 600_000})
-        log.flush()
         with open(tmp_path / "another", "wb"):  # Takes the number that has become free.
             log.write({"i": 2})
-            log.flush()
     log.write({"i": 3})
-    log.flush()
     log.close()
     assert log.lost == 2
     assert not (tmp_path / "another").read_bytes()
@@ -234,6 +227,5 @@ async def test_a_log_that_cannot_be_opened_anew_writes_to_no_other_file(
 async def test_a_log_that_cannot_be_written_keeps_nobody_from_an_answer(tmp_path: Path) -> None:
     log = AuditLog(Path("/dev/full"))
     log.write({"a": 1})
-    log.flush()
     assert log.lost == 1
     log.close()

@@ -8,6 +8,8 @@ import signal
 
 import pytest
 
+from sampan.ingress.haproxy.files import Files
+from sampan.ingress.haproxy.process import master_of
 from tests.cluster.front_door import NEEDED, FrontDoor, eventually, until
 from tests.ingress.objects import backend
 from tests.real_cluster import SAMPAN, run
@@ -103,17 +105,18 @@ def test_what_cannot_be_done_is_told(door: FrontDoor) -> None:
 
 def test_the_front_door_outlives_who_looks_after_it(door: FrontDoor) -> None:
     run_directory = door.cluster.config.run_directory
-    record = run_directory / "nodes/node-1/ingress/haproxy.json"
+    proxy = Files(run_directory / "nodes/node-1/ingress", ())
     node = door.node_address("node-1")
-    before = json.loads(record.read_text())["pid"]
+    before = master_of(proxy)
+    assert before
     agent = json.loads((run_directory / "parts.json").read_text())["node-1"]["pid"]
     os.kill(agent, signal.SIGKILL)
     until(node, "foo.mydomain.com", "/", "200 foo ")
     door.kubectl("scale", "deployment/other", "--replicas=1")
     door.kubectl("apply", "-f", "-", stdin=figure("late", "late.org"))
     until(node, "foo.late.org", "/", "200 foo ")
-    assert json.loads(record.read_text())["pid"] == before
+    assert master_of(proxy) == before
     os.kill(before, signal.SIGKILL)
     until(node, "foo.late.org", "/", "200 foo ")
-    assert json.loads(record.read_text())["pid"] != before
-    assert record.stat().st_mode & 0o077 == 0
+    assert master_of(proxy) != before
+    assert proxy.master_socket.stat().st_mode & 0o077 == 0

@@ -13,6 +13,8 @@ from functools import partial
 import pytest
 
 from sampan.cluster import link
+from sampan.ingress.haproxy.files import Files
+from sampan.ingress.haproxy.process import master_of
 from tests.cluster.front_door import NEEDED, FrontDoor, app, eventually, until
 from tests.cluster.load import asked
 from tests.real_cluster import SAMPAN, run
@@ -43,11 +45,8 @@ class Faulty:
         return next(int(p["pid"]) for p in parts if p["name"] == part)
 
     def haproxy(self, node: str) -> int:
-        record = self.config.run_directory / "nodes" / node / "ingress/haproxy.json"
-        try:
-            return int(json.loads(record.read_text())["pid"])
-        except FileNotFoundError:
-            return 0
+        directory = self.config.run_directory / "nodes" / node / "ingress"
+        return master_of(Files(directory, ())) or 0
 
     def workers(self, node: str) -> list[int]:
         master = self.haproxy(node)

@@ -14,10 +14,12 @@ from shutil import which
 import pytest
 
 from sampan.ingress.haproxy.configuration import render
-from sampan.ingress.haproxy.content import Operation
+from sampan.ingress.haproxy.content import MAPS, Operation, RemoveServer
 from sampan.ingress.haproxy.driver import HaproxyDriver
 from sampan.ingress.haproxy.files import Files
-from sampan.ingress.haproxy.runtime import NoAnswer, perform
+from sampan.ingress.haproxy.process import HaproxyError, Process
+from sampan.ingress.haproxy.runtime import NoAnswer, ask, perform
+from sampan.ingress.haproxy.spare_backends import SPARE
 from sampan.ingress.haproxy.translation import Translation
 from sampan.ingress.types import INGRESS_SCOPE, Listener
 from sampan.linux.syscalls import mount, unmount
@@ -152,6 +154,17 @@ async def test_a_configuration_that_is_refused(site: Site, monkeypatch: pytest.M
     await site.until_answered("second")
     assert len([why for _, why in site.told if why]) == 1, "it is told once"
     assert not site.door.driver._idle.is_set()
+    # Killed now, it begins with what it was reloaded with last, and has all the same what came since.
+    remove(site.door.table, "first")
+    site.apply()
+    os.kill(pid, signal.SIGKILL)
+    os.kill(site.door.process.worker, signal.SIGKILL)
+    await site.until_answered("second")
+    assert await site.who("first") == "404"
+    site.reach("third")
+    await site.until_answered("third")
+    pid = site.door.process._pid
+    site.reach("first")
     monkeypatch.setattr("sampan.ingress.haproxy.driver.render", render)
     await asyncio.wait_for(site.door.driver.settled(), 15)
     assert site.door.process._pid == pid
@@ -205,9 +218,97 @@ async def test_an_answer_that_does_not_come_while_clearing_up(
         while site.door.driver._aging or site.door.driver._busy or site.door.driver._superfluous:
             await asyncio.sleep(0.05)
     content = site.door.driver.translation.content
-    assert not any(
-        name in key for entries in content.maps.values() for key in entries for name in ("second", "first")
-    )
+    assert not {name: entries for name, entries in content.maps.items() if entries}
+    assert not content.servers
+    files = site.door.files
+    for name in MAPS:
+        shown = (await ask(f"show map {files.map(name)}", files.admin_socket)).strip()
+        assert not shown or "Unknown map identifier" in shown, name
+    servers = (await ask("show servers state", files.admin_socket)).splitlines()[2:]
+    assert not any(servers)
+
+
+def refuse_reloads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Have every configuration refused from now on; returns what grows by each."""
+    refused: list[None] = []
+
+    async def check(process: Process) -> None:
+        refused.append(None)
+        raise HaproxyError("no reload")
+
+    monkeypatch.setattr(Process, "check", check)
+    return refused
+
+
+async def test_a_backend_is_not_anothers_before_it_is_cleared(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two Services that nobody can reach the pods of the other."""
+
+    async def no_answer(operations: list[Operation], files: Files) -> list[str]:
+        if any(isinstance(op, RemoveServer) for op in operations):
+            raise NoAnswer("busy")
+        return await perform(operations, files)
+
+    monkeypatch.setattr("sampan.ingress.haproxy.driver.perform", no_answer)
+    refuse_reloads(monkeypatch)
+    table = site.door.table
+    set_backends(table, {f"empty{n}": [] for n in range(SPARE + 8)})
+    remove(table, "first")
+    site.apply()
+    await site.door.settle()
+    for n in range(SPARE - 1):
+        add(table, ingress(f"empty{n}", [(f"empty{n}.com", "/", "Prefix", f"empty{n}")]))
+    site.apply()
+    await site.door.settle()
+    for n in range(SPARE - 1):
+        assert await site.who(f"empty{n}") == "503"
+    # All that are spare are used now: the next one waits for a reload, which cannot be.
+    add(table, ingress("next", [("next.com", "/", "Prefix", f"empty{SPARE}")]))
+    site.apply()
+    async with asyncio.timeout(10):
+        while (answered := await site.who("next")) == "404":
+            await asyncio.sleep(0.01)
+    assert answered == "503"
+    assert site.told[-1][0]
+    assert "no reload" in site.told[-1][1]
+
+
+async def test_translated_anew_what_is_pending_waits_for_the_reload(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy knows other names: done to it, the change would lead to somebody else's pods."""
+    step, odd = Translation.step, [True]
+
+    def broken(self: Translation, *arguments: object) -> object:
+        if odd:
+            odd.clear()
+            raise KeyError("odd")
+        return step(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Translation, "step", broken)
+    refused = refuse_reloads(monkeypatch)
+    asked: list[Operation] = []
+
+    async def noted(operations: list[Operation], files: Files) -> list[str]:
+        asked.extend(operations)
+        return await perform(operations, files)
+
+    monkeypatch.setattr("sampan.ingress.haproxy.driver.perform", noted)
+    site.reach("second")
+    await site.until("no reload")
+    site.reach("third")
+    remove(site.door.table, "first")
+    site.apply()
+    before = len(refused)
+    async with asyncio.timeout(15):
+        while len(refused) < before + 2:
+            await asyncio.sleep(0.01)
+    assert not asked
+    assert await site.who("first") == "one"
+    monkeypatch.undo()
+    await asyncio.wait_for(site.door.driver.settled(), 15)
+    assert [await site.who(n) for n in ("first", "second", "third")] == ["404", "one", "one"]
 
 
 async def test_a_driver_that_fails_leaves_the_proxy(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

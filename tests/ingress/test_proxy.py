@@ -14,9 +14,9 @@ from shutil import which
 import pytest
 
 from sampan.ingress.haproxy.driver import HaproxyDriver
-from sampan.ingress.haproxy.process import Process
+from sampan.ingress.haproxy.process import Process, master_of
 from sampan.ingress.haproxy.runtime import ask
-from sampan.ingress.haproxy.translation import SPARE
+from sampan.ingress.haproxy.spare_backends import SPARE
 from sampan.ingress.metrics import MetricsServer
 from sampan.ingress.types import Change, Endpoint, EndpointState
 from tests.ingress.door import Door, Upstream, open_door
@@ -159,8 +159,8 @@ async def test_killed_it_is_back_within_a_second_with_the_same_rules(
     await door.settle()
     loop = asyncio.get_running_loop()
     for victim in ("master", "worker"):
-        record = json.loads((door.files.directory / "haproxy.json").read_text())
-        pid = record["pid"] if victim == "master" else door.process.worker
+        pid = master_of(door.files) if victim == "master" else door.process.worker
+        assert pid
         began = loop.time()
         os.kill(pid, signal.SIGKILL)
         while True:
@@ -182,7 +182,7 @@ async def test_it_goes_on_without_us_and_is_taken_over(
     add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
     set_backends(door.table, {"s": [ups["one"].endpoint]})
     await door.settle()
-    pid = json.loads((door.files.directory / "haproxy.json").read_text())["pid"]
+    pid = master_of(door.files)
     # Another one of us, who knows something else.
     process = Process(door.files, "haproxy", door.log)
     serving = asyncio.Event()
@@ -201,7 +201,7 @@ async def test_it_goes_on_without_us_and_is_taken_over(
     task = asyncio.create_task(driver.run())
     async with asyncio.timeout(10):
         await serving.wait()
-    assert json.loads((door.files.directory / "haproxy.json").read_text())["pid"] == pid
+    assert master_of(door.files) == pid
     assert await door.who("bar.com", "/") == "one"
     assert await door.who("foo.com", "/") == "404"
     task.cancel()

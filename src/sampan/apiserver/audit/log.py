@@ -1,8 +1,7 @@
-"""The audit log file: one event a line, written before the loop turns, rotated by size."""
+"""The audit log file: one event a line, rotated by size. Nobody has his answer before the event of it is written."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime
 import logging
@@ -24,7 +23,6 @@ class AuditLog:
         self._path = path
         self._most = most_megabytes * _MEGABYTE
         self._most_backups = most_backups
-        self._waiting: list[bytes] = []
         self._fd, self._size = -1, 0
         """-1: not open."""
         self._open()
@@ -36,17 +34,8 @@ class AuditLog:
         self._size = os.fstat(self._fd).st_size
 
     def write(self, event: Object) -> None:
-        """Take an event; what comes in one turn of the loop is written together at its end."""
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self.flush)
-        self._waiting.append(to_json(event) + b"\n")
-
-    def flush(self) -> None:
-        """Write what waits. A failure loses these events, is told, and keeps nobody from his answer."""
-        lines, self._waiting = self._waiting, []
-        if not lines:
-            return
-        data = b"".join(lines)
+        """Append an event. A failure loses it, is told, and keeps nobody from his answer."""
+        data = to_json(event) + b"\n"
         try:
             if self._fd < 0:
                 self._open()
@@ -57,8 +46,8 @@ class AuditLog:
                 rest = rest[os.write(self._fd, rest) :]
             self._size += len(data)
         except OSError as e:
-            self.lost += len(lines)
-            log.error("%d audit events are lost: %s: %s", len(lines), self._path, e.strerror)
+            self.lost += 1
+            log.error("an audit event is lost: %s: %s", self._path, e.strerror)
 
     def _rotate(self) -> None:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
@@ -78,7 +67,6 @@ class AuditLog:
                     old.unlink()
 
     def close(self) -> None:
-        self.flush()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

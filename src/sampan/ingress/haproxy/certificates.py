@@ -64,6 +64,11 @@ class Shown:
     filter: str
     pem: str = field(repr=False)
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it is shown where no other fits. There always is one: it is changed, never added."""
+        return self.filter == _DEFAULT
+
 
 def list_of(scope: str) -> str:
     """The name of a scope's list; with a `d` before it, that of its default."""

@@ -6,7 +6,7 @@ Objects' names, hosts and paths stand in maps alone. The configuration has numbe
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sampan.ingress.haproxy import certificates
@@ -25,6 +25,9 @@ of its regular expressions, which are in `regex`, the first to be tried first. `
 request besides. `settings`, `networks`, `rewrites`: what routes want (see `options`). `cookies`: which server a cookie means.
 `certificates`: scope and host to what names the chain that is shown. `scopes`: a listener's scope and a host to the scope of the routes."""
 
+
+PLACES = ("exact", "prefix", "default", "hosts")
+"""Those that a request is led by to its routes."""
 
 LONGEST = 15_000
 """Characters of a map's key and value together at most. HAProxy reads 16 kB of a line and takes the rest for another entry."""
@@ -126,16 +129,16 @@ class Section:
 
 @dataclass(slots=True)
 class Content:
-    """All of it, as it should be. `pools` is how many backends of each section there are; the name of one is `b1`, `b2` ..."""
+    """All of it, as it should be. The name of a backend is `b1`, `b2` ..."""
 
     listeners: dict[str, Listener] = field(default_factory=dict)
     maps: dict[str, dict[str, str]] = field(default_factory=lambda: {name: {} for name in MAPS})
     backends: dict[str, Section] = field(default_factory=dict)
     servers: dict[str, dict[str, Server]] = field(default_factory=dict)
     drained: set[tuple[str, str]] = field(default_factory=set)
+    """Servers that get nothing new."""
     mirrored: int = 0
     """How many places have routes whose requests are copied."""
-    """Servers that get nothing new."""
     users: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     pages: dict[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
     authorities: dict[str, str] = field(default_factory=dict)
@@ -171,14 +174,27 @@ class Content:
                 case SetCertificate() | RemoveCertificate():
                     certificates.apply(op, self.certificates)
 
-    def forget_drained(self) -> None:
-        """Servers that get nothing new are no part of a proxy that begins anew."""
-        for backend, server in self.drained:
-            servers = self.servers[backend]
-            del servers[server]
-            if not servers:
+    def forget(self, servers: Iterable[tuple[str, str]]) -> None:
+        """Servers, by backend and name, that the proxy does not have any more; those that are not known are left out."""
+        for backend, server in servers:
+            left = self.servers.get(backend, {})
+            if left.pop(server, None) is not None and not left:
                 del self.servers[backend]
-        self.drained.clear()
+            self.drained.discard((backend, server))
+
+    def copy(self) -> Content:
+        return replace(
+            self,
+            listeners=dict(self.listeners),
+            maps={name: dict(entries) for name, entries in self.maps.items()},
+            backends=dict(self.backends),
+            servers={name: dict(servers) for name, servers in self.servers.items()},
+            drained=set(self.drained),
+            users=dict(self.users),
+            pages=dict(self.pages),
+            authorities=dict(self.authorities),
+            certificates=dict(self.certificates),
+        )
 
     def dump(self) -> str:
         """As text, sorted: what tests read."""

@@ -9,25 +9,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+from typing import TypeVar
 
 from sampan.ingress.haproxy import certificates, default_certificate
 from sampan.ingress.haproxy.configuration import render
-from sampan.ingress.haproxy.content import Operation, RemoveServer
+from sampan.ingress.haproxy.content import Content, Operation, RemoveServer
+from sampan.ingress.haproxy.difference import difference
 from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import HaproxyError, Process
 from sampan.ingress.haproxy.runtime import NoAnswer, perform
-from sampan.ingress.haproxy.translation import Translation
+from sampan.ingress.haproxy.translation import Renewal, Translation
 from sampan.ingress.haproxy.writing import Writer
 from sampan.ingress.types import Change, Routing
 
 log = logging.getLogger(__name__)
+_Op = TypeVar("_Op", bound=Operation)
 RELOAD_PAUSE = 1.0
 """Seconds between two reloads at least."""
 _LATER = 1.0
 """Seconds after which what a change made superfluous is removed."""
 _BUSY_AGAIN = 5.0
 _FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What the files have, whose it is, and how many of the operations that were pending are part of it."""
+
+    translation: Translation
+    renewal: Renewal
+    pending: int
 
 
 class HaproxyDriver:
@@ -47,8 +60,10 @@ class HaproxyDriver:
         self._structure = False
         self._anew = False
         """Whether a change was not understood, and all has to be translated anew."""
-        self._strange = False
-        """Whether the proxy is one that was taken over and not reloaded yet: what it has by which name is not known."""
+        self._begun: Content | None = None
+        """What the proxy had when it was started or reloaded last, and its files have. None: it is not known."""
+        self._named: Translation | None = None
+        """Whose names the proxy has. Another's mean something else: of those nothing is done to it before it is reloaded."""
         self._superfluous: list[Operation] = []
         self._aging: list[Operation] = []
         self._busy: list[RemoveServer] = []
@@ -111,9 +126,9 @@ class HaproxyDriver:
             began = loop.time()
             try:
                 self._writer.make_directories()
-                self._strange = self._process.running or (adopt and self._process.adopt())
+                runs = self._process.running or (adopt and self._process.adopt())
                 adopt = False
-                if self._strange:
+                if runs:
                     await self._reload()
                 else:
                     await self._start()
@@ -125,8 +140,6 @@ class HaproxyDriver:
             except Exception as e:
                 log.exception("HAProxy is not driven")
                 reason = repr(e)
-            if self.translation.drop_certificates(reason):
-                continue
             log.warning("HAProxy does not serve: %s", reason)
             self._serving(False, reason)
             if loop.time() - began > _MOST_PAUSE:
@@ -135,16 +148,31 @@ class HaproxyDriver:
             pause = min(pause * 2, _MOST_PAUSE)
 
     async def _start(self) -> None:
+        """Start it with all that is wanted; where that cannot be, with what it began with last and all that came since and takes
+        no reload. Raises HaproxyError, OSError."""
+        self._named = None
         try:
-            await self._have_default()
-            self._write()
-        except OSError as e:
-            # Better what was wanted before than nothing at all.
-            if not self._files.configuration.exists():
+            renewal = await self._write()
+            await self._process.start()
+            self._take(renewal)
+        except (HaproxyError, OSError) as e:
+            if self.translation.drop_certificates(str(e)):
+                return await self._start()
+            if self._begun is None:
                 raise
-            self._structure = True
-            self._tell(str(e))
-        await self._process.start()
+            self._writer.restore()
+            with contextlib.suppress(HaproxyError, OSError):
+                await self._process.start()
+            if not self._process.running:
+                raise
+            await self._catch_up(self._begun)
+            self._tell_not_in_force(e)
+
+    async def _catch_up(self, begun: Content) -> None:
+        """Have it do all that has been translated since, but for what takes a reload."""
+        self._pending, self._structure = [], True
+        self._named = self.translation
+        await self._perform(difference(begun, self.translation.content))
 
     async def _follow(self) -> None:
         """Do what is applied, until HAProxy ends."""
@@ -166,7 +194,8 @@ class HaproxyDriver:
         again = last
         while True:
             self._changed.clear()
-            if self._pending and not self._strange and (not self._structure or self._trouble):
+            known = self._named is self.translation
+            if self._pending and known and (not self._structure or self._trouble):
                 operations, self._pending = self._pending, []
                 await self._perform(operations)
             if self._structure and loop.time() >= again:
@@ -199,24 +228,30 @@ class HaproxyDriver:
         """Have all that is wanted in force. Returns whether it is, or is tried again at once."""
         try:
             async with self._turn:
-                await self._have_default()
-                self._write()
-                await self._process.check()
-                await self._process.reload()
+                renewal = await self._write()
+                try:
+                    await self._process.check()
+                    await self._process.reload()
+                except BaseException:
+                    self._writer.restore()
+                    raise
+                self._take(renewal)
         except Exception as e:
             self._structure = True
             if self.translation.drop_certificates(str(e)):
                 return True
             if not isinstance(e, HaproxyError | OSError):
                 log.exception("HAProxy cannot be given what is wanted")
-            self._tell(f"what changed last is not in force: {e}" if str(e) else repr(e))
+            self._tell_not_in_force(e)
             self._pause = min(self._pause * 2, _MOST_PAUSE)
             return False
         self.reloads += 1
-        self._strange = False
         self._pause = _FIRST_PAUSE
         self._tell("")
         return True
+
+    def _tell_not_in_force(self, error: Exception) -> None:
+        self._tell(f"what changed last is not in force: {error}" if str(error) else repr(error))
 
     def _tell(self, trouble: str) -> None:
         """What is wrong while the proxy serves."""
@@ -226,34 +261,48 @@ class HaproxyDriver:
             self._trouble = trouble
             self._serving(True, trouble)
 
-    async def _have_default(self) -> None:
+    async def _write(self) -> _Written:
+        """Write down everything as it is wanted: what is pending is part of it, what is superfluous is not. Raises OSError."""
         if certificates.lists(self.translation.content.listeners.values()):
             await default_certificate.ensure(self._files.default_certificate)
+        renewal = self.translation.renew([*self._busy, *self._aging, *self._superfluous])
+        self._writer.write(render(renewal.content, self._files))
+        self._structure = False
+        return _Written(self.translation, renewal, len(self._pending))
 
-    def _write(self) -> None:
-        """Write down everything as it is wanted; what was pending is part of it. Raises OSError, and then it still is pending."""
-        self.translation.settle([*self._busy, *self._aging, *self._superfluous])
-        self._busy, self._aging, self._superfluous = [], [], []
-        self.translation.reloaded()
-        self._writer.write(render(self.translation.content, self._files))
-        self._pending, self._structure = [], False
+    def _take(self, written: _Written) -> None:
+        """The proxy has what was written last."""
+        self._named, self._begun = written.translation, written.renewal.content
+        try:
+            self._writer.keep()
+        except OSError as e:
+            log.warning("files that are superfluous stay: %s", e)
+        if written.translation is not self.translation:
+            return
+        del self._pending[: written.pending]
+        done = {id(op) for op in written.renewal.superfluous}
+        _leave_out(done, self._busy)
+        _leave_out(done, self._aging)
+        _leave_out(done, self._superfluous)
+        self.translation.renewed(written.renewal)
 
     async def _clear_up(self) -> None:
-        """Remove what nobody can find any more, a while after it became so. A server that somebody is still connected to is
-        tried again."""
+        """Remove what nobody can find any more, a while after it became so. What cannot be removed yet, for somebody is still
+        connected to it or nobody answers, is tried again."""
         while True:
-            if self._busy:
+            if not self._superfluous:
+                again = _BUSY_AGAIN if self._busy or self._aging else None
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._left.wait(), _BUSY_AGAIN)
-            else:
-                await self._left.wait()
+                    await asyncio.wait_for(self._left.wait(), again)
             self._left.clear()
-            if self._superfluous:
-                self._aging, self._superfluous = self._superfluous, []
-                await asyncio.sleep(_LATER)
+            aging = self._superfluous
+            self._aging += aging
+            self._superfluous = []
+            await asyncio.sleep(_LATER if aging else 0)
             async with self._turn:
                 try:
-                    await self._remove()
+                    if self._named is self.translation:
+                        await self._remove()
                 except NoAnswer as e:
                     log.debug("what is superfluous stays: %s", e)
                 except Exception:
@@ -262,14 +311,24 @@ class HaproxyDriver:
                     self._changed.set()
 
     async def _remove(self) -> None:
-        """What could not be done is left where it was."""
+        """What could not be done is left where it was. Raises NoAnswer."""
+        translation = self.translation
         self._busy += [op for op in self._aging if isinstance(op, RemoveServer)]
         self._aging = [op for op in self._aging if not isinstance(op, RemoveServer)]
-        await perform(self._aging, self._files)
-        self.translation.settle(self._aging)
-        self._aging = []
+        entries = list(self._aging)
+        await perform(entries, self._files)
+        self._settle(translation, entries, self._aging)
         for op in list(self._busy):
             if any("connections" in why for why in await perform([op], self._files)):
                 continue
-            self._busy.remove(op)
-            self.translation.settle([op])
+            self._settle(translation, [op], self._busy)
+
+    def _settle(self, translation: Translation, done: Sequence[_Op], left: list[_Op]) -> None:
+        """What was left is done, if all has not been translated anew meanwhile."""
+        if translation is self.translation:
+            _leave_out({id(op) for op in done}, left)
+            translation.settle(done)
+
+
+def _leave_out(done: Set[int], left: list[_Op]) -> None:
+    left[:] = [op for op in left if id(op) not in done]

@@ -1,17 +1,18 @@
 """HAProxy's processes: a master and its worker, started, looked after and reloaded by us, and left running when we end.
 
-The master is no child that dies with us: whoever comes after us finds it by its file and takes it over.
+The master is no child that dies with us: whoever comes after us finds it by its socket and takes it over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -48,13 +49,14 @@ class Process:
 
     def adopt(self) -> bool:
         """Take over one that runs with these files."""
-        try:
-            known = json.loads(self._record.read_text())
-            pid, started = known["pid"], known["started"]
-            pidfd = os.pidfd_open(pid)
-        except (OSError, ValueError, KeyError):
+        pid = master_of(self._files)
+        if pid is None:
             return False
-        if _start_time(pid) != started:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return False
+        if str(self._files.configuration).encode() not in _arguments(pid):  # the number is another's by now
             os.close(pidfd)
             return False
         self._pid, self._pidfd = pid, pidfd
@@ -82,9 +84,6 @@ class Process:
         said = self.said
         child = self._spawn(said)
         self._pid, self._pidfd = child.pid, os.pidfd_open(child.pid)
-        record = os.open(self._record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(record, "w") as f:
-            json.dump({"pid": self._pid, "started": _start_time(self._pid)}, f)
         try:
             await self._new_worker(0)
         except HaproxyError:
@@ -150,11 +149,6 @@ class Process:
         self._pidfd, self.worker = -1, 0
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, os.WNOHANG)
-        self._record.unlink(missing_ok=True)
-
-    @property
-    def _record(self) -> Path:
-        return self._files.directory / "haproxy.json"
 
     async def _new_worker(self, old: int) -> None:
         """Wait until the master has another worker than `old`, and the admin socket is that one's. HAProxy tells of neither, so
@@ -196,8 +190,21 @@ def _gone(pidfd: int) -> bool:
         return False
 
 
-def _start_time(pid: int) -> str:
+def _arguments(pid: int) -> list[bytes]:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
-        return ""
+        return []
+
+
+def master_of(files: Files) -> int | None:
+    """The process id of the master that listens at its socket (SO_PEERCRED of unix(7): who listens is who made it)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1)
+        try:
+            connection.connect(str(files.master_socket))
+        except OSError:
+            return None
+        size = struct.calcsize("3i")
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+        return int(pid)

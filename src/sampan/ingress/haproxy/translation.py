@@ -3,14 +3,12 @@ take the proxy from one state to the next.
 
 A route's name is never given again: a request that found it finds what belongs to it, or nothing. So what is new is added
 first, then hosts and paths are switched over one by one, each atomically, and what nobody can find any more is
-removed later. HAProxy 2.6 cannot add a backend while it runs: there are spare ones, and when they run out (`structure`)
-there are twice as many after the next reload.
+removed later. Where spare backends run out (`structure`) there are twice as many after the next reload.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,6 +28,7 @@ from sampan.ingress.haproxy.content import (
     SetServer,
 )
 from sampan.ingress.haproxy.pattern_order import Patterns
+from sampan.ingress.haproxy.spare_backends import SPARE, SpareBackends
 from sampan.ingress.types import (
     Backend,
     Change,
@@ -43,9 +42,6 @@ from sampan.ingress.types import (
     ServicePort,
 )
 
-SPARE = 64
-"""Backends of the usual section to begin with."""
-
 
 @dataclass(slots=True)
 class Step:
@@ -55,6 +51,15 @@ class Step:
     now: list[Operation] = field(default_factory=list)
     later: list[Operation] = field(default_factory=list)
     structure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a proxy that begins anew shall have: `content` without what is superfluous."""
+
+    content: Content
+    superfluous: tuple[Operation, ...]
+    drained: frozenset[tuple[str, str]]
 
 
 def plain(text: str) -> str:
@@ -102,9 +107,7 @@ class Translation:
 
     def __init__(self, spare: int = SPARE) -> None:
         self.content = Content()
-        self._spare = spare
         self._number = 0
-        self._named = 0
         self._shown: dict[Place, _Shown] = {}
         self._patterns = Patterns()
         self._backends: dict[Upstream, str] = {}
@@ -112,13 +115,10 @@ class Translation:
         self._lists: dict[str, int] = {}
         """How many routes use a list of users."""
         self._of_port: dict[ServicePort, set[Upstream]] = {}
-        self._free: dict[Section, deque[str]] = {}
-        self._cooling: dict[Section, list[str]] = {}
+        self._spare = SpareBackends(self.content, spare)
         self._servers: dict[str, dict[tuple[str, int], str]] = {}
         """Backend name -> endpoint -> server name, of those that get requests."""
         self._certificates = certificates.Certificates(self.content.certificates)
-        self._grow(Section())
-        self._grow(Section(options=True))
 
     def step(self, routing: Routing, change: Change) -> Step:
         """The operations for a change. Costs what the change is large."""
@@ -149,21 +149,27 @@ class Translation:
 
     def settle(self, operations: Iterable[Operation]) -> None:
         """Operations of `later` are done, or need not be any more."""
+        _settle(self.content, operations := list(operations))
         for op in operations:
-            if isinstance(op, SetServer | RemoveServer) and op.name not in self.content.servers.get(
-                op.backend, ()
-            ):
-                continue
-            self.content.apply((op,))
+            if isinstance(op, RemoveServer):
+                self._spare.removed(op.backend)
+            elif isinstance(op, DeleteEntry) and op.map == "services":
+                self._spare.removed(op.key)
 
-    def reloaded(self) -> None:
-        """The proxy begins anew with `content`: backends that nobody uses can be given again."""
-        self.content.forget_drained()
-        for section, names in self._cooling.items():
-            self._free.setdefault(section, deque()).extend(names)
-        self._cooling.clear()
-        for section in [s for s in self._free if s.pages or s.authority]:
-            self._forget(section)
+    def renew(self, superfluous: Iterable[Operation]) -> Renewal:
+        """For a proxy that begins anew. `superfluous`: the operations of `later` that are not done."""
+        renewal = Renewal(self.content.copy(), tuple(superfluous), frozenset(self.content.drained))
+        _settle(renewal.content, renewal.superfluous)
+        renewal.content.forget(renewal.drained)
+        return renewal
+
+    def renewed(self, renewal: Renewal) -> None:
+        """The proxy has begun so. What has been translated meanwhile comes on top."""
+        self.settle(renewal.superfluous)
+        self.content.forget(renewal.drained)
+        for backend, _ in renewal.drained:
+            self._spare.removed(backend)
+        self._spare.forget_rare()
 
     # -- certificates
 
@@ -318,41 +324,14 @@ class Translation:
             self.content.pages[section.pages] = route.options.error_pages
         if section.authority and backend.policy.tls:
             self.content.authorities[section.authority] = backend.policy.tls.ca
-        free = self._free.setdefault(section, deque())
-        if not free:
-            step.structure = True
-            free.extend(self._cooling.pop(section, ()))
-            if len(free) < max(1, sum(s == section for s in self.content.backends.values()) // 4):
-                self._grow(section)
-        name = free.popleft()
+        name, new = self._spare.take(section)
+        step.structure |= new
         self._backends[upstream] = name
         self._of_port.setdefault(backend.port, set()).add(upstream)
         called = plain(str(backend.port)) if backend != NOWHERE else "-"
-        step.now.append(SetEntry("services", name, called, name not in self.content.maps["services"]))
+        step.now.append(SetEntry("services", name, called, True))
         self._endpoints(upstream, routing.endpoints.get(backend.port, ()), step)
         return name
-
-    def _grow(self, section: Section) -> None:
-        there = sum(s == section for s in self.content.backends.values())
-        first = {Section(): self._spare, Section(options=True): self._spare // 4}
-        # What has content of its own will hardly be wanted by many.
-        few = 1 if section.pages or section.authority else 4
-        for _ in range(there or first.get(section, few)):
-            self._named += 1
-            name = f"b{self._named}"
-            self.content.backends[name] = section
-            self._free.setdefault(section, deque()).append(name)
-
-    def _forget(self, section: Section) -> None:
-        """Leave out backends with content of their own that nobody uses any more."""
-        for name in self._free.pop(section):
-            del self.content.backends[name]
-            self.content.maps["services"].pop(name, None)
-        left = self.content.backends.values()
-        if section.pages and not any(s.pages == section.pages for s in left):
-            self.content.pages.pop(section.pages, None)
-        if section.authority and not any(s.authority == section.authority for s in left):
-            self.content.authorities.pop(section.authority, None)
 
     def _release(self, upstream: Upstream, step: Step) -> None:
         if self._users.get(upstream):
@@ -368,7 +347,8 @@ class Translation:
         have = self._servers.pop(name, {})
         for address, server in have.items():
             self._leave(upstream, name, server, address, "maint", step)
-        self._cooling.setdefault(upstream.section, []).append(name)
+        self._spare.leave(name)
+        step.later.append(DeleteEntry("services", name))
 
     # -- endpoints
 
@@ -413,6 +393,13 @@ class Translation:
             step.now.append(SetServer(name, server, state))
         step.later += [SetServer(name, server, "maint"), RemoveServer(name, server)]
         step.later.append(DeleteEntry("pods", f"{name}/{server}"))
+
+
+def _settle(content: Content, operations: Iterable[Operation]) -> None:
+    for op in operations:
+        if isinstance(op, SetServer | RemoveServer) and op.name not in content.servers.get(op.backend, ()):
+            continue
+        content.apply((op,))
 
 
 def _token(address: tuple[str, int]) -> str:
