@@ -29,8 +29,8 @@ async def keep_small(path: Path, most: int = MOST_BYTES, pause: float = _PAUSE) 
             await asyncio.sleep(pause)
             if path.stat().st_size > most:
                 await asyncio.to_thread(set_aside, path)
-        except OSError as e:
-            log.warning("%s is not kept small: %s", path, e)
+        except Exception as e:
+            log.warning("%s is not kept small: %s", path, e, exc_info=not isinstance(e, OSError))
             await asyncio.sleep(_PAUSE_OF_FAILURE)
 
 
