@@ -74,7 +74,7 @@ async def serial(host: str) -> int:
 
 @contextlib.asynccontextmanager
 async def proxy(table: RoutingTable, directory: Path) -> AsyncIterator[tuple[HaproxyDriver, Process]]:
-    """Open for as long as the block lasts."""
+    """A HAProxy that does what the table says, for as long as the block lasts."""
     directory.chmod(0o755)
     files = Files(directory / "run", ("127.0.0.1",))
     process, serving = Process(files, "haproxy", directory / "access.log"), asyncio.Event()
