@@ -69,3 +69,15 @@ def test_certificates_at_once() -> None:
         (PLAIN, typed),
     ):
         assert not authorizer.authorize(user, info).allowed  # type: ignore[union-attr]
+
+
+def test_the_group_alone_means_nothing() -> None:
+    """Whoever has it by other ways than a node's certificate is no front door."""
+    typed = replace(asks("list", "secrets"), field_selector="type=kubernetes.io/tls")
+    for name, groups in (
+        ("mallory", (FRONT_DOORS,)),
+        ("system:node:n1", (FRONT_DOORS,)),
+        ("mallory", N1.groups),
+    ):
+        decision = NodeAuthorizer(FakeCache()).authorize(User(name, "", groups), typed)
+        assert decision is None or not decision.allowed

@@ -20,6 +20,8 @@ SECRET_TYPE = "bootstrap.kubernetes.io/token"
 SECRET_PREFIX = "bootstrap-token-"
 TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 DEFAULT_GROUP = "system:bootstrappers:kubeadm:default-node-token"
+FRONT_DOORS_GROUP = "system:bootstrappers:sampan:front-doors"
+"""A token with this extra group lets a machine ask to be a front door besides."""
 FOREVER = float("inf")
 
 CLUSTER_INFO = "cluster-info"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.api.errors import Object
+from sampan.api.ingress_references import FRONT_DOORS
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -141,6 +142,11 @@ def approved(csr: Object) -> bool:
 
 # ---- what a node may ask for
 
+SELF_NODE_CLIENT, NODE_CLIENT = "selfnodeclient", "nodeclient"
+"""Whose request is approved without a person's word is who may create these subresources of requests: for a node of his name, or of any."""
+SELF_FRONT_DOOR_CLIENT, FRONT_DOOR_CLIENT = "selffrontdoorclient", "frontdoorclient"
+"""And, for one that is a front door as well, these too: names of ours."""
+
 _NODES = "system:nodes"
 _NODE_PREFIX = "system:node:"
 _CLIENT_USAGES = {"digital signature", "key encipherment", "client auth"}
@@ -148,8 +154,8 @@ _SERVING_USAGES = {"digital signature", "key encipherment", "server auth"}
 
 
 def kubelet_client_problem(request: Request, usages: Iterable[str]) -> str:
-    """Why a request is none for the client certificate of a node, or ""."""
-    if request.organizations != (_NODES,):
+    """Why a request is none for the client certificate of a node, one that is a front door or not, or ""."""
+    if request.organizations != (_NODES,) and not asks_for_front_door(request):
         return "subject organization is not system:nodes"
     for given, what in (
         (request.dns_names, "DNS"),
@@ -160,6 +166,11 @@ def kubelet_client_problem(request: Request, usages: Iterable[str]) -> str:
         if given:
             return f"{what} subjectAltNames are not allowed"
     return _node_problem(request, usages, _CLIENT_USAGES)
+
+
+def asks_for_front_door(request: Request) -> bool:
+    """Whether a node asks for the right to serve Ingresses as well."""
+    return request.organizations == (_NODES, FRONT_DOORS)
 
 
 def kubelet_serving_problem(request: Request, usages: Iterable[str]) -> str:

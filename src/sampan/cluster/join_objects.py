@@ -12,7 +12,9 @@ import json
 from typing import TYPE_CHECKING
 
 from sampan.api import bootstrap_tokens as tokens
+from sampan.api.certificate_requests import FRONT_DOOR_CLIENT, SELF_FRONT_DOOR_CLIENT
 from sampan.api.errors import Object, StatusError
+from sampan.api.ingress_references import FRONT_DOORS
 from sampan.api.objects import deep_copy
 from sampan.api.resources import (
     CLUSTERROLEBINDINGS,
@@ -37,10 +39,11 @@ _INFO_READER = "kubeadm:bootstrap-signer-clusterinfo"
 _CONFIG_READER = "kubeadm:nodes-kubeadm-config"
 
 
-async def ensure(client: Client, config: ClusterConfig, server: str) -> None:
-    """Make what is missing and bring both ConfigMaps up to date. `server` is the URL for other machines. Raises StatusError,
-    ConnectionLost."""
-    for resource, wanted in [*_rights(), *_information(config, server)]:
+async def ensure(client: Client, config: ClusterConfig, server: str, *, front_doors: bool = False) -> None:
+    """Make what is missing and bring both ConfigMaps up to date. `server` is the URL for other machines; with `front_doors` some of
+    these may be such. Raises StatusError, ConnectionLost."""
+    rights = [*_rights(), *(_rights_of_front_doors() if front_doors else ())]
+    for resource, wanted in [*rights, *_information(config, server)]:
         try:
             await client.create(resource, wanted)
         except StatusError as e:
@@ -119,6 +122,39 @@ def _rights() -> list[tuple[Resource, Object]]:
             _binding(_CONFIG_READER, _CONFIG_READER, _BOOTSTRAPPERS, _NODES, namespace=system),
         ),
     ]
+
+
+def _rights_of_front_doors() -> list[tuple[Resource, Object]]:
+    """Who has a token that allows it may be a front door from the start; a node that is one may stay it when its certificate is
+    renewed. What a front door may read beyond other nodes is said by the node authorizer."""
+    newcomer, own = f"{FRONT_DOORS}:client", f"{FRONT_DOORS}:selfclient"
+    return [
+        (CLUSTERROLES, _approved(newcomer, FRONT_DOOR_CLIENT)),
+        (CLUSTERROLES, _approved(own, SELF_FRONT_DOOR_CLIENT)),
+        (
+            CLUSTERROLEBINDINGS,
+            _binding(f"{FRONT_DOORS}:autoapprove-bootstrap", newcomer, ("Group", tokens.FRONT_DOORS_GROUP)),
+        ),
+        (
+            CLUSTERROLEBINDINGS,
+            _binding(f"{FRONT_DOORS}:autoapprove-certificate-rotation", own, ("Group", FRONT_DOORS)),
+        ),
+    ]
+
+
+def _approved(name: str, subresource: str) -> Object:
+    """The right to have requests approved for which this subresource stands."""
+    rule: Object = {
+        "apiGroups": ["certificates.k8s.io"],
+        "resources": [f"certificatesigningrequests/{subresource}"],
+        "verbs": ["create"],
+    }
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": name},
+        "rules": [rule],
+    }
 
 
 def _json(value: Object) -> str:

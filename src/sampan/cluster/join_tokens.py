@@ -53,15 +53,17 @@ def parse_ttl(text: str) -> float | None:
     return seconds or None
 
 
-async def create(client: Client, ttl: float | None, description: str) -> str:
-    """A new token of `ttl` seconds. Raises StatusError, ConnectionLost."""
+async def create(client: Client, ttl: float | None, description: str, *, front_door: bool = False) -> str:
+    """A new token of `ttl` seconds; with `front_door` machines may be such by it. Raises StatusError, ConnectionLost."""
     token_id = "".join(secrets.choice(_ALPHABET) for _ in range(6))
     secret = "".join(secrets.choice(_ALPHABET) for _ in range(16))
     data = {
         "token-id": token_id,
         "token-secret": secret,
         **{f"usage-bootstrap-{usage}": "true" for usage in _USAGES},
-        "auth-extra-groups": tokens.DEFAULT_GROUP,
+        "auth-extra-groups": ",".join(
+            (tokens.DEFAULT_GROUP, *((tokens.FRONT_DOORS_GROUP,) if front_door else ()))
+        ),
     }
     if ttl is not None:
         data["expiration"] = format_time(time.time() + ttl)

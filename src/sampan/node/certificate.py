@@ -16,14 +16,20 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sampan.api.certificate_requests import KUBE_APISERVER_CLIENT_KUBELET, KUBELET_SERVING
+from sampan.api.certificate_requests import (
+    FRONT_DOOR_CLIENT,
+    KUBE_APISERVER_CLIENT_KUBELET,
+    KUBELET_SERVING,
+    SELF_FRONT_DOOR_CLIENT,
+)
 from sampan.api.errors import Object, StatusError
+from sampan.api.ingress_references import FRONT_DOORS
 from sampan.api.objects import condition
-from sampan.api.resources import CERTIFICATESIGNINGREQUESTS
+from sampan.api.resources import CERTIFICATESIGNINGREQUESTS, SELFSUBJECTACCESSREVIEWS
 from sampan.client.types import Client, ConnectionLost
 
 if TYPE_CHECKING:
@@ -45,11 +51,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A certificate that is there: when it begins and ends (seconds since the epoch), and the names it serves under."""
+    """A certificate that is there: when it begins and ends (seconds since the epoch), the names it serves under, and whether it has the
+    rights of a front door."""
 
     begins: float
     ends: float
     names: frozenset[str]
+    front_door: bool = False
 
     def valid(self, moment: float | None = None) -> bool:
         return self.ends > (time.time() if moment is None else moment)
@@ -63,11 +71,14 @@ class Wanted:
     names: tuple[str, ...] = ()
     seconds: int | None = None
     """How long it is to live; None leaves it to the signer."""
+    front_door: bool = False
+    """Whether, as a client, it is to have the rights of a front door."""
 
 
 def held(file: Path) -> Held | None:
     """The certificate in a file, None where there is none that can be read."""
     from cryptography import x509
+    from cryptography.x509.oid import NameOID
 
     try:
         certificate = x509.load_pem_x509_certificate(file.read_bytes())
@@ -78,15 +89,21 @@ def held(file: Path) -> Held | None:
         names = {str(n.value) for n in found if isinstance(n, x509.DNSName | x509.IPAddress)}
     except x509.ExtensionNotFound:
         names = set()
+    groups = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     return Held(
         certificate.not_valid_before_utc.timestamp(),
         certificate.not_valid_after_utc.timestamp(),
         frozenset(names),
+        any(g.value == FRONT_DOORS for g in groups),
     )
 
 
 async def obtain(client: Client, wanted: Wanted, file: Path, timeout: float = SIGN_SECONDS) -> None:
-    """Ask for a certificate and write it, with its new key, to `file`. Raises Refused, StatusError, ConnectionLost."""
+    """Ask for a certificate and write it, with its new key, to `file`; one without the rights of a front door where these would not be
+    approved. Raises Refused, StatusError, ConnectionLost."""
+    if wanted.front_door and not await may_ask_for_front_door(client):
+        log.warning("the cluster does not let this node be a front door any more")
+        wanted = replace(wanted, front_door=False)
     key, request = await asyncio.to_thread(_request, wanted)
     signer = KUBELET_SERVING if wanted.names else KUBE_APISERVER_CLIENT_KUBELET
     spec: Object = {
@@ -113,6 +130,27 @@ async def obtain(client: Client, wanted: Wanted, file: Path, timeout: float = SI
             f"request {asked['metadata']['name']} ({signer}) was not approved and signed within {timeout:.0f} s"
         ) from None
     _write(file, certificate + key)
+
+
+async def may_ask_for_front_door(client: Client) -> bool:
+    """Whether a request of whoever `client` is, for a certificate with the rights of a front door, would be approved. Raises StatusError,
+    ConnectionLost."""
+    for subresource in (SELF_FRONT_DOOR_CLIENT, FRONT_DOOR_CLIENT):
+        review: Object = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {
+                "resourceAttributes": {
+                    "group": "certificates.k8s.io",
+                    "resource": "certificatesigningrequests",
+                    "verb": "create",
+                    "subresource": subresource,
+                }
+            },
+        }
+        if (await client.create(SELFSUBJECTACCESSREVIEWS, review))["status"].get("allowed"):
+            return True
+    return False
 
 
 async def _signed(client: Client, asked: Object) -> bytes:
@@ -216,9 +254,10 @@ def _request(wanted: Wanted) -> tuple[bytes, bytes]:
     from cryptography.x509.oid import NameOID
 
     key = ec.generate_private_key(ec.SECP256R1())
+    groups = ("system:nodes", FRONT_DOORS) if wanted.front_door else ("system:nodes",)
     subject = x509.Name(
         [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+            *(x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups),
             x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{wanted.node}"),
         ]
     )

@@ -1,7 +1,9 @@
 """CSR approval: nodes that may get a client certificate get it without a person's word.
 
 Who may is asked of the authorizer: the right to create `certificatesigningrequests/selfnodeclient` (to renew one's own)
-or `certificatesigningrequests/nodeclient`. Upstream: `pkg/controller/certificates/approver`.
+or `certificatesigningrequests/nodeclient`. Upstream: `pkg/controller/certificates/approver`. Who asks to be a front door as well, which
+reads the certificates of all Ingresses, needs a second right besides, of ours: the cluster's owner gives it to tokens, and to nodes
+that are one already (`cluster/join_objects.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sampan.api import certificate_requests
-from sampan.api.certificate_requests import KUBE_APISERVER_CLIENT_KUBELET, Request
+from sampan.api.certificate_requests import (
+    FRONT_DOOR_CLIENT,
+    KUBE_APISERVER_CLIENT_KUBELET,
+    NODE_CLIENT,
+    SELF_FRONT_DOOR_CLIENT,
+    SELF_NODE_CLIENT,
+    Request,
+)
 from sampan.api.errors import Object
 from sampan.api.objects import deep_copy, now
 from sampan.api.resources import (
@@ -24,14 +33,24 @@ from sampan.controllers.controller import Context, Controller, deleting
 
 @dataclass(frozen=True, slots=True)
 class _Right:
-    """A right to be approved: the subresource that it is about, and what the approval says."""
+    """To be approved: the subresources that it is about, all of them, and what the approval says."""
 
-    subresource: str
+    subresources: tuple[str, ...]
     message: str
 
 
-_SELF = _Right("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.")
-_ANY = _Right("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.")
+_SELF = _Right(
+    (SELF_NODE_CLIENT,), "Auto approving self kubelet client certificate after SubjectAccessReview."
+)
+_ANY = _Right((NODE_CLIENT,), "Auto approving kubelet client certificate after SubjectAccessReview.")
+_SELF_DOOR = _Right(
+    (SELF_NODE_CLIENT, SELF_FRONT_DOOR_CLIENT),
+    "Auto approving self kubelet client certificate of a front door after SubjectAccessReview.",
+)
+_ANY_DOOR = _Right(
+    (NODE_CLIENT, FRONT_DOOR_CLIENT),
+    "Auto approving kubelet client certificate of a front door after SubjectAccessReview.",
+)
 
 
 class CSRApprovingController(Controller):
@@ -68,6 +87,9 @@ class CSRApprovingController(Controller):
                 return
 
     async def _may(self, csr: Object, right: _Right) -> bool:
+        return all([await self._may_create(csr, one) for one in right.subresources])
+
+    async def _may_create(self, csr: Object, subresource: str) -> bool:
         spec = csr["spec"]
         review: Object = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -81,7 +103,7 @@ class CSRApprovingController(Controller):
                     "group": "certificates.k8s.io",
                     "resource": "certificatesigningrequests",
                     "verb": "create",
-                    "subresource": right.subresource,
+                    "subresource": subresource,
                 },
             },
         }
@@ -116,4 +138,6 @@ def undecided(csr: Object, signer: str) -> bool:
 
 def _rights(csr: Object, request: Request) -> tuple[_Right, ...]:
     own = csr["spec"].get("username") == request.common_name
+    if certificate_requests.asks_for_front_door(request):
+        return (_SELF_DOOR, _ANY_DOOR) if own else (_ANY_DOOR,)
     return (_SELF, _ANY) if own else (_ANY,)
