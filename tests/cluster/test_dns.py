@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dns.message
+import dns.query
 import dns.rcode
 import pytest
 
 from sampan.cluster import dns_process, link
 from sampan.cluster.supervision import await_change
+from sampan.dns.listeners import QUEUES
 from tests.real_cluster import Cluster, Kubectl, run
 
 pytestmark = pytest.mark.timeout(120)
@@ -183,6 +185,10 @@ def test_it_comes_back_when_it_is_killed_and_answers_without_the_agent(
         for _ in range(3):
             before = parts(cluster)[part]
             os.kill(int(str(before["pid"])), signal.SIGKILL)
+            # Who asks now waits for it and is not refused: one question is enough, by UDP as by TCP.
+            assert not ask(address, name, timeout=20.0).rcode()
+            query = dns.message.make_query(name, "A")
+            assert dns.query.tcp(query, address, timeout=20.0).answer
             for status in _statuses(cluster):
                 now = {p["name"]: p for p in status["parts"]}[part]
                 if now["ready"] and now["pid"] != before["pid"]:
@@ -201,6 +207,24 @@ def test_it_comes_back_when_it_is_killed_and_answers_without_the_agent(
         asking.join()
     assert not failures
     assert longest < 5
+
+
+def test_the_sockets_are_there_once_whoever_is_killed(cluster: Cluster, address: str) -> None:
+    """With others of the same address beside them, nobody would read what comes to these."""
+    directory = cluster.config.run_directory
+    part = dns_process.part(cluster.config.nodes[0])
+    for victim in ("supervisor", part, part):
+        status = link.ask(directory, "status")
+        before = status["pid"] if victim == "supervisor" else parts(cluster)[part]["pid"]
+        os.kill(int(str(before)), signal.SIGKILL)
+        for now in _statuses(cluster):
+            shown = {p["name"]: p for p in now["parts"]}[part]
+            if shown["ready"] and before not in (now["pid"], shown["pid"]):
+                break
+        assert not ask(address, "kubernetes.default.svc.cluster.local.", timeout=20.0).rcode()
+        lines = cluster.in_node("ss", "-Hlnut").out.splitlines()
+        at = [line.split()[0] for line in lines if f" {address}:53 " in line]
+        assert sorted(at) == ["tcp"] + ["udp"] * QUEUES
 
 
 def _statuses(cluster: Cluster) -> Iterator[dict[str, object]]:

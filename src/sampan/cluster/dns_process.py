@@ -1,16 +1,21 @@
 """The process of a node's DNS: it answers while the node's agent is busy or starts anew.
 
 It stays in the host's network, where the host's resolvers are, be they on its loopback; the sockets for questions are made in
-the node's, so that nobody beyond pods, node and bridge can reach them. On a machine that joined, `here` is the same server in
+the node's, so that nobody beyond pods, node and bridge can reach them. They are the supervisor's: questions that come while it
+starts anew wait for it, and nobody is refused. On a machine that joined, `here` is the same server in
 the process of the node, on the machine's own network.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import os
 import socket
+from collections import deque
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from sampan.client.types import Client
 
 _SUFFIX = "-dns"
+_SIOCGSKNS = 0x894C
+"""Of linux/sockios.h: a descriptor of the socket's network namespace."""
 
 
 def part(node: str) -> str:
@@ -38,23 +45,60 @@ def node_of(part_name: str) -> str:
 
 
 class NodeSockets:
-    """Makes sockets in a node's network. The calling thread is in it for that moment alone."""
+    """Makes sockets in a node's network. The calling thread is in it for that moment alone. Those of `opened` are used first."""
 
-    def __init__(self, netns: Path) -> None:
+    def __init__(self, netns: Path, opened: Iterable[socket.socket] = ()) -> None:
         self._own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._node = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+        self._opened: dict[tuple[int, IPv4Address | IPv6Address, int], deque[socket.socket]] = {}
+        for sock in opened:
+            address, port = sock.getsockname()[:2]
+            self._opened.setdefault((sock.type, ip_address(address), port), deque()).append(sock)
 
     def bind(self, family: int, kind: int, address: str, port: int) -> socket.socket:
         from sampan.dns.listeners import bound_socket
 
+        if opened := self._opened.get((kind, ip_address(address), port)):
+            return opened.popleft()
         setns(self._node, CLONE_NEWNET)
         try:
             return bound_socket(family, kind, address, port)
         finally:
             setns(self._own, CLONE_NEWNET)
 
+    def close(self) -> None:
+        """The sockets that were made stay."""
+        os.close(self._own)
+        os.close(self._node)
 
-def run(config: ClusterConfig, node: str) -> None:
+
+def open_sockets(config: ClusterConfig, node: str, sockets: list[socket.socket]) -> None:
+    """Have in `sockets` those for questions to a node, if they are not there yet. Raises OSError."""
+    from sampan.dns.listeners import open_all
+
+    netns = config.node_netns(node)
+    if sockets and _network_of(sockets[0]) == netns.stat().st_ino:
+        return
+    for sock in sockets:  # of a network that has gone
+        sock.close()
+    sockets.clear()
+    maker = NodeSockets(netns)
+    try:
+        sockets += open_all(config.dns_addresses, maker.bind)
+    finally:
+        maker.close()
+
+
+def _network_of(sock: socket.socket) -> int:
+    """The inode of the network namespace that a socket is in."""
+    fd = fcntl.ioctl(sock, _SIOCGSKNS)
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+
+
+def run(config: ClusterConfig, node: str, sockets: Iterable[socket.socket]) -> None:
     """Answer for a node until SIGTERM. Blocks; makes its own loop. The node's namespaces must be there."""
     logs.configure(config.logging_format)
     processes.join(f"{config.node_cgroup(node)}/dns")
@@ -62,7 +106,7 @@ def run(config: ClusterConfig, node: str) -> None:
     dns_addresses.add(config.dns_addresses, str(netns))
     import uvloop
 
-    uvloop.run(_serve(config, node, NodeSockets(netns)))
+    uvloop.run(_serve(config, node, NodeSockets(netns, sockets)))
 
 
 async def _serve(config: ClusterConfig, node: str, sockets: NodeSockets) -> None:

@@ -74,28 +74,31 @@ class NotRunning(Exception):
     """The cluster has no supervisor."""
 
 
-def _connect(run_directory: Path) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.connect(str(run_directory / "supervisor.sock"))
-    except OSError as e:
-        sock.close()
-        raise NotRunning(str(e)) from e
-    return sock
+@contextlib.contextmanager
+def _connected(run_directory: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect(str(run_directory / "supervisor.sock"))
+        except OSError as e:
+            raise NotRunning(str(e)) from e
+        try:
+            yield sock
+        except (ConnectionResetError, BrokenPipeError) as e:
+            raise NotRunning("the supervisor ended") from e
 
 
 def answers(run_directory: Path) -> bool:
     """Whether a supervisor listens."""
     try:
-        _connect(run_directory).close()
+        with _connected(run_directory):
+            return True
     except NotRunning:
         return False
-    return True
 
 
 def ask(run_directory: Path, operation: str, **more: str) -> dict[str, Any]:
     """One answer: `status`, `stop`, or `start` and `end` of a `part`. Raises NotRunning."""
-    with _connect(run_directory) as sock:
+    with _connected(run_directory) as sock:
         sock.sendall(json.dumps({"op": operation, **more}).encode() + b"\n")
         line = sock.makefile("rb").readline()
         if not line:
@@ -105,7 +108,7 @@ def ask(run_directory: Path, operation: str, **more: str) -> dict[str, Any]:
 
 def follow(run_directory: Path, timeout: float) -> Iterator[dict[str, Any]]:
     """The cluster's status at every change until it is ready. Raises NotRunning, TimeoutError."""
-    with _connect(run_directory) as sock:
+    with _connected(run_directory) as sock:
         sock.settimeout(timeout)
         sock.sendall(b'{"op": "wait"}\n')
         for line in sock.makefile("rb"):

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import select
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -67,7 +68,13 @@ def _node_part(config: ClusterConfig, node: str) -> Part:
 
 
 def _dns_part(config: ClusterConfig, node: str) -> Part:
-    return Part(dns_process.part(node), lambda: dns_process.run(config, node))
+    sockets: list[socket.socket] = []
+    return Part(
+        dns_process.part(node),
+        lambda: dns_process.run(config, node, sockets),
+        prepare=lambda: dns_process.open_sockets(config, node, sockets),
+        sockets=sockets,
+    )
 
 
 def _preload() -> None:

@@ -41,6 +41,9 @@ class Part:
     name: str
     run: Callable[[], None]
     prepare: Callable[[], None] = lambda: None
+    sockets: list[socket.socket] = field(default_factory=list)
+    """What it answers at, opened by `prepare`. They stay open while it starts anew, and nobody else has them: what comes meanwhile
+    waits for it."""
     silent: bool = False
     """It is no program of ours and never says that it is ready; it counts as such while it runs. The others stand on
     it, so that it stops after them."""
@@ -198,6 +201,9 @@ class Supervisor:
             for peer in self._peers.values():
                 peer.sock.close()
             os.close(self._lock_fd)
+            for other in self._parts.values():
+                if other is not part:
+                    _close(other)
             redirect(self._logs / f"{part.name}.log")
             Path("/proc/self/comm").write_text(f"sampan-{part.name}"[:15])
             part.run()
@@ -343,6 +349,7 @@ class Supervisor:
         part = self._parts.pop(name, None)
         if part is None:
             return
+        _close(part)
         if part.pidfd >= 0:
             self._selector.unregister(part.pidfd)
             os.close(part.pidfd)
@@ -359,6 +366,11 @@ class Supervisor:
             processes.end(pids, grace=STOP_GRACE)
         for part in self._parts.values():
             part.pid, part.ready = 0, False
+
+
+def _close(part: Part) -> None:
+    for sock in part.sockets:
+        sock.close()
 
 
 def redirect(path: Path) -> None:

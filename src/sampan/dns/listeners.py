@@ -31,6 +31,7 @@ _SOURCE_END = {socket.AF_INET: 15, socket.AF_INET6: 23}
 """Where the last byte of the source's address is in the IP header."""
 _LOAD_BYTE, _AND, _RETURN_A = 0x30, 0x54, 0x16
 CONNECTIONS, CONNECTIONS_PER_SOURCE = 512, 32
+_BACKLOG = 128
 IDLE_SECONDS = 10.0
 _UNSENT = 1 << 20
 """Bytes of answers that wait for a connection's peer; with more, nothing is read from it until it has taken them."""
@@ -62,6 +63,32 @@ def family_of(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
+def open_all(addresses: Sequence[str], bind: Bind, port: int = PORT) -> list[socket.socket]:
+    """The sockets for questions; what comes waits in them until somebody reads. Raises OSError."""
+    found = []
+    for address in addresses:
+        family = family_of(address)
+        for _ in range(QUEUES):
+            found.append(sock := bind(family, socket.SOCK_DGRAM, address, port))
+        _spread(sock)
+        found.append(sock := bind(family, socket.SOCK_STREAM, address, port))
+        sock.listen(_BACKLOG)
+    return found
+
+
+def _spread(sock: socket.socket) -> None:
+    """Have the kernel choose among an address' sockets by the source."""
+    instructions = (
+        (_LOAD_BYTE, _SKF_NET_OFF + _SOURCE_END[sock.family]),
+        (_AND, QUEUES - 1),
+        (_RETURN_A, 0),
+    )
+    code = b"".join(struct.pack("=HBBI", operation, 0, 0, value) for operation, value in instructions)
+    held = ctypes.create_string_buffer(code)
+    program = struct.pack("@HP", len(instructions), ctypes.addressof(held))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
+
+
 class Listeners:
     """Reads, has answered, and sends. `close` ends all."""
 
@@ -75,16 +102,11 @@ class Listeners:
     async def start(self, addresses: Sequence[str], port: int = PORT) -> None:
         """Raises OSError."""
         loop = asyncio.get_running_loop()
-        for address in addresses:
-            family = family_of(address)
-            for _ in range(QUEUES):
-                sock = self._bind(family, socket.SOCK_DGRAM, address, port)
+        for sock in open_all(addresses, self._bind, port):
+            if sock.type == socket.SOCK_DGRAM:
                 self._udp.append(sock)
-            self._spread(sock)
-        for sock in self._udp:
-            loop.add_reader(sock.fileno(), self._reader(sock))
-        for address in addresses:
-            sock = self._bind(family_of(address), socket.SOCK_STREAM, address, port)
+                loop.add_reader(sock.fileno(), self._reader(sock))
+                continue
             self._servers.append(
                 await loop.create_server(lambda: _Connection(self._answering, self._connections), sock=sock)
             )
@@ -96,18 +118,6 @@ class Listeners:
             sock.close()
         for server in self._servers:
             server.close()
-
-    def _spread(self, sock: socket.socket) -> None:
-        """Have the kernel choose among an address' sockets by the source."""
-        instructions = (
-            (_LOAD_BYTE, _SKF_NET_OFF + _SOURCE_END[sock.family]),
-            (_AND, QUEUES - 1),
-            (_RETURN_A, 0),
-        )
-        code = b"".join(struct.pack("=HBBI", operation, 0, 0, value) for operation, value in instructions)
-        held = ctypes.create_string_buffer(code)
-        program = struct.pack("@HP", len(instructions), ctypes.addressof(held))
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
 
     def _reader(self, sock: socket.socket) -> Callable[[], None]:
         answering = self._answering
