@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sampan.api.errors import Object, StatusError
+from sampan.api.front_doors import FRONT_DOORS
 from sampan.api.objects import deep_copy
 from sampan.apiserver.admission.node_restriction import NodeRestriction
 from sampan.apiserver.admission.service_account import MIRROR, ServiceAccount
@@ -158,6 +160,22 @@ async def test_a_node_has_itself_deleted_by_nobody_else() -> None:
     assert await said(NodeRestriction(FakeCache()), attributes) == (
         'node "n1" is not allowed to modify ownerReferences'
     )
+
+
+async def test_only_a_front_door_says_that_it_serves_ingresses() -> None:
+    """Or requests of all clients would be led to any node that says so. What others make of it, or was so, is no change."""
+    plugin = NodeRestriction(FakeCache())
+    front_door = replace(NODE, groups=(*NODE.groups, FRONT_DOORS))
+    shut, open_ = (
+        make("Node", "n1", status={"conditions": [{"type": "IngressServing", "status": status}]})
+        for status in ("False", "True")
+    )
+    why = 'node "n1" is not allowed to set condition IngressServing: it is no front door'
+    for old, new, refused in ((shut, open_, True), (open_, open_, False), (open_, shut, False)):
+        assert await said(plugin, writes(NODE, new, "UPDATE", old, "status")) == (why if refused else "")
+        assert await said(plugin, writes(front_door, new, "UPDATE", old, "status")) == ""
+    assert await said(plugin, writes(NODE, open_, "CREATE")) == why
+    assert await said(plugin, writes(ALICE, open_, "UPDATE", shut, "status")) == ""
 
 
 async def test_a_node_does_not_say_which_claims_are_a_pods() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sampan.api.ingress_references import FRONT_DOORS
+from sampan.api.front_doors import FRONT_DOORS, Terms
 from sampan.apiserver.authorization.node import NodeAuthorizer
 from sampan.apiserver.types import User
 from tests.apiserver.fakes import FakeCache, asks, make, node_user
@@ -69,6 +69,19 @@ def test_certificates_at_once() -> None:
         (PLAIN, typed),
     ):
         assert not authorizer.authorize(user, info).allowed  # type: ignore[union-attr]
+
+
+def test_who_is_not_chosen_any_more() -> None:
+    """Its certificate lasts; what it may read does not."""
+    cache = FakeCache(INGRESS)
+    authorizer = NodeAuthorizer(cache)
+    typed = replace(asks("list", "secrets"), field_selector="type=kubernetes.io/tls")
+    for nodes, may in (("all", True), ("n2", False), ("n2,n1", True), ("n11", False), ("", False)):
+        chosen = {"annotations": Terms(tuple(nodes.split(","))).annotations()}
+        made = make("IngressClass", "sampan", metadata=chosen)
+        cache.put({**made, "apiVersion": "networking.k8s.io/v1"})
+        assert bool(readable(authorizer)) is may
+        assert authorizer.authorize(N1, typed).allowed is may  # type: ignore[union-attr]
 
 
 def test_the_group_alone_means_nothing() -> None:

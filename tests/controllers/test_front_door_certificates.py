@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sampan.api import bootstrap_tokens as tokens
-from sampan.api.ingress_references import FRONT_DOORS
+from sampan.api.front_doors import FRONT_DOORS
 from sampan.api.objects import condition
 from sampan.api.resources import CERTIFICATESIGNINGREQUESTS as CSRS
 from sampan.api.resources import CLUSTERROLEBINDINGS

@@ -11,8 +11,17 @@ from typing import Any
 import pytest
 
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import ENDPOINTSLICES, EVENTS, GATEWAYS, NODES, SECRETS, SERVICES
-from sampan.ingress.controller import NAMESPACE, SERVICE, IngressController
+from sampan.api.front_doors import Terms, terms_of
+from sampan.api.resources import (
+    ENDPOINTSLICES,
+    EVENTS,
+    GATEWAYS,
+    INGRESSCLASSES,
+    NODES,
+    SECRETS,
+    SERVICES,
+)
+from sampan.ingress.controller import NAMESPACE, SERVICE, IngressController, ingress_class
 from tests.controllers.conftest import api, running
 from tests.ingress.test_certificates import make
 
@@ -114,6 +123,24 @@ async def test_the_endpoints_are_the_nodes_that_serve(api: Any, monkeypatch: pyt
 
         await until(made_again)
         await are("192.0.2.2")
+
+
+async def test_only_chosen_nodes_count_and_the_class_tells_them(api: Any) -> None:
+    """Also of a class that was made when others were chosen; what people wrote into it stays."""
+    for number in (1, 2):
+        await have(api, node(f"n{number}", f"192.0.2.{number}"))
+    await api.create(INGRESSCLASSES, ingress_class())
+    await api.patch(INGRESSCLASSES, "", "sampan", {"metadata": {"annotations": {"example.com/a": "b"}}})
+    terms = Terms(("n2", "n3"), proxy_protocol=True)
+    async with running(IngressController(api, terms).run()):
+
+        async def only_the_second() -> bool:
+            return await addresses(api) == ["192.0.2.2"]
+
+        await until(only_the_second)
+        told = await api.get(INGRESSCLASSES, "", "sampan")
+        assert terms_of(told) == terms
+        assert told["metadata"]["annotations"]["example.com/a"] == "b"
 
 
 async def test_a_gateways_certificate_that_is_no_good_is_told(api: Any) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.api.errors import Object
-from sampan.api.ingress_references import FRONT_DOORS
+from sampan.api.front_doors import FRONT_DOORS
 
 if TYPE_CHECKING:
     from cryptography import x509

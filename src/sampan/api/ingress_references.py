@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from sampan.api import ingress_tls
 from sampan.api.errors import Object
 
-FRONT_DOORS = "sampan:front-doors"
-"""The group of those nodes that serve Ingresses, beside `system:nodes`: it is in their certificates. A machine may ask for it with a
-token that allows it, and a node keeps it by its own certificate (`controllers/certificates/approving.py`); no node gets it by itself."""
 SECRET_ANNOTATIONS = (
     "sampan.io/basic-auth-secret",
     "sampan.io/backend-ca-secret",

@@ -123,7 +123,7 @@ async def _serve(config: ClusterConfig, number: int) -> None:
                 return withdraw(client)
             from sampan.ingress.controller import IngressController
 
-            return IngressController(client).run()
+            return IngressController(client, ingress_nodes.terms(config)).run()
 
         def schedule() -> Coroutine[Any, Any, None]:
             return Scheduler(app.client(manager="kube-scheduler")).run()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sampan.api.front_doors import ALL, Terms
+
 if TYPE_CHECKING:
     from sampan.cluster.config import ClusterConfig
     from sampan.cluster.wishes import Wishes
 
-ALL, NONE = "all", "none"
+NONE = "none"
 
 
 def problems(wishes: Wishes, nodes: tuple[str, ...]) -> list[str]:
@@ -41,7 +43,12 @@ def chosen(config: ClusterConfig) -> bool:
 
 def on(config: ClusterConfig, node: str) -> bool:
     """Whether a node has one."""
-    return chosen(config) and (ALL in config.ingress_nodes or node in config.ingress_nodes)
+    return chosen(config) and terms(config).choose(node)
+
+
+def terms(config: ClusterConfig) -> Terms:
+    """What nodes on other machines are told, of a cluster that has a front door."""
+    return Terms(config.ingress_nodes, config.ingress_proxy_protocol)
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sampan.api import bootstrap_tokens as tokens
 from sampan.api.certificate_requests import FRONT_DOOR_CLIENT, SELF_FRONT_DOOR_CLIENT
 from sampan.api.errors import Object, StatusError
-from sampan.api.ingress_references import FRONT_DOORS
+from sampan.api.front_doors import FRONT_DOORS
 from sampan.api.objects import deep_copy
 from sampan.api.resources import (
     CLUSTERROLEBINDINGS,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sampan.api.ingress_references import FRONT_DOORS
+from sampan.api.front_doors import FRONT_DOORS
 from sampan.cluster import ingress_nodes
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable
 
 from sampan.api.errors import Object, StatusError
+from sampan.api.front_doors import CLASS, EVERY_NODE, Terms, terms_of
 from sampan.api.resources import (
     GATEWAYCLASSES,
     INGRESSCLASSES,
@@ -32,7 +33,6 @@ from sampan.ingress.ingresses import CONTROLLER
 from sampan.ingress.types import Problem
 
 log = logging.getLogger(__name__)
-CLASS = "sampan"
 NAMESPACE, SERVICE = "kube-system", "sampan-ingress"
 _MANAGER = "sampan-ingress"
 _PORTS = (("http", 80), ("https", 443))
@@ -41,15 +41,16 @@ _DOOR = "front door"
 
 
 class IngressController:
-    """Writes through `client`, under a name of its own."""
+    """Writes through `client`, under a name of its own. `terms` are the cluster's owner's; the class tells them to nodes on other machines."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, terms: Terms = EVERY_NODE) -> None:
         self._client = client
+        self._terms = terms
         self._recorder = Recorder(client, _MANAGER)
         self._queue = WorkQueue("ingress")
         self._wake = asyncio.Event()
         self._following = Following(client, self._wake.set, backends=False)
-        self._slices = DoorSlices(client, self._nodes_changed, self._slice_changed)
+        self._slices = DoorSlices(client, self._nodes_changed, self._slice_changed, terms)
         self._gateways = GatewayController(
             client, self._following.gateways, self._following.services, self._slices
         )
@@ -59,7 +60,8 @@ class IngressController:
         """Until cancelled. A failure to do one thing is logged and tried again, never raised."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._recorder.run(), name="events of ingress")
-            await self._ensure(INGRESSCLASSES, ingress_class())
+            await self._ensure(INGRESSCLASSES, ingress_class(self._terms))
+            await self._tell_terms()
             await self._ensure(GATEWAYCLASSES, gateway_class())
             await self._ensure(SERVICES, front_door_service())
             started, known = asyncio.Event(), asyncio.Event()
@@ -99,6 +101,25 @@ class IngressController:
                 await asyncio.sleep(1)
                 continue
             return
+
+    async def _tell_terms(self) -> None:
+        """Of a class that was made when they were others."""
+        told = {"metadata": {"annotations": self._terms.annotations()}}
+        while True:
+            try:
+                there = await self._client.get(INGRESSCLASSES, "", CLASS)
+                if terms_of(there) != self._terms:
+                    await self._client.patch(
+                        INGRESSCLASSES, "", CLASS, told, content_type=MERGE_PATCH, field_manager=_MANAGER
+                    )
+                return
+            except StatusError as e:
+                log.warning("IngressClass %s is not changed: %s", CLASS, e.message)
+                if e.code < 500:
+                    return
+            except ConnectionLost:
+                pass
+            await asyncio.sleep(1)
 
     # ---- what happens
 
@@ -235,13 +256,13 @@ class IngressController:
         await self._slices.sync(service, _PORTS, _MANAGER)
 
 
-def ingress_class() -> Object:
+def ingress_class(terms: Terms = EVERY_NODE) -> Object:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "IngressClass",
         "metadata": {
             "name": CLASS,
-            "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"},
+            "annotations": {"ingressclass.kubernetes.io/is-default-class": "true", **terms.annotations()},
         },
         "spec": {"controller": CONTROLLER},
     }

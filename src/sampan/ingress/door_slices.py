@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from sampan.api.errors import Object, StatusError
+from sampan.api.front_doors import CONDITION, EVERY_NODE, Terms
 from sampan.api.objects import condition_true
 from sampan.api.resources import ENDPOINTSLICES, NODES
 from sampan.client.informer import Informer
 from sampan.client.types import MERGE_PATCH, Client
 from sampan.ingress.endpoints import SERVICE_NAME, service_of
-from sampan.ingress.serving import CONDITION
 
 MADE_BY = ("endpointslice.kubernetes.io/managed-by", "sampan.io-ingress")
 """Label of what is made here."""
@@ -19,12 +19,17 @@ MADE_BY = ("endpointslice.kubernetes.io/managed-by", "sampan.io-ingress")
 
 class DoorSlices:
     """`nodes_changed` is called when other nodes serve, or by other addresses; `slice_changed` with the `namespace/name` of the Service
-    whose slices somebody changed or took away."""
+    whose slices somebody changed or took away. Nodes that `terms` do not choose are left out, whatever they say."""
 
     def __init__(
-        self, client: Client, nodes_changed: Callable[[], None], slice_changed: Callable[[str], None]
+        self,
+        client: Client,
+        nodes_changed: Callable[[], None],
+        slice_changed: Callable[[str], None],
+        terms: Terms = EVERY_NODE,
     ) -> None:
         self._client = client
+        self._terms = terms
         self._nodes_changed = nodes_changed
         self._slice_changed = slice_changed
         self._nodes = Informer(client, NODES)
@@ -49,7 +54,8 @@ class DoorSlices:
         namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
         serving = False
         for family in service["spec"].get("ipFamilies") or ("IPv4",):
-            wanted = endpoint_slice(self._nodes.list(), namespace, name, ports, family)
+            nodes = [n for n in self._nodes.list() if self._terms.choose(n["metadata"]["name"])]
+            wanted = endpoint_slice(nodes, namespace, name, ports, family)
             if owner is not None:
                 wanted["metadata"]["ownerReferences"] = [owner]
             await self._have(wanted, manager)

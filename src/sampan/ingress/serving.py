@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 
 from sampan.api.errors import Object
+from sampan.api.front_doors import CONDITION as CONDITION
 from sampan.api.objects import format_time
 from sampan.api.resources import NODES
 from sampan.client.types import STRATEGIC_MERGE_PATCH, Client
-
-CONDITION = "IngressServing"
 
 
 async def tell(client: Client, node_name: str, serving: bool, why: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from sampan.api.errors import Object, StatusError
+from sampan.api.front_doors import CLASS
 from sampan.api.resources import (
     ENDPOINTSLICES,
     GATEWAYCLASSES,
@@ -19,7 +20,7 @@ from sampan.api.resources import (
     Resource,
 )
 from sampan.client.types import MERGE_PATCH, Client
-from sampan.ingress.controller import CLASS, NAMESPACE, SERVICE
+from sampan.ingress.controller import NAMESPACE, SERVICE
 from sampan.ingress.door_slices import MADE_BY
 from sampan.ingress.endpoints import SERVICE_NAME
 from sampan.ingress.ingresses import CONTROLLER, class_of

@@ -27,7 +27,7 @@ from sampan.api.certificate_requests import (
     SELF_FRONT_DOOR_CLIENT,
 )
 from sampan.api.errors import Object, StatusError
-from sampan.api.ingress_references import FRONT_DOORS
+from sampan.api.front_doors import FRONT_DOORS
 from sampan.api.objects import condition
 from sampan.api.resources import CERTIFICATESIGNINGREQUESTS, SELFSUBJECTACCESSREVIEWS
 from sampan.client.types import Client, ConnectionLost

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from sampan.api import errors, resources
 from sampan.api.errors import Object
+from sampan.api.front_doors import CONDITION, FRONT_DOORS
+from sampan.api.objects import condition_true
 from sampan.apiserver.admission.plugin import Plugin, refuse
 from sampan.apiserver.admission.service_account import MIRROR
 from sampan.apiserver.authorization.node import LEASE_NAMESPACE, node_name, references
@@ -185,6 +187,11 @@ class NodeRestriction(Plugin):
             if owners != before:
                 raise refuse(attributes, f'node "{node}" is not allowed to modify ownerReferences')
             self._check_labels(node, attributes, _labels(new), _labels(old), "modify labels: ")
+        serves, served = (condition_true(o, CONDITION) for o in (new, old))
+        if serves and not served and FRONT_DOORS not in attributes.user.groups:
+            # Whoever is led to front doors would be led to it.
+            why = f'node "{node}" is not allowed to set condition {CONDITION}: it is no front door'
+            raise refuse(attributes, why)
 
     def _check_labels(
         self, node: str, attributes: Attributes, new: Mapping[str, str], old: Mapping[str, str], what: str

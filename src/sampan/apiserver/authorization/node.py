@@ -1,7 +1,7 @@
 """What a node may: fixed rules for what every node needs, and the graph for what belongs to its own pods.
 
 A node reads a Secret or ConfigMap, or asks for a ServiceAccount's token, only while a pod bound to it refers to
-that object. Nodes that are front doors also read what Ingresses refer to, as any ingress controller does: certificates
+that object. Nodes that are front doors, and chosen as such, also read what Ingresses refer to, as any ingress controller does: certificates
 (Secrets of the type kubernetes.io/tls) all at once, by that field selector, anything else by name. Whose objects a node changes (its own Node, its own pods) is checked at admission, by `NodeRestriction`,
 where the object is at hand.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from sampan.api import resources
-from sampan.api.ingress_references import FRONT_DOORS
+from sampan.api.front_doors import CLASS, FRONT_DOORS, terms_of
 from sampan.api.resources import Resource
 from sampan.apiserver.authorization import bootstrap_policy
 from sampan.apiserver.authorization.ingress_references import IngressReferences
@@ -35,6 +35,7 @@ class NodeAuthorizer:
     """Nodes of the group FRONT_DOORS also read what Ingresses refer to."""
 
     def __init__(self, cache: ReadCache) -> None:
+        self._cache = cache
         self._graph = NodeGraph(cache)
         self._ingresses = IngressReferences(cache)
         self._rules = tuple(Rule.compile(r) for r in bootstrap_policy.NODE_RULES)
@@ -61,7 +62,7 @@ class NodeAuthorizer:
         if not node:
             return Decision(False, f'unknown node for user "{user.name}"')
         if info.is_resource:
-            if FRONT_DOORS in user.groups and self._of_ingress(info):
+            if FRONT_DOORS in user.groups and self._of_ingress(info) and self._chosen(node):
                 return _YES
             special = self._special.get((info.group, info.plural))
             if special is not None:
@@ -78,6 +79,11 @@ class NodeAuthorizer:
         if not info.namespace:
             return Decision(False, "can only read namespaced object of this type")
         return self._related(node, info, self._refers)
+
+    def _chosen(self, node: str) -> bool:
+        """A certificate cannot be called back, a choice can."""
+        ingress_class = self._cache.get(resources.INGRESSCLASSES, "", CLASS)
+        return ingress_class is None or terms_of(ingress_class).choose(node)
 
     def _of_ingress(self, info: RequestInfo) -> bool:
         if (
