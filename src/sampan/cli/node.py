@@ -26,6 +26,14 @@ def node(
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="Label of the node: KEY=VALUE.")] = None,
     taint: Annotated[list[str] | None, typer.Option(help="Taint of the node: KEY[=VALUE]:EFFECT.")] = None,
+    ingress: Annotated[
+        bool | None,
+        typer.Option(
+            "--ingress/--no-ingress",
+            help="Whether Ingresses are reached at this machine, by an HAProxy on its ports 80 and 443; not unless given. The"
+            " token must allow it: `sampan token create --ingress`.",
+        ),
+    ] = None,
     host: Annotated[
         bool, typer.Option("--host", help="The node is this machine itself; so it is with --join always.")
     ] = False,
@@ -38,7 +46,7 @@ def node(
 
     join_command.run(
         join_command.Arguments(
-            join, token, ca_hash, name, tuple(address or ()), tuple(label or ()), tuple(taint or ())
+            join, token, ca_hash, name, tuple(address or ()), tuple(label or ()), tuple(taint or ()), ingress
         ),
         _say,
     )

@@ -24,25 +24,35 @@ def create(
         str, typer.Option(help="How long it may be used, such as 1h30m; 0 for without an end.")
     ] = "24h",
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    ingress: Annotated[
+        bool,
+        typer.Option(
+            "--ingress",
+            help="Machines that join by it may be front doors, which read the certificates of all Ingresses.",
+        ),
+    ] = False,
 ) -> None:
     """Make a token and print the command for another machine."""
     from sampan.cluster import config as configuration
-    from sampan.cluster import join_objects, join_tokens
+    from sampan.cluster import ingress_nodes, join_objects, join_tokens
 
     config = configuration.existing(cluster)
     seconds = join_tokens.parse_ttl(ttl)
     server, warning = join_objects.server_for_machines(config)
 
     async def work(client: HttpsClient) -> str:
-        await join_objects.ensure(client, config, server)
-        return await join_tokens.create(client, seconds, description)
+        await join_objects.ensure(client, config, server, front_doors=ingress)
+        return await join_tokens.create(client, seconds, description, front_door=ingress)
 
     token = _asked(config, work)
     forwards = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
-    for said in filter(None, (warning, join_objects.way_to_local_pods(config, forwards))):
+    doors = ingress_nodes.warning_for_machines(config) if ingress else ""
+    for said in filter(None, (warning, join_objects.way_to_local_pods(config, forwards), doors)):
         typer.echo(f"warning: {said}", err=True)
     authority = join_tokens.ca_hash(config.directory / "pki" / "ca.crt")
-    print(f"sampan node --join {server} --token {token} --ca-hash {authority}")
+    print(
+        f"sampan node --join {server} --token {token} --ca-hash {authority}{' --ingress' if ingress else ''}"
+    )
 
 
 @app.command("list")

@@ -7,8 +7,19 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from sampan.cluster import (
+    asking,
+    ingress_nodes,
+    kubeconfig,
+    link,
+    pki,
+    ports,
+    preflight,
+    ranges,
+    supervision,
+    teardown,
+)
 from sampan.cluster import config as configuration
-from sampan.cluster import kubeconfig, link, pki, ports, preflight, ranges, supervision, teardown
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.wishes import Wishes, resolve
@@ -43,6 +54,7 @@ class Bringup:
                     raise ClusterError(_words(e)) from e
                 raise
             self.write_kubeconfig()
+        self.look_for_chosen_nodes()
         return self.config
 
     def check_host(self) -> None:
@@ -116,6 +128,15 @@ class Bringup:
             self.say(f"context {self.config.context} is in {path}")
         except (ClusterError, OSError) as e:
             self.say(f"warning: {e}; use KUBECONFIG={self.config.directory}/kubeconfig")
+
+    def look_for_chosen_nodes(self) -> None:
+        """Machines that joined may be front doors, too: what was chosen is compared with what is there."""
+        if self.wishes.ingress_nodes is None or not ingress_nodes.on_other_machines(self.config):
+            return
+        for name in asking.ask(self.config, lambda client: ingress_nodes.not_there(client, self.config)):
+            self.say(
+                f"warning: --ingress-nodes: there is no node {name!r}; one that joins by this name may be a front door"
+            )
 
     def undo(self) -> None:
         """A cluster that never was ready leaves nothing; one that had been keeps its data and is stopped."""

@@ -33,6 +33,7 @@ _ASK_AGAIN = 0.25
 _CERTIFICATE_SECONDS = 60.0
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _MAKE = "make one where the cluster runs: sampan token create"
+MAKE_FOR_FRONT_DOOR = "make one that does where the cluster runs: sampan token create --ingress"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,8 @@ class JoinWishes:
     addresses: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     taints: tuple[dict[str, str], ...] = ()
+    ingress: bool = False
+    """To be a front door."""
 
 
 def problems(wishes: JoinWishes) -> list[str]:
@@ -72,19 +75,24 @@ def problems(wishes: JoinWishes) -> list[str]:
     return found
 
 
-async def join(wishes: JoinWishes) -> JoinedNode:
-    """All steps; what the machine is now, written to its directory. Raises ClusterError, with nothing written, for whatever
-    keeps it from joining."""
+async def join(wishes: JoinWishes, *, known: bool = False) -> JoinedNode:
+    """All steps; what the machine is now, written to its directory. `known` is whether it is the node of this name already, and wants
+    other rights. Raises ClusterError, with nothing written, for whatever keeps it from joining."""
     from sampan.client.access import Access
     from sampan.client.https import HttpsClient
     from sampan.client.types import ConnectionLost
-    from sampan.node.certificate import Refused, Wanted, obtain
+    from sampan.node.certificate import Refused, Wanted, may_ask_for_front_door, obtain
 
     server = wishes.server.rstrip("/")
     authority = await discover(server, wishes.token, wishes.ca_hash)
     client = HttpsClient(Access(server, ca=authority, token=wishes.token), user_agent="sampan-node")
     try:
-        await _check_name(client, wishes.name)
+        if not known:
+            await _check_name(client, wishes.name)
+        if wishes.ingress and not await may_ask_for_front_door(client):
+            raise ClusterError(
+                f"--ingress: this token does not allow a front door; {MAKE_FOR_FRONT_DOOR}, or go without: --no-ingress"
+            )
         networking = await _networking(client)
         node = JoinedNode(
             name=wishes.name,
@@ -92,11 +100,14 @@ async def join(wishes: JoinWishes) -> JoinedNode:
             addresses=wishes.addresses,
             labels=wishes.labels,
             taints=wishes.taints,
+            ingress=wishes.ingress,
             cluster_pod_cidrs=_list(networking.get("podSubnet")),
             service_cidrs=_list(networking.get("serviceSubnet")),
         )
         DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await obtain(client, Wanted(node.name), node.client_certificate, _CERTIFICATE_SECONDS)
+        await obtain(
+            client, Wanted(node.name, front_door=node.ingress), node.client_certificate, _CERTIFICATE_SECONDS
+        )
         node.ca.write_bytes(authority)
         node.save()
     except StatusError as e:

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sampan.cluster import join, joined
+from sampan.cluster import join, joined, preflight
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.join import JoinWishes
 from sampan.cluster.joined import JoinedNode
@@ -39,6 +39,8 @@ class Arguments:
     addresses: tuple[str, ...]
     labels: tuple[str, ...]
     taints: tuple[str, ...]
+    ingress: bool | None = None
+    """None leaves it as it is."""
 
 
 def run(arguments: Arguments, say: Callable[[str], None]) -> None:
@@ -49,7 +51,7 @@ def run(arguments: Arguments, say: Callable[[str], None]) -> None:
     with joined.held():
         present = joined.load()
         if present is not None:
-            node = _resumed(present, wishes, arguments, wrong, say)
+            node, wishes = _resumed(present, wishes, arguments, wrong, say)
         else:
             if not arguments.join:
                 raise ClusterError(
@@ -61,7 +63,7 @@ def run(arguments: Arguments, say: Callable[[str], None]) -> None:
         if node is None:
             join_process.check_machine(wishes.addresses)
             say(f"joining the cluster at {wishes.server} as {wishes.name}")
-            node = asyncio.run(join.join(wishes))
+            node = asyncio.run(join.join(wishes, known=present is not None and _certified(present)))
             say(f"joined; node {node.name} runs until Ctrl-C, its containers longer")
         join_process.run(node)
 
@@ -72,9 +74,9 @@ def _resumed(
     arguments: Arguments,
     wrong: Sequence[str],
     say: Callable[[str], None],
-) -> JoinedNode | None:
-    """The node that this machine is already; None where it has to join anew, with the token that was given, because its
-    certificate has ended. Raises ClusterError for what cannot be changed any more."""
+) -> tuple[JoinedNode | None, JoinWishes]:
+    """The node that this machine is already; or none, and with which wishes it has to join anew, with the token that was given, because
+    its certificate has ended or does not say that it may be a front door. Raises ClusterError for what cannot be changed any more."""
     from sampan.node.certificate import held
 
     problems = [*wrong]
@@ -92,19 +94,44 @@ def _resumed(
             f"this machine is node {present.name} of {present.server} already: {'; '.join(problems)}."
             " `sampan node` resumes it, `sampan node reset` makes it forget"
         )
+    ingress = present.ingress if arguments.ingress is None else arguments.ingress
     certificate = held(present.client_certificate)
-    if arguments.token and (certificate is None or not certificate.valid()):
+    lacking = arguments.ingress and (certificate is None or not certificate.front_door)
+    if arguments.token and (lacking or not _certified(present)):
         if why := join.problems(wishes):
             raise ClusterError("; ".join(why))
-        return None
+        return None, dataclasses.replace(
+            wishes,
+            name=present.name,
+            addresses=wishes.addresses or present.addresses,
+            labels=wishes.labels or present.labels,
+            taints=present.taints,
+            ingress=ingress,
+        )
+    if lacking:
+        raise ClusterError(
+            f"--ingress: this machine joined by a token that did not allow a front door; {join.MAKE_FOR_FRONT_DOOR},"
+            " and give it here: sampan node --join ... --token ... --ca-hash ... --ingress"
+        )
     if arguments.token:
         say("this machine has joined already: the token is not needed")
     changed = dataclasses.replace(
-        present, addresses=wishes.addresses or present.addresses, labels=wishes.labels or present.labels
+        present,
+        addresses=wishes.addresses or present.addresses,
+        labels=wishes.labels or present.labels,
+        ingress=ingress,
     )
     if changed != present:
         changed.save()
-    return changed
+    return changed, wishes
+
+
+def _certified(node: JoinedNode) -> bool:
+    """Whether it has a certificate that is good still."""
+    from sampan.node.certificate import held
+
+    certificate = held(node.client_certificate)
+    return certificate is not None and certificate.valid()
 
 
 def reset(say: Callable[[str], None]) -> str:
@@ -145,6 +172,8 @@ def _wishes(arguments: Arguments) -> tuple[JoinWishes, list[str]]:
             wrong.append(f"--address {address!r} is not an address")
     if len(set(families)) < len(families):
         wrong.append("--address: allowed is one of each family")
+    if arguments.ingress and not preflight.program("haproxy"):
+        wrong.append("--ingress: haproxy is missing: apt-get install haproxy")
     return JoinWishes(
         server=arguments.join.rstrip("/"),
         token=arguments.token,
@@ -153,6 +182,7 @@ def _wishes(arguments: Arguments) -> tuple[JoinWishes, list[str]]:
         addresses=arguments.addresses,
         labels=labels,
         taints=taints,
+        ingress=bool(arguments.ingress),
     ), wrong
 
 

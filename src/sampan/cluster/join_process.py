@@ -148,7 +148,8 @@ async def _once(node: JoinedNode, client: HttpsClient, stop: asyncio.Event) -> J
     await asyncio.to_thread(host.masquerade_pods_here, uplink, node.cluster_pod_cidrs)
     anew = asyncio.Event()
     changes = _Changes(node, addresses, client, anew)
-    own = NodeCertificate(client, Wanted(node.name), node.client_certificate, renewed=client.reconnect)
+    wanted = Wanted(node.name, front_door=node.ingress)
+    own = NodeCertificate(client, wanted, node.client_certificate, renewed=client.reconnect)
     serving = NodeCertificate(client, Wanted(node.name, (node.name, *addresses)), node.server_certificate)
     place = NodePlace(
         name=node.name,
@@ -169,6 +170,8 @@ async def _once(node: JoinedNode, client: HttpsClient, stop: asyncio.Event) -> J
         client_ca=node.ca,
         labels=node.labels,
         taints=node.taints,
+        ingress_log=_access_log(node),
+        ingress_as_told=True,
     )
     more: dict[str, Coroutine[Any, Any, None]] = {
         "client certificate": own.run(),
@@ -181,6 +184,24 @@ async def _once(node: JoinedNode, client: HttpsClient, stop: asyncio.Event) -> J
     }
     await node_parts.run(place, client, anew, more, serving.ready)
     return changes.node
+
+
+def _access_log(node: JoinedNode) -> Path | None:
+    """That of the machine's front door; None where it cannot be one or is not to be."""
+    from sampan.node.certificate import held
+
+    if not node.ingress:
+        return None
+    certificate = held(node.client_certificate)
+    if certificate is None or not certificate.front_door:
+        log.warning("this machine is no front door: its certificate does not say any more that it may be one")
+        return None
+    if not preflight.program("haproxy"):
+        log.warning("this machine is no front door: haproxy is missing: apt-get install haproxy")
+        return None
+    directory = DIRECTORY / "logs"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory / "ingress.log"
 
 
 async def _when(stop: asyncio.Event, anew: asyncio.Event) -> None:

@@ -38,6 +38,8 @@ class JoinedNode:
     """For its first registration."""
     cluster_pod_cidrs: tuple[str, ...] = ()
     service_cidrs: tuple[str, ...] = ()
+    ingress: bool = False
+    """Whether it is to be a front door."""
     pod_cidrs: tuple[str, ...] = ()
     """Its own, as the control plane gave them last."""
 

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sampan.cluster import nodeport_addresses
+from sampan.cluster import node_front_door, nodeport_addresses
 from sampan.cluster.owner import run_until_told
 
 if TYPE_CHECKING:
     from sampan.api.errors import Object
     from sampan.client.types import Client
     from sampan.node.agent import NodeAgent
-    from sampan.node.registration import Registration
 
 HIDDEN_FROM_NODES = ("/sys/fs/cgroup/unified",)
 """Debian's crun refuses a host with v1 controllers and an almost empty v2 mount unless it does not see the latter."""
@@ -61,6 +60,8 @@ class NodePlace:
     taints: tuple[Object, ...] = ()
     ingress_log: Path | None = None
     """The access log of its front door; None: it has none."""
+    ingress_as_told: bool = False
+    """Whether the cluster itself tells whether it has one, and how: the configuration is not on this machine."""
     ingress_proxy_protocol: bool = False
     lease_seconds: int = 40
     """What its Lease promises."""
@@ -163,40 +164,11 @@ async def run(
             client, place.name, place.uplink, place.addresses, place.pod_cidrs, place.cluster_pod_cidrs
         ).run(),
     }
-    parts["ingress"] = _front_door(client, place, agent.registration)
+    parts["ingress"] = node_front_door.run(client, place, agent.registration)
     try:
         await run_until_told({**parts, **(more or {})}, stop)
     finally:
         network.close()
-
-
-async def _front_door(client: Client, place: NodePlace, registration: Registration) -> None:
-    """The node's ingress proxy, until cancelled. It is no reason for the node to end, whatever it meets, and nothing waits for
-    it at the start. Without one nobody is led to this node, which may have had one before."""
-    await registration.ready.wait()
-    from sampan.client.restarting import again_and_again
-
-    async def none() -> None:
-        from sampan.ingress import serving
-
-        await serving.take_back(client, registration.node)
-        await asyncio.Event().wait()
-
-    async def proxy(log_file: Path) -> None:
-        from sampan.ingress.front_door import FrontDoor
-
-        await FrontDoor(
-            client,
-            node_name=place.name,
-            addresses=place.addresses,
-            directory=place.run / "ingress",
-            access_log_file=log_file,
-            own_networks=(*place.cluster_pod_cidrs, *place.service_cidrs, *place.addresses),
-            proxy_protocol=place.ingress_proxy_protocol,
-        ).run()
-
-    log_file = place.ingress_log
-    await again_and_again("ingress", none if log_file is None else lambda: proxy(log_file))
 
 
 def _networks(uplink: str) -> list[str]:

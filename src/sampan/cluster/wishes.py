@@ -150,7 +150,7 @@ def _resumed(present: ClusterConfig, wishes: Wishes) -> ClusterConfig:
     wrong = [*files, *apiserver_files.problems(wishes, present), *admission_plugins.problems(wishes)]
     wrong += [*runtime_config.problems(wishes), *node_monitoring.problems(wishes)]
     wrong += [*lb_pools.problems(wishes), *nodeport_addresses.problems(wishes)]
-    wrong += ingress_nodes.problems(wishes, present.nodes)
+    wrong += ingress_nodes.problems(wishes, present.nodes, new=False)
     if wrong := [*wrong, *logs.problems(wishes.logging_format)]:
         raise ClusterError("; ".join(wrong))
     return dataclasses.replace(present, **changes) if changes else present  # type: ignore[arg-type]
