@@ -247,13 +247,13 @@ async def _serial(site: Site) -> int:
     return x509.load_der_x509_certificate(der).serial_number
 
 
-async def _shown(site: Site, serial: int, *, within: float = 300.0) -> float:
-    """When that certificate was first shown. Raises TimeoutError."""
+async def _shown(site: Site, serial: int, *, within: float = 300.0, pause: float = 0.001) -> float:
+    """When that certificate was first shown, asked for every `pause` seconds. Raises TimeoutError."""
     deadline = time.perf_counter() + within
     while time.perf_counter() < deadline:
         if await _serial(site) == serial:
             return time.perf_counter()
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(pause)
     raise TimeoutError(f"the certificate {serial} of {site.host} was not shown within {within:.0f} s")
 
 
@@ -327,7 +327,10 @@ async def _certs(config: ClusterConfig, api: Api, door: FrontDoor, count: int, p
 
 
 async def _all_shown(door: FrontDoor, serials: dict[str, int]) -> float:
-    return max([await _shown(door.site(host, tls=True), serial) for host, serial in serials.items()])
+    # Rarely: a handshake takes both processors from whoever is measured.
+    return max(
+        [await _shown(door.site(host, tls=True), serial, pause=0.02) for host, serial in serials.items()]
+    )
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import base64
 import binascii
 import contextlib
 import datetime
-import functools
+import hashlib
 import os
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -94,9 +94,22 @@ def pair(secret: Object) -> tuple[str, str]:
     return chain, key
 
 
-@functools.lru_cache(256)
+_verdicts: dict[bytes, str | None] = {}
+"""By what pairs are made of: to load one takes OpenSSL a millisecond, and each is asked for several times."""
+_MOST_VERDICTS = 20_000
+
+
 def _loaded(chain: str, key: str) -> str | None:
     """What OpenSSL has against a pair; None for nothing."""
+    made_of = hashlib.sha256(f"{chain}\0{key}".encode()).digest()
+    if made_of not in _verdicts:
+        if len(_verdicts) >= _MOST_VERDICTS:
+            _verdicts.clear()
+        _verdicts[made_of] = _load(chain, key)
+    return _verdicts[made_of]
+
+
+def _load(chain: str, key: str) -> str | None:
     if "ENCRYPTED" in key:
         return "tls.key is encrypted"
     fd = os.memfd_create("pair", os.MFD_CLOEXEC)
