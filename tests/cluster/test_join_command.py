@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from sampan.api.errors import Object
 from sampan.api.resources import NODES, PODDISRUPTIONBUDGETS, PODS, SERVICEACCOUNTS
 from sampan.apiserver.app import App
 from sampan.client.types import Client
-from sampan.cluster import alone, join, join_command, join_objects, join_tokens, joined
+from sampan.cluster import alone, join, join_command, join_objects, join_tokens, joined, preflight
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.drain import drain
 from sampan.cluster.errors import ClusterError
 from sampan.cluster.join_command import Arguments
 from sampan.cluster.joined import JoinedNode
+from sampan.node import certificate
+from sampan.node.certificate import Held
 from sampan.store.memory import MemoryStore
 from tests.apiserver.conftest import config
 from tests.transport.authority import Authority
@@ -113,6 +116,57 @@ def test_what_a_machine_is_outlives_it(tmp_path: Path, monkeypatch: pytest.Monke
         joined.load()
     with joined.held(), pytest.raises(ClusterError, match="runs already"), joined.held():
         pass
+
+
+FAR = JoinedNode(name="far", server="https://192.0.2.1:6443", addresses=("192.0.2.9",), labels={"a": "b"})
+AGAIN = dataclasses.replace(GOOD, join="", token="", ca_hash="", name="")
+"""`sampan node` and no more."""
+
+
+@pytest.mark.parametrize(
+    ("may", "had", "asked", "token", "becomes"),
+    [
+        (True, True, None, False, True),
+        (True, True, False, False, False),
+        (True, False, True, False, True),
+        (True, False, True, True, True),
+        (False, False, None, False, False),
+        (False, False, None, True, False),
+    ],
+)
+def test_a_machine_that_has_joined_becomes_a_front_door_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may: bool, had: bool, asked: bool | None, token: bool, becomes: bool
+) -> None:  # fmt: skip
+    monkeypatch.setattr(joined, "DIRECTORY", tmp_path / "_node")
+    monkeypatch.setattr(certificate, "held", lambda file: Held(0, time.time() + 60, frozenset(), may))
+    monkeypatch.setattr(preflight, "program", lambda name: "/usr/sbin/haproxy")
+    present = dataclasses.replace(FAR, ingress=had)
+    arguments = dataclasses.replace(GOOD if token else AGAIN, ingress=asked)
+    wishes, wrong = join_command._wishes(arguments)
+    node, _ = join_command._resumed(present, wishes, arguments, wrong, lambda text: None)
+    assert node == dataclasses.replace(present, ingress=becomes)
+
+
+def test_a_certificate_that_does_not_allow_it_needs_another_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate, "held", lambda file: Held(0, time.time() + 60, frozenset()))
+    monkeypatch.setattr(preflight, "program", lambda name: "/usr/sbin/haproxy")
+    arguments = dataclasses.replace(AGAIN, ingress=True)
+    wishes, wrong = join_command._wishes(arguments)
+    with pytest.raises(ClusterError, match="sampan token create --ingress, and give it here"):
+        join_command._resumed(FAR, wishes, arguments, wrong, lambda text: None)
+    # With one it joins anew, as what it is, whatever the machine's own name and addresses.
+    arguments = dataclasses.replace(GOOD, name="", ingress=True)
+    wishes, wrong = join_command._wishes(arguments)
+    node, anew = join_command._resumed(FAR, wishes, arguments, wrong, lambda text: None)
+    assert node is None
+    assert (anew.name, anew.addresses, anew.labels, anew.ingress) == ("far", FAR.addresses, FAR.labels, True)
+
+
+def test_a_front_door_needs_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "program", lambda name: None)
+    said = "--ingress: haproxy is missing: apt-get install haproxy"
+    for ingress, wrong in ((True, [said]), (None, []), (False, [])):
+        assert join_command._wishes(dataclasses.replace(GOOD, ingress=ingress))[1] == wrong
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("24h", 86400), ("1h30m", 5400), ("1.5h", 5400), ("0", None)])
