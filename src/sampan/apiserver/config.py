@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sampan.api.front_doors import EVERY_NODE, Terms
 from sampan.apiserver.types import User
 
 
@@ -51,6 +52,8 @@ class Config:
     """Where audit events go, one a line; needs a policy."""
     encryption_config: Path | None = None
     """An EncryptionConfiguration: what is stored sealed, and how."""
+    front_doors: Terms = EVERY_NODE
+    """Which of the nodes whose certificates say that they may be front doors are."""
     node_client_certificate: Path | None = None
     node_client_key: Path | None = None
     """What we show to a node's own server (logs, exec, ...)."""

@@ -75,6 +75,14 @@ class Bringup:
             raise ClusterError(
                 f"cluster {self.config.name} runs with {before.apiservers} API servers: stop it to have another number"
             )
+        if (
+            self.running
+            and before is not None
+            and ingress_nodes.terms(before) != ingress_nodes.terms(self.config)
+        ):
+            self.say(
+                "warning: which nodes have front doors, and how, changes when the cluster is stopped and started"
+            )
         if not self.running:
             problems = []
             if not _control_plane_lives(self.config):

@@ -200,6 +200,7 @@ def _api_config(config: ClusterConfig, number: int) -> Config:
         disabled_versions=frozenset(config.disabled_versions),
         default_not_ready_toleration_seconds=config.default_not_ready_toleration_seconds,
         default_unreachable_toleration_seconds=config.default_unreachable_toleration_seconds,
+        front_doors=ingress_nodes.terms(config),
         node_client_certificate=pki / "node-client.crt",
         node_client_key=pki / "node-client.key",
     )

@@ -20,8 +20,8 @@ _MASTER = Decision(True)
 class UnionAuthorizer:
     """The `Authorizer` of a server."""
 
-    def __init__(self, cache: ReadCache) -> None:
-        self._node = NodeAuthorizer(cache)
+    def __init__(self, config: Config, cache: ReadCache) -> None:
+        self._node = NodeAuthorizer(cache, config.front_doors)
         self.rbac = RBACAuthorizer(cache)
 
     def authorize(self, user: User, info: RequestInfo) -> Decision:
@@ -47,7 +47,7 @@ class UnionAuthorizer:
 
 def build(config: Config, cache: ReadCache) -> UnionAuthorizer:
     """The authorizer over what `cache` holds; keep one a server, it follows the cache's changes."""
-    return UnionAuthorizer(cache)
+    return UnionAuthorizer(config, cache)
 
 
 def action(user: User, info: RequestInfo) -> str:

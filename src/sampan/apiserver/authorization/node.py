@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from sampan.api import resources
-from sampan.api.front_doors import CLASS, FRONT_DOORS, terms_of
+from sampan.api.front_doors import EVERY_NODE, FRONT_DOORS, Terms
 from sampan.api.resources import Resource
 from sampan.apiserver.authorization import bootstrap_policy
 from sampan.apiserver.authorization.ingress_references import IngressReferences
@@ -32,10 +32,11 @@ _NO = Decision(False)
 
 
 class NodeAuthorizer:
-    """Nodes of the group FRONT_DOORS also read what Ingresses refer to."""
+    """Nodes of the group FRONT_DOORS that `front_doors` choose also read what Ingresses refer to: a certificate cannot be called back,
+    a choice can."""
 
-    def __init__(self, cache: ReadCache) -> None:
-        self._cache = cache
+    def __init__(self, cache: ReadCache, front_doors: Terms = EVERY_NODE) -> None:
+        self._front_doors = front_doors
         self._graph = NodeGraph(cache)
         self._ingresses = IngressReferences(cache)
         self._rules = tuple(Rule.compile(r) for r in bootstrap_policy.NODE_RULES)
@@ -62,7 +63,7 @@ class NodeAuthorizer:
         if not node:
             return Decision(False, f'unknown node for user "{user.name}"')
         if info.is_resource:
-            if FRONT_DOORS in user.groups and self._of_ingress(info) and self._chosen(node):
+            if FRONT_DOORS in user.groups and self._front_doors.choose(node) and self._of_ingress(info):
                 return _YES
             special = self._special.get((info.group, info.plural))
             if special is not None:
@@ -79,11 +80,6 @@ class NodeAuthorizer:
         if not info.namespace:
             return Decision(False, "can only read namespaced object of this type")
         return self._related(node, info, self._refers)
-
-    def _chosen(self, node: str) -> bool:
-        """A certificate cannot be called back, a choice can."""
-        ingress_class = self._cache.get(resources.INGRESSCLASSES, "", CLASS)
-        return ingress_class is None or terms_of(ingress_class).choose(node)
 
     def _of_ingress(self, info: RequestInfo) -> bool:
         if (
