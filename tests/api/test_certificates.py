@@ -202,6 +202,7 @@ def test_who_writes_what() -> None:
 
 
 NODE = ("system:node:n1", ("system:nodes",))
+DOOR = ("system:nodes", "sampan:front-doors")
 CLIENT, SERVING = (
     ["digital signature", "client auth"],
     ["digital signature", "key encipherment", "server auth"],
@@ -213,6 +214,9 @@ CLIENT, SERVING = (
     [
         (request(*NODE), CLIENT, ""),
         (request(*NODE), [*CLIENT, "key encipherment"], ""),
+        (request("system:node:n1", DOOR), CLIENT, ""),
+        (request("system:node:n1", DOOR[::-1]), CLIENT, "subject organization is not system:nodes"),
+        (request("n1", DOOR), CLIENT, "subject common name does not begin with system:node:"),
         (request(*NODE), SERVING, "usages did not match [client auth digital signature key encipherment]"),
         (request("n1", ("system:nodes",)), CLIENT, "subject common name does not begin with system:node:"),
         (request("system:node:n1", ("devs",)), CLIENT, "subject organization is not system:nodes"),
@@ -230,6 +234,7 @@ def test_what_a_node_asks_for_as_a_client(encoded: str, usages: list[str], probl
     [
         (request(*NODE, ("n1",), ("10.0.0.1",)), SERVING, ""),
         (request(*NODE), SERVING, "DNS or IP subjectAltName is required"),
+        (request("system:node:n1", DOOR, ("n1",)), SERVING, "subject organization is not system:nodes"),
         (request(*NODE, ("n1",), (), ("a@b.c",)), SERVING, "Email subjectAltNames are not allowed"),
         (
             request(*NODE, ("n1",)),
