@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.cluster import machines
 from tests.cluster.front_door import NEEDED, FrontDoor, ask, eventually, outside, started, until
 from tests.cluster.machines import Machine
-from tests.real_cluster import sampan
+from tests.real_cluster import curl, sampan
 
 pytestmark = NEEDED
 SERVES = '.status.conditions[?(@.type=="IngressServing")]'
@@ -125,6 +125,9 @@ def becomes_one(owner: Owner, allowing: list[str]) -> None:
         certified = "--cacert", owner.sampan("ca").strip()
         until(edge.address, "foo.org", "/", "200 hello", *certified, scheme="https")
         eventually(owner.led_to, lambda nodes: nodes == ["edge", "node-1"])
+        number = owner.kubectl.value("service/sampan-ingress", ".spec.ports[0].nodePort")
+        by_number = f"http://{edge.address}:{number}/", "-H", "Host: foo.org", "-m", "2"
+        eventually(lambda: curl(*by_number).out, lambda body: body == "hello")
         routes = edge.sampan("ingress", "routes")
         assert "default/web" in routes.out, routes.err
         # The owner thinks again.
