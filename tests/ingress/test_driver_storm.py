@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import signal
+import ssl
 from pathlib import Path
 from shutil import which
 
@@ -20,9 +21,19 @@ from sampan.ingress.haproxy.process import HaproxyError, Process
 from sampan.ingress.haproxy.runtime import NoAnswer, perform
 from sampan.ingress.haproxy.translation import Translation
 from sampan.ingress.table import RoutingTable
-from sampan.ingress.types import INGRESS_SCOPE, Change, Listener, Routing
+from sampan.ingress.types import (
+    INGRESS_SCOPE,
+    Certificate,
+    Change,
+    Contribution,
+    Host,
+    Listener,
+    Routing,
+    Source,
+)
 from tests.ingress.door import Door, Upstream, free_port, open_door
 from tests.ingress.objects import add, ingress, remove, set_backends
+from tests.ingress.test_certificates import make
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -82,6 +93,9 @@ class Storm:
         self.lately: dict[int, set[str]] = {n: set() for n in range(HOSTS)}
         """Who may answer for a host: whoever it led to since all was right."""
         self.more: list[Listener] = []
+        self.pairs = [[make(f"h{n}.test"), make(f"h{n}.test")] for n in range(HOSTS)]
+        self.shows: dict[int, str] = {}
+        """Host to the chain that is shown for it."""
 
     @property
     def table(self) -> RoutingTable:
@@ -90,8 +104,8 @@ class Storm:
     def step(self) -> str:
         host, service = self.chance.randrange(HOSTS), self.chance.randrange(SERVICES)
         what = self.chance.choices(
-            ["lead", "away", "pods", "listen", "kill", "refuse", "silent", "odd", "right"],
-            [10, 5, 8, 1, 1, 1, 1, 1, 4],
+            ["lead", "away", "pods", "show", "listen", "kill", "refuse", "silent", "odd", "right"],
+            [10, 5, 8, 4, 1, 1, 1, 1, 1, 4],
         )[0]
         match what:
             case "lead":
@@ -106,9 +120,18 @@ class Storm:
                 self.open ^= {service}
                 there = [self.upstreams[service].endpoint] if service in self.open else []
                 set_backends(self.table, {f"s{service}": there})
+            case "show":
+                self.shows.pop(host, None)
+                found: tuple[Certificate, ...] = ()
+                if pair := self.chance.choice([None, *self.pairs[host]]):
+                    self.shows[host] = pair[0]
+                    source = Source("Ingress", "a", f"c{host}")
+                    found = (Certificate(INGRESS_SCOPE, Host.of_ingress(f"h{host}.test"), *pair, source),)
+                self.table.update(("Ingress", "a", f"c{host}"), Contribution(certificates=found))
             case "listen":
                 self.more = [] if self.more else [Listener("more", free_port(), INGRESS_SCOPE)]
-                self.table.set_listeners([Listener("http", self.door.port, INGRESS_SCOPE), *self.more])
+                always = self.table.routing.listeners
+                self.table.set_listeners([always["http"], always["https"], *self.more])
             case "kill":
                 for pid in (self.door.process._pid, self.door.process.worker):
                     if pid and self.door.process.running:
@@ -136,9 +159,26 @@ class Storm:
         assert found in self.lately[host] | {"404", "503", "0"}, f"h{host} was answered by {found}"
         return found
 
+    async def chain(self, host: int) -> str:
+        """The certificate that is shown for a host, "" for the node's own."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", self.door.tls_port, ssl=context, server_hostname=f"h{host}.test"
+            )
+        except OSError:
+            return "nobody"
+        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        known = [pair[0] for pairs in self.pairs for pair in pairs]
+        return next((c for c in known if ssl.PEM_cert_to_DER_cert(c) == shown), "")
+
     async def is_right(self) -> None:
         async with asyncio.timeout(30):
             for host in range(HOSTS):
+                while await self.chain(host) != self.shows.get(host, ""):
+                    await asyncio.sleep(0.02)
                 while await self.look(host) != self.wanted(host):
                     await asyncio.sleep(0.02)
                 self.lately[host] = {self.upstreams[self.leads[host]].name} if host in self.leads else set()
@@ -150,7 +190,7 @@ async def test_a_storm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
     monkeypatch.setattr(Translation.__init__, "__defaults__", (SPARE,))
     async with contextlib.AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(Upstream(f"pod-{n}")) for n in range(SERVICES)]
-        door = await stack.enter_async_context(open_door(tmp_path))
+        door = await stack.enter_async_context(open_door(tmp_path, tls=True))
         storm = Storm(door, upstreams, Faults(chance, monkeypatch))
         done = []
         try:
