@@ -138,7 +138,8 @@ def becomes_one(owner: Owner, allowing: list[str]) -> None:
         assert "--ingress-nodes" in owner.kubectl.value("node/edge", f"{SERVES}.message")
         owner.choose("all")
         until(edge.address, "foo.org", "/", "200 hello")
-        assert owner.listening().count("\n") == 3
+        at = sorted(line.split()[3] for line in owner.listening().splitlines())
+        assert at == sorted([f"{edge.address}:80", f"{edge.address}:443", "127.0.0.1:9145"])
 
 
 @contextmanager

@@ -49,6 +49,8 @@ async def _open(client: Client, place: NodePlace, log_file: Path, proxy_protocol
         access_log_file=log_file,
         own_networks=(*place.cluster_pod_cidrs, *place.service_cidrs, *place.addresses),
         proxy_protocol=proxy_protocol,
+        # Of a machine that joined, strangers see no more than was asked for.
+        metrics_address="127.0.0.1" if place.ingress_as_told else "",
     ).run()
 
 

@@ -33,7 +33,7 @@ def program() -> str | None:
 
 
 class FrontDoor:
-    """`own_networks` are those of the cluster, where no ExternalName may lead. `directory` (made) is for the proxy's files and goes with the node's other run-time files."""
+    """`own_networks` are those of the cluster, where no ExternalName may lead; metrics are told at the first of `addresses`, if nothing else is said. `directory` (made) is for the proxy's files and goes with the node's other run-time files."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class FrontDoor:
         own_networks: Sequence[str] = (),
         listeners: Sequence[Listener] = (HTTP, HTTPS),
         proxy_protocol: bool = False,
+        metrics_address: str = "",
         haproxy: str | None = None,
     ) -> None:
         self._client = client
@@ -57,7 +58,7 @@ class FrontDoor:
         files = Files(directory, tuple(addresses))
         self._process = Process(files, haproxy or program() or "haproxy", access_log_file)
         self._driver = HaproxyDriver(files, self._process, self._set_serving)
-        self._address = addresses[0]
+        self._metrics_address = metrics_address or addresses[0]
         self._metrics = MetricsServer(files)
         self._serving: tuple[bool, str] | None = None
         self._serving_changed = asyncio.Event()
@@ -65,7 +66,7 @@ class FrontDoor:
     async def run(self) -> None:
         """Until cancelled; the proxy goes on."""
         try:
-            await self._metrics.start(self._address)
+            await self._metrics.start(self._metrics_address)
         except OSError as e:
             log.warning("metrics of ingress are not served: %s", e)
         try:

@@ -142,8 +142,9 @@ class HaproxyDriver:
                 reason = repr(e)
             log.warning("HAProxy does not serve: %s", reason)
             self._serving(False, reason)
-            if loop.time() - began > _MOST_PAUSE:
+            if loop.time() - began > _MOST_PAUSE:  # it served for a while: it is started again at once
                 pause = _FIRST_PAUSE
+                continue
             await asyncio.sleep(pause)
             pause = min(pause * 2, _MOST_PAUSE)
 
