@@ -179,17 +179,19 @@ def render(
 
 
 def commands(op: CertificateOperation, files: Files) -> Iterator[str]:
-    """The commands for an operation (management guide, section 9.3: `set ssl cert`), each to be sent by itself."""
+    """The commands for an operation (management guide, section 9.3: `set ssl cert`)."""
     file, where = files.certificate(op.name), files.certificate_list(op.list)
     match op:
         case SetCertificate():
-            new = f"new ssl cert {file};" if op.new else ""
-            yield f"{new}set ssl cert {file} <<\n{op.pem or files.default_certificate.read_text()}"
-            yield f"commit ssl cert {file}" + (
-                f";add ssl crt-list {where} <<\n{file} {op.filter}\n" if op.new else ""
-            )
+            if op.new:
+                yield f"new ssl cert {file}"
+            yield f"set ssl cert {file} <<\n{op.pem or files.default_certificate.read_text()}"
+            yield f"commit ssl cert {file}"
+            if op.new:
+                yield f"add ssl crt-list {where} <<\n{file} {op.filter}\n"
         case RemoveCertificate():
-            yield f"del ssl crt-list {where} {file};del ssl cert {file}"
+            yield f"del ssl crt-list {where} {file}"
+            yield f"del ssl cert {file}"
 
 
 def misdirected(known: Path) -> Iterator[str]:

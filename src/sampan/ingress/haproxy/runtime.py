@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sampan.ingress.haproxy import certificates
-from sampan.ingress.haproxy.certificates import CertificateOperation, RemoveCertificate, SetCertificate
+from sampan.ingress.haproxy.certificates import RemoveCertificate, SetCertificate
 from sampan.ingress.haproxy.content import (
     AddServer,
     DeleteEntry,
@@ -20,9 +20,8 @@ from sampan.ingress.haproxy.content import (
 from sampan.ingress.haproxy.files import Files
 
 _SPECIAL = re.compile(r"[\\; ]")
-_MOST = 12000
-"""Bytes of commands in one line; HAProxy's buffer holds 16 kB."""
 _TIMEOUT = 5.0
+_READ = 1 << 16
 
 
 MapOrServer = SetEntry | DeleteEntry | AddServer | SetServer | RemoveServer
@@ -63,54 +62,56 @@ _GOOD = re.compile(
     r"New server registered\.|Server deleted\.|Success!|New empty certificate store .*|Transaction (created|updated) for .*|Committing .*|"
     r"Inserting certificate .*|Entry .* deleted in crtlist .*|Certificate .* deleted!|"
 )
+_PROMPT, _MORE = "\n> ", "+ "
+"""Before a command and before a line of what goes with it; no answer of these commands holds either."""
 
 
 async def perform(operations: Sequence[Operation], files: Files) -> list[str]:
-    """Do all operations in order. Returns a line for each one that was refused. Raises NoAnswer where nobody answers."""
-    refused: list[str] = []
-    batch: list[str] = []
-    size = 0
+    """Do all operations in order, on one connection: HAProxy has the next before it has answered. Returns a line for each one that was
+    refused. Raises NoAnswer where nobody answers, or no more."""
+    commands: list[tuple[str, bool]] = []
+    """What is sent, and whether it matters what the answer is."""
     for op in operations:
-        certificate = isinstance(op, SetCertificate | RemoveCertificate)
-        line = "" if isinstance(op, SetCertificate | RemoveCertificate) else command(op, files)
-        if batch and (certificate or size + len(line) > _MOST):
-            refused += await _batch(batch, files.admin_socket)
-            batch, size = [], 0
         if isinstance(op, SetCertificate | RemoveCertificate):
-            refused += await _certificate(op, files)
-            continue
-        batch.append(line)
-        size += len(line) + 1
-    if batch:
-        refused += await _batch(batch, files.admin_socket)
-    return refused
-
-
-async def _certificate(op: CertificateOperation, files: Files) -> list[str]:
-    for line in certificates.commands(op, files):
-        if refused := await _batch([line], files.admin_socket):
+            commands += [(line, True) for line in certificates.commands(op, files)]
             # Nothing else can be changed while this is half done.
-            await ask(f"abort ssl cert {files.certificate(op.name)}", files.admin_socket)
-            return refused
-    return []
+            commands.append((f"abort ssl cert {files.certificate(op.name)}", False))
+        else:
+            commands.append((command(op, files), True))
+    if not commands:
+        return []
+    lines = ["prompt", *(line for line, _ in commands), "quit"]
+    answer = await _converse("".join(f"{line}\n" for line in lines), files.admin_socket)
+    _, *answers = answer.split(_PROMPT)
+    if len(answers) <= len(commands):
+        raise NoAnswer(f"{files.admin_socket}: {len(answers)} answers to {len(commands)} commands")
+    return [
+        line
+        for text, (_, matters) in zip(answers, commands, strict=False)
+        if matters
+        for line in text.replace(_MORE, "").strip().split("\n")
+        if not _GOOD.fullmatch(line.strip())
+    ]
 
 
-async def _batch(commands: Sequence[str], socket: Path) -> list[str]:
-    answer = await ask(";".join(commands), socket)
-    # Each command's answer ends with an empty line; an answer of ours never holds one.
-    answers = [a.strip() for a in answer.split("\n\n")] if answer.strip() else []
-    return [a for a in (line for answer in answers for line in answer.split("\n")) if not _GOOD.fullmatch(a)]
-
-
-async def ask(line: str, socket: Path) -> str:
-    """Send one line of commands and return all that is answered. Raises NoAnswer."""
+async def _converse(text: str, socket: Path) -> str:
+    """Send all of it and return all that is answered, however long that takes as long as something comes. Raises NoAnswer."""
+    found = []
     try:
-        async with asyncio.timeout(_TIMEOUT):
-            reader, writer = await asyncio.open_unix_connection(str(socket))
+        async with asyncio.timeout(_TIMEOUT) as limit:
+            reader, writer = await asyncio.open_unix_connection(str(socket), limit=_READ)
             try:
-                writer.write(line.encode() + b"\n")
-                return (await reader.read(-1)).decode(errors="replace")
+                writer.write(text.encode())
+                while data := await reader.read(_READ):
+                    found.append(data)
+                    limit.reschedule(asyncio.get_running_loop().time() + _TIMEOUT)
             finally:
                 writer.close()
     except (OSError, TimeoutError) as e:
         raise NoAnswer(f"{socket}: {e}") from e
+    return b"".join(found).decode(errors="replace")
+
+
+async def ask(line: str, socket: Path) -> str:
+    """Send one line of commands and return all that is answered. Raises NoAnswer."""
+    return await _converse(f"{line}\n", socket)
