@@ -9,6 +9,12 @@ from tests.cluster.front_door import NEEDED, FrontDoor, ask, eventually, started
 from tests.real_cluster import run, sampan
 
 pytestmark = NEEDED
+ROUTE = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "HTTPRoute",
+    "metadata": {"name": "r"},
+    "spec": {"parentRefs": [{"name": "g"}]},
+}
 GATEWAY = {
     "apiVersion": "gateway.networking.k8s.io/v1",
     "kind": "Gateway",
@@ -69,7 +75,7 @@ def test_nobody_is_led_to_a_node_without_a_front_door(tmp_path: Path) -> None:
         door = FrontDoor(cluster, "default")
         chosen = Chosen(door, tmp_path / "kubeconfig")
         first, second = (cluster.config.node_address(n) for n in cluster.config.nodes)
-        door.apply(door.ingress("i", [("foo.org", "/", "Prefix", "nobody")]), GATEWAY)
+        door.apply(door.ingress("i", [("foo.org", "/", "Prefix", "nobody")]), GATEWAY, ROUTE)
         of_both = (
             door.wait_address("i"),
             door.kubectl.value("ingress/i", ".status.loadBalancer.ingress[1].ip"),
@@ -81,12 +87,15 @@ def test_nobody_is_led_to_a_node_without_a_front_door(tmp_path: Path) -> None:
         assert ask(first, "foo.org", "/", "--haproxy-protocol").status == "000"
         assert (chosen.told(), chosen.led_to()) == (["node-2"], ["node-2", "node-2"])
         door.kubectl.wait("gateway/g", "condition=Programmed")
+        accepted = ".status.parents[*].conditions[?(@.type=='Accepted')].status"
+        eventually(lambda: door.kubectl.value("httproute/r", accepted), lambda found: found == "True")
         chosen.again("--no-ingress")
         eventually(chosen.told, lambda nodes: not nodes)
         left = "get", "ingressclasses,gatewayclasses,services,endpointslices", "-o", "name", "-A"
         eventually(lambda: chosen.system(*left), lambda found: "sampan" not in found)
         assert door.kubectl.value("gateway/g", ".status.conditions[*].reason") == "Pending Pending"
         assert door.kubectl.value("ingress/i", ".status.loadBalancer") == "{}"
+        assert door.kubectl.value("httproute/r", ".status.parents") == "[]"
         assert {ask(place, "foo.org").status for place in (first, second)} == {"000"}
         # What the Node says of itself is complete again: two addresses of one type are no one address.
         internal = '.status.addresses[?(@.type=="InternalIP")].address'

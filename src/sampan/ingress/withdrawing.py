@@ -14,6 +14,8 @@ from sampan.api.resources import (
     ENDPOINTSLICES,
     GATEWAYCLASSES,
     GATEWAYS,
+    GRPCROUTES,
+    HTTPROUTES,
     INGRESSCLASSES,
     INGRESSES,
     SERVICES,
@@ -23,6 +25,7 @@ from sampan.client.types import MERGE_PATCH, Client
 from sampan.ingress.controller import NAMESPACE, SERVICE
 from sampan.ingress.door_slices import MADE_BY
 from sampan.ingress.endpoints import SERVICE_NAME
+from sampan.ingress.gateway_status import route_status
 from sampan.ingress.ingresses import CONTROLLER, class_of
 
 
@@ -45,6 +48,12 @@ class _Withdrawal:
         for gateway in (await self._client.list(GATEWAYS)).items:
             if gateway["spec"]["gatewayClassName"] == CLASS:
                 await self._untell(GATEWAYS, gateway, None)
+        for resource in (HTTPROUTES, GRPCROUTES):
+            for route in (await self._client.list(resource)).items:
+                # What other controllers say of it stays.
+                status = route_status(route, None, "")
+                if status["parents"] != ((route.get("status") or {}).get("parents") or []):
+                    await self._untell(resource, route, status)
         selector = "=".join(MADE_BY)
         for slice_ in (await self._client.list(ENDPOINTSLICES, label_selector=selector)).items:
             meta = slice_["metadata"]
