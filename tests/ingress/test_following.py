@@ -11,12 +11,32 @@ from typing import Any
 import pytest
 
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import INGRESSCLASSES, INGRESSES, SECRETS, SERVICES
+from sampan.api.resources import (
+    GATEWAYCLASSES,
+    GATEWAYS,
+    HTTPROUTES,
+    INGRESSCLASSES,
+    INGRESSES,
+    SECRETS,
+    SERVICES,
+)
 from sampan.ingress import annotations as wishes
 from sampan.ingress import following as module
+from sampan.ingress import gateway_routes
 from sampan.ingress.controller import ingress_class
 from sampan.ingress.following import INTERNAL_ERROR, Following
-from sampan.ingress.types import INGRESS_SCOPE, Host, Path, PathKind, Place, Route
+from sampan.ingress.gateway_controller import gateway_class
+from sampan.ingress.table import RoutingTable
+from sampan.ingress.types import (
+    INGRESS_SCOPE,
+    Contribution,
+    Host,
+    Owner,
+    Path,
+    PathKind,
+    Place,
+    Route,
+)
 from tests.controllers.conftest import api, running
 
 __all__ = ["api"]
@@ -49,6 +69,27 @@ def service(name: str, *ports: tuple[str, int]) -> Object:
         "kind": "Service",
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"ports": made},
+    }
+
+
+def gateway() -> Object:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "g", "namespace": "default"},
+        "spec": {
+            "gatewayClassName": "sampan",
+            "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+        },
+    }
+
+
+def http_route(name: str) -> Object:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": name, "port": 80}]}]},
     }
 
 
@@ -181,3 +222,67 @@ async def test_what_may_not_be_read_is_not_there(api: Any, monkeypatch: pytest.M
         client.allowed = True
         await one.until(lambda: one.open("a"))
         assert (one.route("a") or pytest.fail("it is there")).options.auth is not None
+
+
+async def test_what_cannot_be_taken_in_is_in_nobodys_way_and_tried_again(
+    api: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sampan.ingress.following._AGAIN", 0.1)
+    monkeypatch.setattr("sampan.ingress.gateway_following._AGAIN", 0.1)
+    await api.create(INGRESSCLASSES, ingress_class())
+    await api.create(GATEWAYCLASSES, gateway_class())
+    await api.create(GATEWAYS, gateway())
+    table_update, read, odd = RoutingTable.update, gateway_routes.read, [True]
+
+    def update(table: RoutingTable, owner: Owner, contribution: Contribution) -> frozenset[Owner]:
+        if odd and owner[2] == "odd":
+            raise KeyError("odd")
+        return table_update(table, owner, contribution)
+
+    def broken(route: Object, world: gateway_routes.World) -> gateway_routes.RouteState:
+        if odd and route["metadata"]["name"] == "odd":
+            raise KeyError("odd")
+        return read(route, world)
+
+    monkeypatch.setattr(RoutingTable, "update", update)
+    monkeypatch.setattr(gateway_routes, "read", broken)
+    for name in ("even", "odd"):
+        await api.create(SERVICES, service(name, ("http", 80)))
+        await api.create(INGRESSES, ingress(name))
+        await api.create(HTTPROUTES, http_route(name))
+    async with followed(api) as one:
+        states = one.following.gateways.route_states
+        await one.until(lambda: ("HTTPRoute", "default", "even") in states)
+        assert one.open("even")
+        assert one.route("odd") is None
+        assert ("HTTPRoute", "default", "odd") not in states
+        assert "Ingress default/odd cannot be taken in" in caplog.text
+        assert "HTTPRoute default/odd cannot be read" in caplog.text
+        odd.clear()
+        await one.until(lambda: one.open("odd") and ("HTTPRoute", "default", "odd") in states)
+        assert dict(one.following.gateways.attached("default/g")) == {"http": 2}
+        for name in ("even", "odd"):
+            await api.delete(HTTPROUTES, "default", name)
+        await one.until(lambda: not states)
+        assert not one.following.gateways.attached("default/g")
+
+
+async def test_many_changes_leave_others_their_turn(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class concerns all of its Ingresses: they are taken in some at a time."""
+    await api.create(INGRESSCLASSES, {**ingress_class(), "spec": {"controller": "example.com/other"}})
+    names = [f"i{n}" for n in range(40)]
+    for name in names:
+        await api.create(INGRESSES, ingress(name))
+    async with followed(api) as one:
+        assert not any(one.route(name) for name in names)
+        monkeypatch.setattr("sampan.ingress.following._TURN", 0.0005)
+        await api.delete(INGRESSCLASSES, "", "sampan")
+        await api.create(INGRESSCLASSES, ingress_class())
+        turns = []
+
+        def there() -> bool:
+            turns.append(sum(one.route(name) is not None for name in names))
+            return turns[-1] == len(names)
+
+        await one.until(there)
+        assert len([n for n in set(turns) if 0 < n < len(names)]) > 1

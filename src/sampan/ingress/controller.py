@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 NAMESPACE, SERVICE = "kube-system", "sampan-ingress"
 _MANAGER = "sampan-ingress"
 _PORTS = (("http", 80), ("https", 443))
+_PAUSE = 0.005
 _DOOR = "front door"
 """The queue's key for the front door's Service and its endpoints."""
 
@@ -84,6 +85,8 @@ class IngressController:
             touched, following.touched = following.touched, set()
             for kind, namespace, name in touched:
                 self._queue.add(f"{namespace}/{name}" if kind == "Ingress" else f"{kind}|{namespace}/{name}")
+            # The API's requests, in the same process, go before our words.
+            await asyncio.sleep(_PAUSE)
             await self._wake.wait()
             self._wake.clear()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -35,6 +36,10 @@ from sampan.ingress.types import NOTHING, Contribution, Endpoint, Owner, Problem
 log = logging.getLogger(__name__)
 INTERNAL_ERROR = "InternalError"
 """Reason of the event for an object that could not be read, though it should be."""
+_TURN = 0.005
+"""Seconds of work at a time: others have their turn, too."""
+_AGAIN = 10.0
+"""Seconds after which what could not be taken in is tried again."""
 _KNOWN_WITHIN = 3.0
 """Seconds within which it is known what an Ingress names; what is not known then is not there."""
 
@@ -105,8 +110,13 @@ class Following:
             group.create_task(self.gateways.run(ready.set), name="gateways")
             await ready.wait()
             group.create_task(self._referenced.run(), name="referenced objects")
-            self.update()
-            await self._know_all()
+            await self._catch_up()
+            while (
+                self._unknown
+            ):  # no Ingress may be missing at the beginning; this does not take for ever, see `_await`
+                self._told.clear()
+                await self._told.wait()
+                await self._catch_up()
             started()
             if self.slices is not None:
                 group.create_task(self._external.run(), name="external names")
@@ -116,25 +126,40 @@ class Following:
         found = self.classes.get("", ingresses.class_of(ingress))
         return found is not None and (found.get("spec") or {}).get("controller") == self._ours
 
-    async def _know_all(self) -> None:
-        """Wait for what annotations name, so that no Ingress is missing at the beginning: not for ever, see `_await`."""
-        while self._unknown:
-            self._told.clear()
-            await self._told.wait()
+    async def _catch_up(self) -> None:
+        self.update()
+        while self.behind:
+            await asyncio.sleep(0)
             self.update()
 
     def update(self) -> None:
-        """Take all changes into the table."""
+        """Take changes into the table, for some milliseconds: what is left then is for the next turn, and `changed` is called. An object
+        that cannot be taken in is in nobody's way and is tried again."""
+        until = time.perf_counter() + _TURN
         services = {k for k in self._dirty_services if k in self._ports}
         self._dirty_services.clear()
-        dirty, self._dirty = self._dirty, set()
-        for key in dirty:
-            services |= self._update_ingress(key)
-        for owner, contribution in self.gateways.update():
-            services |= self._contribute(owner, contribution)
+        failed: set[str] = set()
+        while self._dirty and time.perf_counter() < until:
+            key = self._dirty.pop()
+            try:
+                services |= self._update_ingress(key)
+            except Exception:
+                log.exception("Ingress %s cannot be taken in", key)
+                failed.add(key)
+        while not self._dirty and time.perf_counter() < until and (found := self.gateways.update()):
+            services |= self._contribute(*found)
         if self.slices is not None:
             for key in services:
                 self._update_endpoints(key)
+        if failed:
+            asyncio.get_running_loop().call_later(_AGAIN, self._mark, failed)
+        if self.behind:
+            self._changed()
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is more for `update` to do."""
+        return bool(self._dirty) or self.gateways.behind
 
     def _update_ingress(self, key: str) -> set[str]:
         namespace, _, name = key.partition("/")

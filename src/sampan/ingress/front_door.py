@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +22,6 @@ from sampan.ingress.types import INGRESS_SCOPE, Listener
 log = logging.getLogger(__name__)
 HTTP = Listener("http", 80, INGRESS_SCOPE)
 HTTPS = Listener("https", 443, INGRESS_SCOPE, tls=True)
-_AGAIN = 10.0
-"""Seconds after which what was not understood is tried again."""
 _SEARCH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
 
@@ -79,7 +77,7 @@ class FrontDoor:
             started = asyncio.Event()
             group.create_task(self._following.run(started.set), name="routing")
             await started.wait()
-            self._take(self._flush)
+            self._flush()
             group.create_task(self._driver.run(), name="haproxy")
             group.create_task(self._tell(), name="condition")
             group.create_task(access_log.keep_small(self._access_log), name="access log")
@@ -87,16 +85,9 @@ class FrontDoor:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                self._take(self._following.update)
-                self._take(self._flush)
-
-    def _take(self, step: Callable[[], None]) -> None:
-        """Go on with what is served, whatever comes. What was not taken is taken with the next change, or after a while."""
-        try:
-            step()
-        except Exception:
-            log.exception("a change of the routing is not understood")
-            asyncio.get_running_loop().call_later(_AGAIN, self._wake.set)
+                self._following.update()
+                self._flush()
+                await asyncio.sleep(0)  # where there is more to do, others have their turn first
 
     def _flush(self) -> None:
         table = self._following.table

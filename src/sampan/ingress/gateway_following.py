@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from sampan.api.errors import Object
 from sampan.api.resources import GATEWAYCLASSES, GATEWAYS, GRPCROUTES, HTTPROUTES, NAMESPACES, REFERENCEGRANTS
@@ -20,6 +22,10 @@ from sampan.ingress.gateway_routes import RouteState, World
 from sampan.ingress.gateways import GatewayState
 from sampan.ingress.types import NOTHING, Contribution, Owner
 
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_AGAIN = 10.0
+"""Seconds after which what could not be read is tried again."""
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 """Label of what is made for a Gateway."""
 _ROUTES = {"HTTPRoute": HTTPROUTES, "GRPCRoute": GRPCROUTES}
@@ -66,6 +72,8 @@ class GatewayFollowing:
         self._ready = False
         self._dirty_gateways: set[str] = set()
         self._dirty_routes: set[tuple[str, str]] = set()
+        self._counted: set[str] = set()
+        """Gateways to which another number of routes is attached."""
         self.states: dict[str, GatewayState] = {}
         """Gateways of ours by `namespace/name`."""
         self.route_states: dict[Owner, RouteState] = {}
@@ -107,21 +115,45 @@ class GatewayFollowing:
         """How many routes are attached to each listener of a Gateway (`namespace/name`) that has any."""
         return {listener: len(owners) for listener, owners in self._attached.get(gateway, {}).items()}
 
-    def update(self) -> Iterator[tuple[Owner, Contribution]]:
-        """What has another contribution now, or another state."""
+    @property
+    def behind(self) -> bool:
+        """Whether `update` has something to do."""
         if not self._ready and self._wanted.is_set():
-            return
-        dirty, self._dirty_gateways = self._dirty_gateways, set()
-        for key in dirty:
-            yield self._update_gateway(key)
-        routes, self._dirty_routes = self._dirty_routes, set()
-        counted: set[str] = set()
-        for kind, key in routes:
-            owner, contribution, gateways_touched = self._update_route(kind, key)
-            counted |= gateways_touched
-            yield owner, contribution
-        for key in counted - dirty:
-            yield self._update_gateway(key)
+            return False
+        return bool(self._dirty_gateways or self._dirty_routes or self._counted)
+
+    def update(self) -> tuple[Owner, Contribution] | None:
+        """The next that has another contribution now, or another state; None for no more. One that cannot be read stays as it was, and
+        is tried again."""
+        while self.behind:
+            if self._dirty_gateways:
+                key = self._dirty_gateways.pop()
+                self._counted.discard(key)
+            elif self._dirty_routes:
+                kind, key = self._dirty_routes.pop()
+                try:
+                    owner, contribution, touched = self._update_route(kind, key)
+                except Exception:
+                    log.exception("%s %s cannot be read", kind, key)
+                    self._later(self._dirty_routes, (kind, key))
+                    continue
+                self._counted |= touched
+                return owner, contribution
+            else:  # routes are another number: once for all of them
+                key = self._counted.pop()
+            try:
+                return self._update_gateway(key)
+            except Exception:
+                log.exception("Gateway %s cannot be read", key)
+                self._later(self._dirty_gateways, key)
+        return None
+
+    def _later(self, dirty: set[_T], what: _T) -> None:
+        def mark() -> None:
+            dirty.add(what)
+            self._changed()
+
+        asyncio.get_running_loop().call_later(_AGAIN, mark)
 
     def _update_gateway(self, key: str) -> tuple[Owner, Contribution]:
         namespace, _, name = key.partition("/")
@@ -142,18 +174,25 @@ class GatewayFollowing:
         namespace, _, name = key.partition("/")
         owner: Owner = (kind, namespace, name)
         route = self.routes[kind].get_by_key(key)
-        before = self.route_states.pop(owner, None)
+        before = self.route_states.get(owner)
         state = RouteState()
         if route is not None:
             world = World(
                 lambda ns, n: self.states.get(f"{ns}/{n}"), self._services.get, self._granted, self._labels
             )
             state = gateway_routes.read(route, world)
-            if state.parents:
-                self.route_states[owner] = state
+        if state.parents:
+            self.route_states[owner] = state
+        else:
+            self.route_states.pop(owner, None)
         old, new = _attachments(before), _attachments(state)
         for gateway, listener in old - new:
-            self._attached[gateway][listener].discard(owner)
+            listeners = self._attached[gateway]
+            listeners[listener].discard(owner)
+            if not listeners[listener]:
+                del listeners[listener]
+            if not listeners:
+                del self._attached[gateway]
         for gateway, listener in new - old:
             self._attached.setdefault(gateway, {}).setdefault(listener, set()).add(owner)
         return owner, state.contribution, {gateway for gateway, _ in old ^ new}
