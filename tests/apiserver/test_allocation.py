@@ -691,7 +691,7 @@ async def _event(api: Api, reason: str) -> bool:
 
 
 async def _until(true: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not await true():
             await asyncio.sleep(0)
 

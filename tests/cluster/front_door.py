@@ -31,7 +31,7 @@ NEEDED = [
     pytest.mark.skipif(not which("haproxy"), reason="haproxy is not installed"),
 ]
 """The `pytestmark` of every module."""
-SECONDS = 20.0
+SECONDS = 40.0
 """How long what is waited for may take."""
 _PAUSE = 0.02
 T = TypeVar("T")

@@ -18,6 +18,7 @@ import pytest
 
 from sampan.cluster.supervision import await_change
 from tests import real_cluster
+from tests.cluster.front_door import eventually
 from tests.cluster.machine import picture
 
 pytestmark = [
@@ -328,7 +329,8 @@ def test_a_pod_whose_pause_process_dies_gets_a_new_sandbox(owner: Owner) -> None
     (pause,) = (int(p.split()[0]) for p in picture(name).processes if p.endswith(" catatonit"))
     os.kill(pause, signal.SIGKILL)
     owner.wait_keeper_restarted(name)
-    assert "SandboxChanged" in owner.kubectl(name, "get", "events", "-o", "jsonpath={.items[*].reason}")
+    reasons = "get", "events", "-o", "jsonpath={.items[*].reason}"
+    eventually(lambda: owner.kubectl(name, *reasons), lambda found: "SandboxChanged" in found)
     assert owner.kubectl(name, "exec", "keeper", "--", "cat", "/data/log") == "begun\nbegun\n"
 
 

@@ -355,7 +355,7 @@ async def test_the_access_log_says_who_answered_for_which_rule(door: Door, ups: 
     set_backends(door.table, {"s": [ups["one"].endpoint]})
     await door.settle()
     await door.get("foo.com", '/x?"\\', 'User-Agent: "quoted" \\ agent')
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not (text := door.log.read_text()).endswith("\n"):
             await asyncio.sleep(0.01)
     entry = json.loads(text.splitlines()[-1])

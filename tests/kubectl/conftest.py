@@ -59,6 +59,19 @@ def two(kubectl: Kubectl) -> str:
 
 
 @pytest.fixture
+def told(kubectl: Kubectl, two: str) -> str:
+    """The same pod, once the events of its start are written: that is after it is ready, perhaps."""
+    seen: set[str] = set()
+
+    def all_started(container: str) -> bool:
+        seen.add(container)
+        return len(seen) == 3
+
+    kubectl.watch("events --field-selector reason=Started", "{{.object.involvedObject.fieldPath}}", all_started)
+    return two
+
+
+@pytest.fixture
 def on_terminal(cluster: Cluster, namespace: str) -> Callable[..., Terminal]:
     """kubectl as typed at a terminal, in the test's namespace."""
 

@@ -90,8 +90,8 @@ def test_what_is_not_there(kubectl: Kubectl) -> None:
     assert said(kubectl, "get", "pod", "none", "--ignore-not-found") == ""
 
 
-def test_describe(kubectl: Kubectl, two: str) -> None:
-    pod = said(kubectl, "describe", "pod", two)
+def test_describe(kubectl: Kubectl, told: str) -> None:
+    pod = said(kubectl, "describe", "pod", told)
     for line in (
         "Service Account:  default",
         "Status:           Running",
@@ -102,7 +102,7 @@ def test_describe(kubectl: Kubectl, two: str) -> None:
     events = pod.split("Events:")[1]
     for reason in ("Scheduled", "Pulled", "Created", "Started"):
         assert reason in events
-    said(kubectl, "expose", "pod", two, "--port=80", "--target-port=http", "--name=s")
+    said(kubectl, "expose", "pod", told, "--port=80", "--target-port=http", "--name=s")
     kubectl.wait_endpoints("s", 1)
     address = kubectl.value("pod/two", ".status.podIP")
     service = " ".join(said(kubectl, "describe", "service", "s").split())
@@ -121,7 +121,7 @@ def test_describe(kubectl: Kubectl, two: str) -> None:
         assert done.err in ("", f"No resources found in {kubectl.namespace} namespace.\n")
 
 
-def test_events(kubectl: Kubectl, two: str) -> None:
+def test_events(kubectl: Kubectl, told: str) -> None:
     of_pod = said(kubectl, "events", "--for", "pod/two", "--types=Normal")
     reasons = [row[2] for row in rows(of_pod)]
     assert reasons[0] == "Scheduled"

@@ -37,7 +37,7 @@ class Place:
         subprocess.run(command, input=script, text=True, check=True)
 
     async def until_told(self) -> list[tuple[str, str]]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await self.called.wait()
         self.called.clear()
         told, self.told = self.told, []

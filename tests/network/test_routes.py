@@ -213,7 +213,7 @@ async def test_what_the_kernel_refuses_is_tried_again(site: Site, monkeypatch: p
     assert not one.routes._ways
     ip("-n", one.netns, "link", "set", "up0", "up")
     ip("-n", one.netns, "addr", "replace", f"{one.addresses[1]}/64", "dev", "up0", "nodad")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while one.routes._failed:
             await asyncio.sleep(0.01)
     assert set(one.routes._ways) == set(two.pod_cidrs)
@@ -232,7 +232,7 @@ async def test_what_the_kernel_refuses_is_tried_again(site: Site, monkeypatch: p
     del one.routes._nodes._objects["m2"]
     one.routes._changed(two.node(), None)
     assert refused[0] in one.routes._ways
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while one.routes._failed:
             await asyncio.sleep(0.01)
     assert not one.routes._ways

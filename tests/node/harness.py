@@ -93,7 +93,7 @@ class Node:
 
     async def until_true(self, check: Callable[[], Any]) -> None:
         """Until something that the API is not told of has happened."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not check():
                 await asyncio.sleep(0)
 

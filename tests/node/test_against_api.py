@@ -125,7 +125,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 async def test_a_pod_lives_and_goes(cluster: Cluster) -> None:
     node = await cluster.admin.get(NODES, "", "node-1")
     assert {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"] == "True"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not (leases := (await cluster.admin.list(LEASES, "kube-node-lease")).items):
             await asyncio.sleep(0)
     assert leases[0]["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]

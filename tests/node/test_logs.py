@@ -119,7 +119,7 @@ class Follower:
     async def expect(self, *texts: str) -> None:
         got = b""
         wanted = "".join(f"{t}\n" for t in texts).encode()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(got) < len(wanted):
                 piece = await self.pieces.get()
                 assert piece is not None

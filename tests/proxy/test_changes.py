@@ -217,7 +217,7 @@ async def test_what_others_do_to_the_tables_is_undone_at_once(net: Wires) -> Non
     rules.repair()
     whole = listed()
     watching = asyncio.create_task(monitor.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await changed.wait()
     for meddling in MEDDLING:
         changed.clear()

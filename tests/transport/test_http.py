@@ -497,7 +497,7 @@ async def test_a_peer_that_never_reads_its_answer_is_cut(parts: int) -> None:
         writer.transport.pause_reading()
         writer.write(get())
         server = connect.server  # type: ignore[attr-defined]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not server.connections:
                 await asyncio.sleep(0.01)
             while server.connections:

@@ -86,7 +86,7 @@ async def test_one_clear_answer_and_the_end_of_the_connection(sent: bytes, code:
     async with serving(handler) as connect:
         reader, writer = await connect()
         writer.write(sent + SMUGGLED)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             status, headers, body = await read_answer(reader)
             assert status == code
             assert headers["connection"] == "close"
@@ -150,7 +150,7 @@ async def test_beyond_the_limit_the_oldest_idle_connections_are_given_up() -> No
             now = (loop := asyncio.get_running_loop()).time()
             while loop.time() == now:  # uvloop's clock has milliseconds.
                 await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await read_answer(idle[0][0])
         for reader, writer in idle[1:]:
@@ -175,7 +175,7 @@ async def test_where_none_is_idle_the_new_connection_is_refused(caplog: pytest.L
         while any(c.idle for c in open_in(connect)):
             await asyncio.sleep(0)
         reader, _ = await connect()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await reader.readexactly(1)
         assert "none of them idle" in caplog.text
@@ -214,7 +214,7 @@ async def test_no_tls_on_the_tls_port(tmp_path: Path, caplog: pytest.LogCaptureF
             reader, writer = await connect()
             writer.write(garbage)
             writer.write_eof()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 with contextlib.suppress(ConnectionResetError):
                     assert b"HTTP" not in await reader.read()
         old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -191,7 +191,7 @@ async def test_spdy_waits_for_the_streams_that_were_asked_for() -> None:
     assert await twice.read() == b""
     streams["stdin"].write(b"abc")
     streams["stdin"].close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await streams["stdout"].read() == b"ABC"
         assert json.loads(await streams["error"].read())["status"] == "Success"
         assert await streams["stdout"].read() == b""

@@ -175,7 +175,7 @@ async def _ended(pid: int) -> None:
     try:
         gone = asyncio.Event()
         asyncio.get_running_loop().add_reader(fd, gone.set)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await gone.wait()
     finally:
         asyncio.get_running_loop().remove_reader(fd)
