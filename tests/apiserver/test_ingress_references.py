@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sampan.api.front_doors import FRONT_DOORS, Terms
+from sampan.api.ingress_classes import CLASS_ANNOTATION, CONTROLLER
 from sampan.apiserver.authorization.node import NodeAuthorizer
 from sampan.apiserver.types import User
 from tests.apiserver.fakes import FakeCache, asks, make, node_user
@@ -24,8 +25,15 @@ INGRESS = {
             "sampan.io/error-pages": "pages",
         },
     },
-    "spec": {"tls": [{"secretName": "certificate"}]},
+    "spec": {"ingressClassName": "sampan", "tls": [{"secretName": "certificate"}]},
 }
+OURS = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "IngressClass",
+    "metadata": {"name": "sampan"},
+    "spec": {"controller": CONTROLLER},
+}
+FOREIGN = {**OURS, "metadata": {"name": "other"}, "spec": {"controller": "example.com/other"}}
 
 
 def readable(authorizer: NodeAuthorizer, user: User = N1) -> list[tuple[str, str]]:
@@ -41,7 +49,7 @@ def readable(authorizer: NodeAuthorizer, user: User = N1) -> list[tuple[str, str
 
 
 def test_what_ingresses_refer_to() -> None:
-    cache = FakeCache(INGRESS)
+    cache = FakeCache(INGRESS, OURS, FOREIGN)
     authorizer = NodeAuthorizer(cache)
     assert readable(authorizer, PLAIN) == []
     assert readable(authorizer) == [
@@ -49,9 +57,25 @@ def test_what_ingresses_refer_to() -> None:
     ]  # fmt: skip
     elsewhere = asks("get", "secrets", "other", "certificate")
     assert not authorizer.authorize(N1, elsewhere).allowed  # type: ignore[union-attr]
-    bare = make("Ingress", "web", spec={"tls": [{"secretName": "another"}]})
+    bare = make("Ingress", "web", spec={**INGRESS["spec"], "tls": [{"secretName": "another"}]})
     cache.put({**bare, "apiVersion": "networking.k8s.io/v1"})
     assert readable(authorizer) == []
+
+
+def test_whose_class_it_is() -> None:
+    """What only others serve is none of the front doors' business."""
+    cache = FakeCache(INGRESS, OURS, FOREIGN)
+    authorizer = NodeAuthorizer(cache)
+    assert readable(authorizer)
+    for name, may in (("other", False), ("sampan", True), ("nobody", False)):
+        cache.put({**INGRESS, "spec": {**INGRESS["spec"], "ingressClassName": name}})
+        assert bool(readable(authorizer)) is may, name
+    noted = {**INGRESS["metadata"]["annotations"], CLASS_ANNOTATION: "sampan"}
+    old = {"metadata": {**INGRESS["metadata"], "annotations": noted}, "spec": {"tls": INGRESS["spec"]["tls"]}}
+    cache.put({**INGRESS, **old})
+    assert readable(authorizer)
+    cache.put({**OURS, "spec": FOREIGN["spec"]})
+    assert not readable(authorizer)
 
 
 def test_certificates_at_once() -> None:
@@ -76,7 +100,7 @@ def test_who_is_not_chosen_any_more() -> None:
     typed = replace(asks("list", "secrets"), field_selector="type=kubernetes.io/tls")
     chosen = ((("all",), True), (("n2",), False), (("n2", "n1"), True), (("n11",), False), (("none",), False))
     for nodes, may in chosen:
-        authorizer = NodeAuthorizer(FakeCache(INGRESS), Terms(nodes))
+        authorizer = NodeAuthorizer(FakeCache(INGRESS, OURS, FOREIGN), Terms(nodes))
         assert bool(readable(authorizer)) is may
         assert authorizer.authorize(N1, typed).allowed is may  # type: ignore[union-attr]
 

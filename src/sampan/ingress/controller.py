@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from sampan.api.errors import Object, StatusError
 from sampan.api.front_doors import CLASS, EVERY_NODE, Terms, terms_of
+from sampan.api.ingress_classes import CONTROLLER
 from sampan.api.resources import (
     GATEWAYCLASSES,
     INGRESSCLASSES,
@@ -29,7 +30,6 @@ from sampan.ingress.door_slices import DoorSlices
 from sampan.ingress.following import Following
 from sampan.ingress.gateway_controller import GatewayController, gateway_class, gateway_of
 from sampan.ingress.gateways import shown as gateways_shown
-from sampan.ingress.ingresses import CONTROLLER
 from sampan.ingress.types import Problem
 
 log = logging.getLogger(__name__)

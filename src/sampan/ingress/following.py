@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from sampan.api.errors import Object
+from sampan.api.ingress_classes import CONTROLLER, class_of
 from sampan.api.ingress_references import annotated
 from sampan.api.resources import (
     CONFIGMAPS,
@@ -54,7 +55,7 @@ class Following:
         changed: Callable[[], None],
         *,
         backends: bool = True,
-        ours: str = ingresses.CONTROLLER,
+        ours: str = CONTROLLER,
         own_networks: Sequence[str] = (),
     ) -> None:
         self.table = RoutingTable()
@@ -65,7 +66,7 @@ class Following:
             INGRESSES,
             indexes={
                 "service": ingresses.services_of,
-                "class": lambda i: (ingresses.class_of(i),),
+                "class": lambda i: (class_of(i),),
                 "secret": certificates.secrets_of,
             },
         )
@@ -123,7 +124,7 @@ class Following:
 
     def ours(self, ingress: Object) -> bool:
         """Whether an Ingress is of a class of ours."""
-        found = self.classes.get("", ingresses.class_of(ingress))
+        found = self.classes.get("", class_of(ingress))
         return found is not None and (found.get("spec") or {}).get("controller") == self._ours
 
     async def _catch_up(self) -> None:
@@ -186,7 +187,7 @@ class Following:
             wanted = wishes.read(ingress, self._secret, self._configmap)
             contribution = ingresses.contribution(ingress, self.services.get, wanted)
             shown, problems = certificates.of_ingress(ingress, self.secrets.get)
-            class_ = self.classes.get("", ingresses.class_of(ingress))
+            class_ = self.classes.get("", class_of(ingress))
             problems = (*contribution.problems, *problems, *ingresses.class_problems(ingress, class_))
             return replace(contribution, certificates=shown, problems=problems)
         except Exception:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from sampan.api.errors import Object
+from sampan.api.ingress_classes import class_of
 from sampan.api.validation import formats
 from sampan.ingress import patterns
 from sampan.ingress.external_names import inside_cluster
@@ -38,9 +39,6 @@ from sampan.ingress.types import (
     Target,
 )
 
-CONTROLLER = "sampan.io/ingress"
-"""What an IngressClass of ours has as its controller."""
-CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 SERVICE_NOT_FOUND = "ServiceNotFound"
 PORT_NOT_FOUND = "ServicePortNotFound"
 NOT_SUPPORTED = "NotSupported"
@@ -173,12 +171,6 @@ def services_of(ingress: Object) -> Iterator[str]:
     backends = [spec.get("defaultBackend") or {}, *(p.get("backend") or {} for p in paths)]
     names = dict.fromkeys((b.get("service") or {}).get("name") for b in backends)
     return (f"{namespace}/{name}" for name in names if name)
-
-
-def class_of(ingress: Object) -> str:
-    """The name of an Ingress's class, from its field or from the old annotation; "" if it has none."""
-    name = (ingress.get("spec") or {}).get("ingressClassName")
-    return str(name or (ingress["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION) or "")
 
 
 def class_problems(ingress: Object, class_: Object | None) -> tuple[Problem, ...]:

@@ -10,6 +10,7 @@ import asyncio
 
 from sampan.api.errors import Object, StatusError
 from sampan.api.front_doors import CLASS
+from sampan.api.ingress_classes import class_of, is_ours
 from sampan.api.resources import (
     ENDPOINTSLICES,
     GATEWAYCLASSES,
@@ -26,13 +27,12 @@ from sampan.ingress.controller import NAMESPACE, SERVICE
 from sampan.ingress.door_slices import MADE_BY
 from sampan.ingress.endpoints import SERVICE_NAME
 from sampan.ingress.gateway_status import route_status
-from sampan.ingress.ingresses import CONTROLLER, class_of
 
 
 async def withdraw(client: Client) -> None:
     """Do it, and then nothing until cancelled. Raises StatusError, ConnectionLost."""
     for known in (await client.list(INGRESSCLASSES, field_selector=f"metadata.name={CLASS}")).items:
-        if known["spec"].get("controller") == CONTROLLER:
+        if is_ours(known):
             await _Withdrawal(client).run()
     await asyncio.Event().wait()
 

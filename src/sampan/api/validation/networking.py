@@ -13,6 +13,7 @@ from sampan.api.errors import (
     required,
     too_long,
 )
+from sampan.api.ingress_classes import CLASS_ANNOTATION
 from sampan.api.validation import formats, metadata
 from sampan.api.validation.values import (
     Problems,
@@ -30,7 +31,6 @@ _PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 _BAD_SEQUENCES = ("//", "/./", "/../", "%2f", "%2F")
 _BAD_ENDINGS = ("/..", "/.")
 _NOT_AN_IP = "must be a DNS name, not an IP address"
-CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 
 
 def ingress_create(obj: Object) -> Problems:

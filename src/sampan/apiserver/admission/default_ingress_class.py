@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from sampan.api import resources
+from sampan.api.ingress_classes import CLASS_ANNOTATION
 from sampan.apiserver.admission.default_class import default_class
 from sampan.apiserver.admission.plugin import CREATE, Plugin
 from sampan.apiserver.types import Attributes, ReadCache
 
 DEFAULT = "ingressclass.kubernetes.io/is-default-class"
-_OLD_ANNOTATION = "kubernetes.io/ingress.class"
 
 
 class DefaultIngressClass(Plugin):
@@ -24,7 +24,7 @@ class DefaultIngressClass(Plugin):
             return
         spec = ingress.setdefault("spec", {})
         annotations = ingress["metadata"].get("annotations") or {}
-        if spec.get("ingressClassName") is not None or _OLD_ANNOTATION in annotations:
+        if spec.get("ingressClassName") is not None or CLASS_ANNOTATION in annotations:
             return
         name = default_class(self._cache.list(resources.INGRESSCLASSES), DEFAULT)
         if name is not None:
