@@ -61,13 +61,15 @@ class Server:
 
         self.answer = answer
 
-    def streams(self, *chunks: bytes, cut: bool = False) -> None:
+    def streams(self, *chunks: bytes, cut: bool = False, for_ever: bool = False) -> None:
         async def answer(request: web.Request) -> web.StreamResponse:
             response = web.StreamResponse()
             response.enable_chunked_encoding()
             await response.prepare(request)
             for chunk in chunks:
                 await response.write(chunk)
+            if for_ever:
+                await asyncio.Event().wait()
             if cut and request.transport is not None:
                 request.transport.abort()
             return response
@@ -230,6 +232,33 @@ async def test_a_watch_that_is_cut_is_a_lost_connection(
     server.streams(event("ADDED", "a", "1") + b'{"type":"ADD')
     with pytest.raises(ConnectionLost, match="middle"):
         await collect(client, told)
+
+
+async def drained(watch: AsyncIterator[WatchEvent]) -> None:
+    async for _ in watch:
+        pass
+
+
+async def test_a_watch_is_lost_with_our_own_end_of_its_connection(
+    server: Server, client: HttpsClient
+) -> None:
+    """As a renewed certificate has it, whether somebody waits for the next event or not."""
+    for waits in (True, False):
+        server.streams(*(event("ADDED", "a", str(n)) for n in range(3)), for_ever=True)
+        watch = client.watch(PODS, resource_version="1")
+        await anext(watch)  # type: ignore[call-overload]
+        if waits:
+            for _ in range(2):
+                await anext(watch)  # type: ignore[call-overload]
+            later = asyncio.ensure_future(anext(watch))  # type: ignore[call-overload]
+            await asyncio.sleep(0)
+            await client.reconnect()
+            with pytest.raises(ConnectionLost):
+                await later
+        else:
+            await client.reconnect()
+            with pytest.raises(ConnectionLost):
+                await drained(watch)
 
 
 async def test_leaving_a_watch_closes_its_connection(server: Server, client: HttpsClient) -> None:

@@ -79,6 +79,7 @@ class HttpsClient:
             "Accept-Encoding": "identity",
         }
         self._session: aiohttp.ClientSession | None = None
+        self._under_way: set[_Exchange] = set()
         self._closed = False
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
@@ -238,14 +239,15 @@ class HttpsClient:
     async def reconnect(self) -> None:
         """Let go of every connection, so that new ones show a renewed certificate. What is under way is ConnectionLost."""
         session, self._session = self._session, None
+        # aiohttp wakes nobody who waits on a connection that it closes.
+        for exchange in self._under_way:
+            exchange.break_off()
         if session is not None:
             await session.close()
 
     async def close(self) -> None:
         self._closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self.reconnect()
 
     async def _object(
         self,
@@ -347,11 +349,20 @@ class _Exchange:
         except Exception as e:  # what is the network's gets our name, all else is raised as it is
             self._translate(e)
             raise
+        self._client._under_way.add(self)
         return self._response
+
+    def break_off(self) -> None:
+        """Whoever reads the answer has lost its connection."""
+        import aiohttp
+
+        if self._response is not None:
+            self._response.content.set_exception(aiohttp.ClientConnectionError("the connection was let go"))
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         response = self._response
         assert response is not None
+        self._client._under_way.discard(self)
         if error is None:
             response.release()  # the connection is kept if the answer was read to its end
             return
@@ -359,10 +370,19 @@ class _Exchange:
         if isinstance(error, Exception):
             self._translate(error)
 
+    @property
+    def _closed(self) -> bool:
+        if self._response is None:
+            return self._client._session is None
+        connection = self._response.connection
+        return connection is None or connection.transport is None or connection.transport.is_closing()
+
     def _translate(self, error: Exception) -> None:
         import aiohttp
 
-        if isinstance(error, aiohttp.ClientError | OSError | TimeoutError):
+        broken = isinstance(error, aiohttp.ClientError | OSError | TimeoutError)
+        # Who reads on after we have closed the connection ourselves gets a RuntimeError from aiohttp.
+        if broken or (isinstance(error, RuntimeError) and self._closed):
             method, target = self._request[:2]
             why = str(error) or type(error).__name__
             raise ConnectionLost(
