@@ -67,7 +67,9 @@ def told(kubectl: Kubectl, two: str) -> str:
         seen.add(container)
         return len(seen) == 3
 
-    kubectl.watch("events --field-selector reason=Started", "{{.object.involvedObject.fieldPath}}", all_started)
+    kubectl.watch(
+        "events --field-selector reason=Started", "{{.object.involvedObject.fieldPath}}", all_started
+    )
     return two
 
 
