@@ -267,4 +267,4 @@ async def test_grpc_paths(tmp_path: Path) -> None:
         spec = {"parentRefs": [{"name": "g", "sectionName": "web"}], "rules": rules}
         await at.have(made("GRPCRoute", "infra", "r", spec))
         found = [await at.who(asked, method="POST") for asked in ("/a.B/C", "/a.B/X", "/z/D", "/z/E", "/")]
-        assert found == ["500", "500", "500", "404", "404"]
+        assert found == ["503", "503", "503", "404", "404"], "what is missing is UNAVAILABLE"

@@ -172,3 +172,24 @@ def test_every_status_fits_the_schema() -> None:
     obj["status"] = world.status({"web": 1})
     obj["metadata"]["resourceVersion"] = "1"
     assert [str(p) for p in validation.update(GATEWAYS, obj, obj, "status")] == []
+
+
+def test_hosts_of_several_certificates() -> None:
+    """GatewayOverlappingTLSConfigHostnames: a condition that is there only where it is true."""
+    hosts = {"a": "*.example.com", "b": "bar.bar.example.com", "c": "example.com", "d": "other.org"}
+    made_of = [tls(name, hostname=host) for name, host in hosts.items()]
+    secrets = [tls_secret("infra", "pair", "*.example.com")]
+    one = cluster(*made_of, web(hostname="x.example.com"), tls("e", hostname="y.example.com", port=8443))
+    one.secrets += secrets
+    conditions = {
+        listener["name"]: {c["type"]: (c["status"], c["reason"]) for c in listener["conditions"]}
+        for listener in one.status()["listeners"]
+    }
+    overlap = ("True", "OverlappingHostnames")
+    assert {n: c.get("OverlappingTLSConfig") for n, c in conditions.items()} == {
+        "a": overlap, "b": overlap, "c": None, "d": None, "web": None, "e": None,
+    }  # fmt: skip
+    one.gateways[0]["status"] = one.status()
+    one.gateways[0]["spec"]["listeners"][1]["hostname"] = "bar.org"
+    again = {c["type"] for listener in one.status()["listeners"] for c in listener["conditions"]}
+    assert "OverlappingTLSConfig" not in again

@@ -211,6 +211,7 @@ class _Rules:
     def at(self, scope: str, host: Host, listener: ListenerState) -> Iterator[Route]:
         """The routes for one host of a listener."""
         meta = self._route["metadata"]
+        grpc = self._route["kind"] == "GRPCRoute"
         for i, rule in enumerate(self._read):
             for j, match in enumerate(rule.matches):
                 source = Source(
@@ -228,8 +229,8 @@ class _Rules:
                     match.method,
                     match.conditions,
                     own,
-                    # A redirect is an answer.
-                    status=0 if own.redirect is not None else 500,
+                    # A redirect is an answer. gRPC's clients take 503 for UNAVAILABLE, which it has to be for them.
+                    status=0 if own.redirect is not None else 503 if grpc else 500,
                     lost=rule.lost,
                     mirrors=mirrors,
                 )

@@ -4,7 +4,7 @@ kubernetes-sigs/gateway-api). What other controllers wrote beside stays as it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sampan.api.errors import Object
 from sampan.ingress.gateway_references import GROUP
@@ -22,7 +22,6 @@ FEATURES = (
     "HTTPRouteBackendProtocolH2C",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendTimeout",
-    "HTTPRouteCORS",
     "HTTPRouteDestinationPortMatching",
     "HTTPRouteHostRewrite",
     "HTTPRouteMethodMatching",
@@ -68,6 +67,10 @@ def gateway_status(
     generation = _generation(obj)
     wanted = {"Accepted": state.accepted, "Programmed": _programmed(state, addresses, serving)}
     listeners = {one["name"]: one for one in before.get("listeners") or ()}
+    overlapping = {
+        name: {_OVERLAPPING: Verdict(True, "OverlappingHostnames", f"its hosts are also those of {with_}")}
+        for name, with_ in _overlapping(state.listeners)
+    }
     return {
         **before,
         "addresses": [{"type": "IPAddress", "value": a} for a in addresses],
@@ -78,8 +81,12 @@ def gateway_status(
                 "attachedRoutes": attached.get(one.name, 0),
                 "supportedKinds": [{"group": GROUP, "kind": kind} for kind in one.kinds],
                 "conditions": conditions(
-                    (listeners.get(one.name) or {}).get("conditions") or (),
-                    _listener(one, wanted["Programmed"]),
+                    [
+                        c
+                        for c in (listeners.get(one.name) or {}).get("conditions") or ()
+                        if c["type"] != _OVERLAPPING or one.name in overlapping
+                    ],
+                    _listener(one, wanted["Programmed"]) | overlapping.get(one.name, {}),
                     generation,
                     now,
                 ),
@@ -87,6 +94,27 @@ def gateway_status(
             for one in state.listeners
         ],
     }
+
+
+def _overlapping(listeners: Sequence[ListenerState]) -> Iterator[tuple[str, str]]:
+    """Each TLS listener whose hosts are in part those of others at its port, with the names of these: a browser may use a connection
+    that it has with one for the other, which is then answered with 421."""
+    tls = [one for one in listeners if one.tls and not one.conflicted.status]
+    for one in tls:
+        others = [
+            o for o in tls if o is not one and o.port == one.port and _overlap(o.hostname, one.hostname)
+        ]
+        if others:
+            yield one.name, ", ".join(sorted(o.name for o in others))
+
+
+def _overlap(one: str, other: str) -> bool:
+    if not one or not other:
+        return True
+    for wild, host in ((one, other), (other, one)):
+        if wild.startswith("*.") and host.removeprefix("*").endswith(wild[1:]):
+            return True
+    return one == other
 
 
 def _programmed(state: GatewayState, addresses: Sequence[str], serving: bool) -> Verdict:
@@ -97,6 +125,10 @@ def _programmed(state: GatewayState, addresses: Sequence[str], serving: bool) ->
     if not serving:
         return Verdict(False, "NoResources", "no node's proxy serves")
     return Verdict(True, "Programmed")
+
+
+_OVERLAPPING = "OverlappingTLSConfig"
+"""Of a listener; not there where it is not true."""
 
 
 def _listener(one: ListenerState, gateway: Verdict) -> dict[str, Verdict]:
