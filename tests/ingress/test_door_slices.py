@@ -12,11 +12,13 @@ import pytest
 
 from sampan.api.errors import Object, StatusError
 from sampan.api.front_doors import Terms, terms_of
+from sampan.api.ingress_classes import CLASS_ANNOTATION
 from sampan.api.resources import (
     ENDPOINTSLICES,
     EVENTS,
     GATEWAYS,
     INGRESSCLASSES,
+    INGRESSES,
     NODES,
     SECRETS,
     SERVICES,
@@ -123,6 +125,51 @@ async def test_the_endpoints_are_the_nodes_that_serve(api: Any, monkeypatch: pyt
 
         await until(made_again)
         await are("192.0.2.2")
+
+
+async def test_an_ingress_whose_class_does_not_come_is_told(
+    api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sampan.ingress.controller._CLASS_WITHIN", 0.3)
+
+    def ingress(name: str, class_: str, **annotations: str) -> Object:
+        spec: Object = {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}
+        if class_:
+            spec["ingressClassName"] = class_
+        meta = {"name": name, "namespace": "default", "annotations": annotations}
+        return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": meta, "spec": spec}
+
+    async with running(IngressController(api).run()):
+
+        async def told() -> dict[str, str]:
+            found = (await api.list(EVENTS, "default")).items
+            return {
+                e["involvedObject"]["name"]: e["message"]
+                for e in found
+                if e["reason"] == "IngressClassNotFound"
+            }
+
+        async def classes() -> bool:
+            return bool((await api.list(INGRESSCLASSES)).items)
+
+        await until(classes)
+        await api.create(INGRESSES, ingress("far", "nginx-example"))
+        await api.create(INGRESSES, ingress("near", "sampam"))
+        await api.create(INGRESSES, ingress("old", "", **{CLASS_ANNOTATION: "traefik"}))
+        await api.create(INGRESSES, ingress("before-its-class", "late"))
+        await api.create(
+            INGRESSCLASSES,
+            {**ingress_class(), "metadata": {"name": "late"}, "spec": {"controller": "example.com/x"}},
+        )
+
+        async def all_told() -> bool:
+            return len(await told()) >= 2
+
+        await until(all_told)
+        assert await told() == {
+            "far": 'spec.ingressClassName: there is no IngressClass "nginx-example"; there are: late, sampan',
+            "near": 'spec.ingressClassName: there is no IngressClass "sampam"; did you mean "sampan"?',
+        }
 
 
 async def test_only_chosen_nodes_count_and_the_class_tells_them(api: Any) -> None:

@@ -30,6 +30,7 @@ from sampan.ingress.door_slices import DoorSlices
 from sampan.ingress.following import Following
 from sampan.ingress.gateway_controller import GatewayController, gateway_class, gateway_of
 from sampan.ingress.gateways import shown as gateways_shown
+from sampan.ingress.ingresses import unknown_class
 from sampan.ingress.types import Problem
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ _PORTS = (("http", 80), ("https", 443))
 _PAUSE = 0.005
 _DOOR = "front door"
 """The queue's key for the front door's Service and its endpoints."""
+_CLASSLESS = "class of"
+"""Before the key of an Ingress whose class is not there."""
+_CLASS_WITHIN = 3.0
+"""Seconds that a class may come after an Ingress of it: both may be in what somebody applies at once."""
 
 
 class IngressController:
@@ -161,6 +166,9 @@ class IngressController:
             return
         kind, _, name = key.rpartition("|")
         namespace, _, name = name.partition("/")
+        if kind == _CLASSLESS:
+            self._tell_of_class(namespace, name)
+            return
         if kind:
             await self._gateways.sync((kind, namespace, name))
             if kind == "Gateway":
@@ -171,7 +179,10 @@ class IngressController:
             self._told.pop(key, None)
             return
         if not self._following.ours(ingress):
-            self._told.pop(key, None)
+            if self._following.class_missing(ingress):
+                self._queue.add_after(f"{_CLASSLESS}|{key}", _CLASS_WITHIN)
+            else:
+                self._told.pop(key, None)
             return
         self._tell(key, ingress)
         wanted = self._addresses()
@@ -199,6 +210,13 @@ class IngressController:
         self._warn(key, ingress, problems)
         if before is None or (before and not problems):
             self._recorder.event(ingress, "Normal", "Sync", "Scheduled for sync")
+
+    def _tell_of_class(self, namespace: str, name: str) -> None:
+        """Of an Ingress whose class has not come: nobody is going to serve it, and nothing else would say so."""
+        ingress = self._following.ingresses.get(namespace, name)
+        if ingress is not None and self._following.class_missing(ingress):
+            there = [c["metadata"]["name"] for c in self._following.classes.list()]
+            self._warn(f"{namespace}/{name}", ingress, [unknown_class(ingress, there)])
 
     def _tell_of_gateway(self, key: str, namespace: str, name: str) -> None:
         """Events for what is wrong with certificates that a Gateway shows all the same; what is not shown its conditions tell."""
