@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from sampan.cluster import logs, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink
+from sampan.cluster.node_client import node_client
 from sampan.cluster.owner import run_until_told, stop_event
 from sampan.linux.syscalls import CLONE_NEWNET, setns
 from sampan.network import dns_addresses
@@ -110,22 +111,10 @@ def run(config: ClusterConfig, node: str, sockets: Iterable[socket.socket]) -> N
 
 
 async def _serve(config: ClusterConfig, node: str, sockets: NodeSockets) -> None:
-    from sampan.client.access import Access
-    from sampan.client.https import HttpsClient
     from sampan.dns.server import DnsServer
 
     stop = stop_event()
-    pki = config.directory / "pki"
-    own = pki / "nodes" / node
-    client = HttpsClient(
-        Access(
-            f"https://{config.bridge_address}:{config.api_port}",
-            ca=pki / "ca.crt",
-            certificate=own / "client.crt",
-            key=own / "client.key",
-        ),
-        user_agent=f"sampan-dns/{node}",
-    )
+    client = node_client(config, node, "sampan-dns")
     link = PartLink(config.run_directory, part(node))
 
     def ready() -> None:

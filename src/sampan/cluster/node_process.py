@@ -8,6 +8,7 @@ import os
 from sampan.cluster import ingress_nodes, logs, node_monitoring, node_parts, preflight, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.link import PartLink
+from sampan.cluster.node_client import node_client
 from sampan.cluster.node_parts import NodePlace
 from sampan.cluster.owner import stop_event
 from sampan.network import namespaces
@@ -31,21 +32,11 @@ def run(config: ClusterConfig, node: str) -> None:
 
 
 async def _serve(config: ClusterConfig, node: str) -> None:
-    from sampan.client.access import Access
-    from sampan.client.https import HttpsClient
 
     stop = stop_event()
     pki = config.directory / "pki"
     own = pki / "nodes" / node
-    client = HttpsClient(
-        Access(
-            f"https://{config.bridge_address}:{config.api_port}",
-            ca=pki / "ca.crt",
-            certificate=own / "client.crt",
-            key=own / "client.key",
-        ),
-        user_agent=f"sampan-node/{node}",
-    )
+    client = node_client(config, node, "sampan-node")
     place = NodePlace(
         name=node,
         addresses=config.node_addresses(node),
