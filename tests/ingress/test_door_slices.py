@@ -127,7 +127,7 @@ async def test_the_endpoints_are_the_nodes_that_serve(api: Any, monkeypatch: pyt
         await are("192.0.2.2")
 
 
-async def test_an_ingress_whose_class_does_not_come_is_told(
+async def test_who_names_a_class_that_does_not_come_is_told(
     api: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sampan.ingress.controller._CLASS_WITHIN", 0.3)
@@ -146,7 +146,7 @@ async def test_an_ingress_whose_class_does_not_come_is_told(
             return {
                 e["involvedObject"]["name"]: e["message"]
                 for e in found
-                if e["reason"] == "IngressClassNotFound"
+                if e["reason"].endswith("ClassNotFound")
             }
 
         async def classes() -> bool:
@@ -155,6 +155,15 @@ async def test_an_ingress_whose_class_does_not_come_is_told(
         await until(classes)
         await api.create(INGRESSES, ingress("far", "nginx-example"))
         await api.create(INGRESSES, ingress("near", "sampam"))
+        listener = {"name": "http", "port": 80, "protocol": "HTTP"}
+        gateway = {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "gate", "namespace": "default"},
+        }
+        await api.create(
+            GATEWAYS, {**gateway, "spec": {"gatewayClassName": "acme-lb", "listeners": [listener]}}
+        )
         await api.create(INGRESSES, ingress("old", "", **{CLASS_ANNOTATION: "traefik"}))
         await api.create(INGRESSES, ingress("before-its-class", "late"))
         await api.create(
@@ -163,11 +172,12 @@ async def test_an_ingress_whose_class_does_not_come_is_told(
         )
 
         async def all_told() -> bool:
-            return len(await told()) >= 2
+            return len(await told()) >= 3
 
         await until(all_told)
         assert await told() == {
             "far": 'spec.ingressClassName: there is no IngressClass "nginx-example"; there are: late, sampan',
+            "gate": 'spec.gatewayClassName: there is no GatewayClass "acme-lb"; there are: sampan',
             "near": 'spec.ingressClassName: there is no IngressClass "sampam"; did you mean "sampan"?',
         }
 

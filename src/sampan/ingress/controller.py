@@ -22,7 +22,7 @@ from sampan.api.resources import (
     Resource,
 )
 from sampan.client.events import Recorder
-from sampan.client.informer import key_of
+from sampan.client.informer import Informer, key_of
 from sampan.client.types import MERGE_PATCH, Client, ConnectionLost
 from sampan.client.workqueue import WorkQueue
 from sampan.ingress import certificates
@@ -30,7 +30,7 @@ from sampan.ingress.door_slices import DoorSlices
 from sampan.ingress.following import Following
 from sampan.ingress.gateway_controller import GatewayController, gateway_class, gateway_of
 from sampan.ingress.gateways import shown as gateways_shown
-from sampan.ingress.ingresses import unknown_class
+from sampan.ingress.missing_classes import class_named, missing
 from sampan.ingress.types import Problem
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ _PORTS = (("http", 80), ("https", 443))
 _PAUSE = 0.005
 _DOOR = "front door"
 """The queue's key for the front door's Service and its endpoints."""
-_CLASSLESS = "class of"
-"""Before the key of an Ingress whose class is not there."""
+_CLASSLESS = "class of "
+"""Before the key of an object whose class is not there."""
 _CLASS_WITHIN = 3.0
 """Seconds that a class may come after an Ingress of it: both may be in what somebody applies at once."""
 
@@ -89,7 +89,7 @@ class IngressController:
             following.table.take_change()
             touched, following.touched = following.touched, set()
             for kind, namespace, name in touched:
-                self._queue.add(f"{namespace}/{name}" if kind == "Ingress" else f"{kind}|{namespace}/{name}")
+                self._queue.add(_key(kind, f"{namespace}/{name}"))
             # The API's requests, in the same process, go before our words.
             await asyncio.sleep(_PAUSE)
             await self._wake.wait()
@@ -166,8 +166,8 @@ class IngressController:
             return
         kind, _, name = key.rpartition("|")
         namespace, _, name = name.partition("/")
-        if kind == _CLASSLESS:
-            self._tell_of_class(namespace, name)
+        if kind.startswith(_CLASSLESS):
+            self._tell_of_class(kind.removeprefix(_CLASSLESS), namespace, name)
             return
         if kind:
             await self._gateways.sync((kind, namespace, name))
@@ -179,10 +179,7 @@ class IngressController:
             self._told.pop(key, None)
             return
         if not self._following.ours(ingress):
-            if self._following.class_missing(ingress):
-                self._queue.add_after(f"{_CLASSLESS}|{key}", _CLASS_WITHIN)
-            else:
-                self._told.pop(key, None)
+            self._expect_class("Ingress", ingress, self._following.classes)
             return
         self._tell(key, ingress)
         wanted = self._addresses()
@@ -211,19 +208,35 @@ class IngressController:
         if before is None or (before and not problems):
             self._recorder.event(ingress, "Normal", "Sync", "Scheduled for sync")
 
-    def _tell_of_class(self, namespace: str, name: str) -> None:
-        """Of an Ingress whose class has not come: nobody is going to serve it, and nothing else would say so."""
-        ingress = self._following.ingresses.get(namespace, name)
-        if ingress is not None and self._following.class_missing(ingress):
-            there = [c["metadata"]["name"] for c in self._following.classes.list()]
-            self._warn(f"{namespace}/{name}", ingress, [unknown_class(ingress, there)])
+    def _expect_class(self, kind: str, obj: Object, classes: Informer) -> None:
+        """An object that is not ours: somebody else's, or one whose class is still to come."""
+        name = class_named(kind, obj)
+        if name and classes.get("", name) is None:
+            self._queue.add_after(f"{_CLASSLESS}{kind}|{key_of(obj)}", _CLASS_WITHIN)
+        else:
+            self._told.pop(_key(kind, key_of(obj)), None)
+
+    def _tell_of_class(self, kind: str, namespace: str, name: str) -> None:
+        """Of an object whose class has not come: nobody is going to serve it, and nothing else would say so."""
+        objects, classes = self._following.ingresses, self._following.classes
+        if kind == "Gateway":
+            objects, classes = self._following.gateways.gateways, self._following.gateways.classes
+        obj = objects.get(namespace, name)
+        if obj is None:
+            return
+        problem = missing(kind, obj, [c["metadata"]["name"] for c in classes.list()])
+        if problem is not None:
+            self._warn(_key(kind, f"{namespace}/{name}"), obj, [problem])
 
     def _tell_of_gateway(self, key: str, namespace: str, name: str) -> None:
         """Events for what is wrong with certificates that a Gateway shows all the same; what is not shown its conditions tell."""
         gateways = self._following.gateways
         obj, state = gateways.gateways.get(namespace, name), gateways.states.get(f"{namespace}/{name}")
-        if obj is None or state is None:
+        if obj is None:
             self._told.pop(key, None)
+            return
+        if state is None:
+            self._expect_class("Gateway", obj, gateways.classes)
             return
         now, shown = datetime.datetime.now(datetime.UTC), list(gateways_shown(state))
         self._look_again(key, certificates.next_date_of((c.chain for c, _ in shown), now), now)
@@ -275,6 +288,11 @@ class IngressController:
                     return  # we will see it
                 raise
         await self._slices.sync(service, _PORTS, _MANAGER)
+
+
+def _key(kind: str, name: str) -> str:
+    """What the queue calls an object (`namespace/name`)."""
+    return name if kind == "Ingress" else f"{kind}|{name}"
 
 
 def ingress_class(terms: Terms = EVERY_NODE) -> Object:

@@ -127,11 +127,6 @@ class Following:
         found = self.classes.get("", class_of(ingress))
         return found is not None and (found.get("spec") or {}).get("controller") == self._ours
 
-    def class_missing(self, ingress: Object) -> bool:
-        """Whether an Ingress names a class that there is not. Of the old annotation that says nothing: controllers know their own word in it."""
-        name: str | None = (ingress.get("spec") or {}).get("ingressClassName")
-        return name is not None and self.classes.get("", name) is None
-
     async def _catch_up(self) -> None:
         self.update()
         while self.behind:

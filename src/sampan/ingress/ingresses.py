@@ -7,7 +7,7 @@ none of those matches; a default backend gets what no rule matches, first for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
@@ -43,7 +43,6 @@ SERVICE_NOT_FOUND = "ServiceNotFound"
 PORT_NOT_FOUND = "ServicePortNotFound"
 NOT_SUPPORTED = "NotSupported"
 INVALID = "Invalid"
-CLASS_NOT_FOUND = "IngressClassNotFound"
 
 H2C = "kubernetes.io/h2c"
 """The appProtocol of a Service's port whose pods speak HTTP/2 without TLS (Kubernetes' standard application protocols)."""
@@ -182,17 +181,6 @@ def class_problems(ingress: Object, class_: Object | None) -> tuple[Problem, ...
     source = _source(ingress, "spec.ingressClassName")
     what = f"IngressClass {class_of(ingress)} has parameters, {parameters['kind']} {parameters['name']}"
     return (Problem(source, NOT_SUPPORTED, f"{source.field}: {what}: they are not supported"),)
-
-
-def unknown_class(ingress: Object, there: Sequence[str]) -> Problem:
-    """That the class which an Ingress names is none of those that are there."""
-    import difflib
-
-    name = class_of(ingress)
-    source = _source(ingress, "spec.ingressClassName")
-    near = difflib.get_close_matches(name, there, 1)
-    hint = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(sorted(there)) or 'none'}"
-    return Problem(source, CLASS_NOT_FOUND, f'{source.field}: there is no IngressClass "{name}"; {hint}')
 
 
 def _source(ingress: Object, where: str) -> Source:
