@@ -125,3 +125,18 @@ def test_doubts() -> None:
     [(reason, message)] = of("*.test", "*.x.b.test")
     assert reason == "CertificateOfAnotherHost"
     assert message.endswith("is not for x.b.test; its names are: *.test, *.x.b.test")
+
+
+def test_what_the_parser_cannot_read_is_in_nobody_s_way() -> None:
+    """OpenSSL takes a certificate of version 2, which nobody makes; there is nothing to say of its dates."""
+    chain, key = make("a.test")
+    der = bytearray(base64.b64decode("".join(chain.splitlines()[1:-1])))
+    version = bytes(der).index(b"\xa0\x03\x02\x01\x02") + 4
+    der[version] = 1
+    chain = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END CERTIFICATE-----\n"
+    asked = ingress({"hosts": ["a.test"], "secretName": "s"})
+    found, problems = certificates.of_ingress(asked, lambda *_: secret(chain, key))
+    assert len(found) == 1
+    assert problems == ()
+    assert list(certificates.doubts(asked, lambda *_: secret(chain, key), NOW)) == []
+    assert certificates.next_date(asked, lambda *_: secret(chain, key), NOW) is None

@@ -1,7 +1,7 @@
 """The certificates that Ingresses name: from Secrets of the type kubernetes.io/tls to what the proxy shows.
 
-`of_ingress` takes what OpenSSL can load, so that nothing broken comes near the proxy. `doubts` looks closer, at dates and names, for
-whoever tells people; it needs an X.509 parser, which only the control plane has loaded.
+`of_ingress` takes what a TLS server can load (`key_pairs`), so that nothing broken comes near the proxy. `doubts` looks closer, at dates and
+names, for whoever tells people.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import base64
 import binascii
 import contextlib
 import datetime
-import hashlib
-import os
-import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from sampan.api import ingress_tls
 from sampan.api.errors import Object
+from sampan.ingress import key_pairs
 from sampan.ingress.types import INGRESS_SCOPE, Certificate, Host, Problem, Source
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 SecretLookup = Callable[[str, str], Object | None]
 """The Secret of that namespace and name, if there is one."""
@@ -89,43 +91,9 @@ def pair(secret: Object) -> tuple[str, str]:
             raise ValueError(f"{name} is empty")
         parts.append(text if text.endswith("\n") else text + "\n")
     chain, key = parts
-    if (problem := _loaded(chain, key)) is not None:
+    if (problem := key_pairs.problem(chain, key)) is not None:
         raise ValueError(problem)
     return chain, key
-
-
-_verdicts: dict[bytes, str | None] = {}
-"""By what pairs are made of: to load one takes OpenSSL a millisecond, and each is asked for several times."""
-_MOST_VERDICTS = 20_000
-
-
-def _loaded(chain: str, key: str) -> str | None:
-    """What OpenSSL has against a pair; None for nothing."""
-    made_of = hashlib.sha256(f"{chain}\0{key}".encode()).digest()
-    if made_of not in _verdicts:
-        if len(_verdicts) >= _MOST_VERDICTS:
-            _verdicts.clear()
-        _verdicts[made_of] = _load(chain, key)
-    return _verdicts[made_of]
-
-
-def _load(chain: str, key: str) -> str | None:
-    if "ENCRYPTED" in key:
-        return "tls.key is encrypted"
-    fd = os.memfd_create("pair", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, (chain + key).encode())
-        # A password that is asked for would be asked of the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(f"/proc/self/fd/{fd}", password=lambda: "")
-    except ssl.SSLError as e:
-        words = {
-            "KEY_VALUES_MISMATCH": "tls.key does not belong to tls.crt",
-            "KEY_TYPE_MISMATCH": "tls.key does not belong to tls.crt",
-        }
-        return words.get(e.reason or "", f"tls.crt and tls.key cannot be loaded: {e.reason or e}")
-    finally:
-        os.close(fd)
-    return None
 
 
 def doubts(ingress: Object, secret: SecretLookup, now: datetime.datetime) -> Iterator[Problem]:
@@ -156,11 +124,8 @@ def chain_doubts(
     chain: str, hosts: Sequence[str], source: Source, what: str, now: datetime.datetime
 ) -> Iterator[Problem]:
     """What is wrong with a chain (PEM) that is shown for these hosts."""
-    from cryptography import x509
-
-    try:
-        certificate = x509.load_pem_x509_certificate(chain.encode())
-    except ValueError:
+    certificate = _first_of(chain)
+    if certificate is None:
         return
     where = f"{source.field}: {what}"
     if certificate.not_valid_after_utc <= now:
@@ -177,23 +142,27 @@ def chain_doubts(
 
 def next_date_of(chains: Iterable[str], now: datetime.datetime) -> datetime.datetime | None:
     """The first of the dates on certificates that is yet to come."""
+    read = (_first_of(chain) for chain in chains)
+    dates = (d for one in read if one for d in (one.not_valid_before_utc, one.not_valid_after_utc))
+    return min((d for d in dates if d > now), default=None)
+
+
+def _first_of(chain: str) -> x509.Certificate | None:
+    """The first certificate of a chain; None where OpenSSL can load it and this parser cannot."""
     from cryptography import x509
 
-    found = []
-    for chain in chains:
-        with contextlib.suppress(ValueError):
-            one = x509.load_pem_x509_certificate(chain.encode())
-            found += [d for d in (one.not_valid_before_utc, one.not_valid_after_utc) if d > now]
-    return min(found, default=None)
+    try:
+        return x509.load_pem_x509_certificate(chain.encode())
+    except (ValueError, x509.InvalidVersion):
+        return None
 
 
-def _names(certificate: object) -> list[str]:
+def _names(certificate: x509.Certificate) -> list[str]:
     from cryptography import x509
 
-    assert isinstance(certificate, x509.Certificate)
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return []
     return [n.lower() for n in found.get_values_for_type(x509.DNSName)]
 
