@@ -239,6 +239,113 @@ async def test_filters(tmp_path: Path) -> None:
             assert (answer.status, answer.headers.get("location")) == (status, location), asked
 
 
+def cors(**given: object) -> Object:
+    return {"type": "CORS", "cors": given}
+
+
+async def test_other_sites_pages(tmp_path: Path) -> None:
+    """HTTPRouteCORS and HTTPRouteCORSAllowCredentialsBehavior."""
+    async with place(tmp_path) as here:
+        several = cors(
+            allowOrigins=["https://www.foo.com", "https://*.bar.com", "http://*.test:8080", "https://a*c.*.org:443"],
+            allowMethods=["GET", "OPTIONS"], allowHeaders=["x-1", "x-2"], exposeHeaders=["x-3", "x-4"],
+            allowCredentials=True, maxAge=3600,
+        )  # fmt: skip
+        every = {"allowMethods": ["*"], "allowHeaders": ["*"], "exposeHeaders": ["*"]}
+        await here.have(
+            http(
+                to("s", path("/several"), filters=[several]),
+                to(
+                    "t",
+                    path("/methods"),
+                    filters=[cors(allowOrigins=["https://www.foo.com"], allowMethods=["*"])],
+                ),
+                to("u", path("/origins"), filters=[cors(allowOrigins=["*"], allowMethods=["PUT"])]),
+                to("v", path("/all"), filters=[cors(allowOrigins=["*"], allowCredentials=True, **every)]),
+                to("w", path("/hosts"), filters=[cors(allowOrigins=["https://*"], **every)]),
+            )
+        )
+
+        async def asked(at: str, origin: str, *headers: str, method: str = "GET") -> dict[str, str]:
+            """What a page of `origin` is told before it asks."""
+            wanted = ("Access-Control-Request-Method: " + method, *headers)
+            found = await here.door.get("a.example.com", at, f"Origin: {origin}", *wanted, method="OPTIONS")
+            assert (found.status, found.body) == (200, "")
+            return {k: v for k, v in found.headers.items() if k.startswith("access-control-")}
+
+        async def told(at: str, origin: str) -> dict[str, str]:
+            """What it is told with an answer of the backend's."""
+            found = await here.door.get("a.example.com", at, f"Origin: {origin}", "Cookie: sid=1")
+            assert found.status == 200
+            assert len(found.body) > 1
+            return {k: v for k, v in found.headers.items() if k.startswith("access-control-")}
+
+        for origin in (
+            *(
+                "https://www.foo.com",
+                "https://www.bar.com",
+                "https://xpto.www.bar.com",
+                "http://a.b.test:8080",
+            ),
+            *("https://abc.d.org", "https://abcbc.d.e.org"),
+        ):
+            allowed = {
+                "access-control-allow-origin": origin,
+                "access-control-allow-credentials": "true",
+                "access-control-expose-headers": "x-3, x-4",
+            }
+            assert await told("/several", origin) == allowed
+            assert await asked("/several", origin) == allowed | {
+                "access-control-allow-methods": "GET, OPTIONS",
+                "access-control-allow-headers": "x-1, x-2",
+                "access-control-max-age": "3600",
+            }
+        for origin in (
+            *(
+                "https://foobar.com",
+                "http://www.foo.com",
+                "https://bar.com",
+                "https://.bar.com",
+                "https://xbar.com",
+            ),
+            *(
+                "https://www.bar.com:8443",
+                "http://a.test",
+                "https://evil.org/.bar.com",
+                "https://www.bar.com.evil.org",
+            ),
+            *("https://ac.d.org", "https://abc..org", "https://abc.org", "null", "https://a:1.bar.com"),
+        ):
+            assert await told("/several", origin) == {}, origin
+            assert await asked("/several", origin) == {}, origin
+
+        found = await asked("/methods", "https://www.foo.com", method="POST")
+        assert found["access-control-allow-methods"] == "POST"
+        assert found["access-control-max-age"] == "5"
+        assert "access-control-allow-credentials" not in found
+        for origin in ("https://foobar.com", "https://foobar.com:12345"):
+            assert await told("/origins", origin) == {"access-control-allow-origin": "*"}
+            found = await asked("/origins", origin, method="PUT")
+            assert found["access-control-allow-origin"] == "*"
+            assert found["access-control-allow-methods"] == "PUT"
+
+        # Beside credentials a star means nothing to a browser: what was asked for is named.
+        asks = ("Access-Control-Request-Headers: x-1, x-2",)
+        assert await asked("/all", "https://other.foo.com", *asks, method="PUT") == {
+            "access-control-allow-origin": "https://other.foo.com",
+            "access-control-allow-credentials": "true",
+            "access-control-allow-methods": "PUT",
+            "access-control-allow-headers": "x-1, x-2",
+            "access-control-max-age": "5",
+        }
+        assert "access-control-allow-headers" not in await asked("/all", "https://other.foo.com")
+        assert await told("/hosts", "https://other.foo.com") == {
+            "access-control-allow-origin": "https://other.foo.com",
+            "access-control-expose-headers": "*",
+        }
+        assert await told("/hosts", "http://other.foo.com") == {}
+
+
 async def test_gateways_and_ingresses_do_not_meet(tmp_path: Path) -> None:
     """What attaches to a Gateway is answered at its port alone."""
     async with place(tmp_path) as at:

@@ -126,8 +126,8 @@ def _of(given_: dict[str, str], user: str, page: str, path: str, kind: str) -> t
 
 
 @settings(max_examples=300, database=None, deadline=None)
-@given(EVIL, EVIL, EVIL)
-def test_values_of_any_origin(one: str, two: str, three: str) -> None:
+@given(EVIL, EVIL, EVIL, st.booleans())
+def test_values_of_any_origin(one: str, two: str, three: str, spanning: bool) -> None:
     """What no annotation lets through comes from elsewhere, some day."""
     [route] = contribution(ingress("i", [("foo.com", "/", "Prefix", "s")]), service).routes
     changes = (HeaderChange("set", one, two), HeaderChange("remove", three))
@@ -137,7 +137,7 @@ def test_values_of_any_origin(one: str, two: str, three: str) -> None:
         request_headers=changes,
         response_headers=changes,
         auth=BasicAuth(one, (("ann", "$6$a$b"),)),
-        cors=Cors((one, two), (two,), (three,), (one,), True, 1),
+        cors=Cors((one, two, f"{one}*{three}"), (two,), (three,), (one,), True, 1, spanning=spanning),
         error_pages=((503, three),),
     )
     condition = Condition("header", one, two)

@@ -98,4 +98,5 @@ def _cors(given: Object) -> Cors:
         tuple(given.get("exposeHeaders") or ()),
         bool(given.get("allowCredentials")),
         int(given.get("maxAge") or 5),
+        spanning=True,
     )

@@ -294,7 +294,8 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """What other sites' pages may do. `("*",)` allows all."""
+    """What other sites' pages may do. `("*",)` allows all: origins, methods, headers. Another star in an origin stands for one label,
+    with `spanning` for any part of a host."""
 
     origins: tuple[str, ...]
     methods: tuple[str, ...] = ()
@@ -302,6 +303,7 @@ class Cors:
     exposed: tuple[str, ...] = ()
     credentials: bool = False
     max_age: int = 0
+    spanning: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from sampan.ingress.haproxy.files import Files
 PERIODS = (1, 60, 3600)
 """Seconds that a rate may be counted over; each has a table."""
 _CLIENTS = "100k"
+_PREFLIGHT = (("methods", "access-control-request-method"), ("headers", "access-control-request-headers"))
+"""What a browser asks for beforehand, and the header that it asks in."""
 _LONGEST_COPY = 15_000
 """Bytes of a body that is copied, as `mirror.lua` has it."""
 
@@ -91,26 +93,29 @@ def _cors(files: Files) -> Iterator[str]:
             f"http-request set-var(txn.allow_origin) var(txn.origin) if {cors} "
             f"{{ var(txn.route),concat(.origin|,txn.{variable}),{listed} -m found }}"
         )
+    yield f"http-request lua.origin if {cors} !{origin} {_has('origin.1', files)}"
     yield "http-request set-var(txn.allow_origin) var(txn.origin) if { var(txn.cors) -m str any }"
     yield "http-request set-var(txn.allow_origin) str(*) if { var(txn.cors) -m str * }"
     for name in ("credentials", "exposed"):
         # Until the answer comes the route may have gone.
         yield f'http-request set-var(txn.{name}) "{_setting(f"cors-{name}", files)},url_dec" if {cors}'
-    preflight = "METH_OPTIONS { req.hdr(access-control-request-method) -m found }"
-    yield f"http-request set-var(txn.preflight) bool(1) if {cors} {preflight}"
-    yield "http-request return status 204 if { var(txn.preflight) -m found }"
+    asks = "METH_OPTIONS { req.hdr(access-control-request-method) -m found }"
+    yield f"http-request set-var(txn.preflight) bool(1) if {cors} {asks}"
+    preflight = "{ var(txn.preflight) -m found }"
+    for name, asked in _PREFLIGHT:
+        yield f'http-request set-var(txn.{name}) "{_setting(f"cors-{name}", files)},url_dec" if {preflight}'
+        # Not every browser knows a star, and none does beside credentials: what is asked for is named.
+        yield f"http-request set-var(txn.{name}) req.fhdr({asked}) if {preflight} {{ var(txn.{name}) -m str * }}"
+    yield f'http-request set-var(txn.max_age) "{_setting("cors-max-age", files)}" if {preflight}'
+    yield f"http-request return status 200 if {preflight}"
     set_ = "http-after-response set-header Access-Control-"
     yield f"{set_}Allow-Origin %[var(txn.allow_origin)] if {origin}"
     yield f"http-after-response add-header Vary Origin if {cors} !{{ var(txn.cors) -m str * }}"
     for header, name in (("Allow-Credentials", "credentials"), ("Expose-Headers", "exposed")):
         yield f"{set_}{header} %[var(txn.{name})] if {origin} {{ var(txn.{name}) -m found }}"
-    asked = f"{origin} {{ var(txn.preflight) -m found }}"
-    for header, name in (
-        ("Allow-Methods", "cors-methods"),
-        ("Allow-Headers", "cors-headers"),
-        ("Max-Age", "cors-max-age"),
-    ):
-        yield f'{set_}{header} "{_text(name, files)}" if {asked} {_has(name, files)}'
+    for header, name in (("Allow-Methods", "methods"), ("Allow-Headers", "headers"), ("Max-Age", "max_age")):
+        said = f"{{ var(txn.{name}) -m found }} !{{ var(txn.{name}) -m str * }}"
+        yield f"{set_}{header} %[var(txn.{name})] if {origin} {preflight} {said}"
 
 
 def _networks(files: Files) -> Iterator[str]:

@@ -188,10 +188,12 @@ def _cors(cors: Cors) -> dict[str, str]:
         # With credentials no star is allowed: the origin that asks is named.
         found = {"cors": "any" if cors.credentials else "*"}
     else:
-        found = {"cors": "listed"} | {f"origin|{_origin(o)}": "1" for o in cors.origins}
+        spans = [o for o in cors.origins if cors.spanning and "*" in o]
+        found = {"cors": "listed"} | {f"origin|{_origin(o)}": "1" for o in cors.origins if o not in spans}
+        found |= {f"origin.{i}": _span(o) for i, o in enumerate(spans, 1)}
     found["cors-methods"] = encoded(", ".join(cors.methods or _METHODS))
     found["cors-headers"] = encoded(", ".join(cors.headers or _HEADERS))
-    if cors.exposed:
+    if cors.exposed and not (cors.credentials and "*" in cors.exposed):
         found["cors-exposed"] = encoded(", ".join(cors.exposed))
     if cors.credentials:
         found["cors-credentials"] = "true"
@@ -201,7 +203,21 @@ def _cors(cors: Cors) -> dict[str, str]:
 
 
 def _origin(text: str) -> str:
-    return quote(text.encode(errors="replace"), safe="/:*@")
+    scheme, host, port = _parts(text)
+    return quote(f"{scheme}://{host}{port and ':'}{port}".encode(errors="replace"), safe="/:*@")
+
+
+def _span(text: str) -> str:
+    """Scheme, port and host of an origin, for `routes.lua`; the stars in its host stand as they are."""
+    scheme, host, port = _parts(text)
+    return "&".join((encoded(scheme), encoded(port) or "-", "*".join(map(encoded, host.split("*")))))
+
+
+def _parts(origin: str) -> tuple[str, str, str]:
+    """Scheme, host and port ("" for the usual one), as browsers write them."""
+    scheme, _, rest = origin.lower().partition("://")
+    host, _, port = rest.partition(":")
+    return scheme, host, "" if port == {"http": "80", "https": "443"}.get(scheme) else port
 
 
 def _replacement(text: str) -> str:

@@ -270,6 +270,47 @@ core.register_action("response_headers", {"http-res"}, function(txn)
     })
 end)
 
+-- Whether a host is such as has these parts in this order, with something between any two. No longer than the host is in parts.
+local function like(host, parts)
+    local first, last = parts[1], parts[#parts]
+    if string.sub(host, 1, #first) ~= first then
+        return false
+    end
+    local at = #first
+    for i = 2, #parts - 1 do
+        local _, to = string.find(host, parts[i], at + 2, true)
+        if to == nil then
+            return false
+        end
+        at = to
+    end
+    return #host - #last > at and string.sub(host, #host - #last + 1) == last
+end
+
+-- Whether the origin that asks is one that a route allows by a star: "https&-&*.b.test" has scheme, port and host.
+core.register_action("origin", {"http-req"}, function(txn)
+    local scheme, host, port = string.match(txn:get_var("txn.origin") or "", "^(%a+)://([^:/?#]+):?(%d*)$")
+    local i = 1
+    while scheme do
+        local text = settings:lookup(txn:get_var("txn.route") .. ".origin." .. i)
+        if text == nil then
+            return
+        end
+        local wanted = split(text, "&")
+        if decoded(wanted[1]) == scheme and (wanted[2] == "-" and "" or wanted[2]) == port then
+            local parts = {}
+            for part in string.gmatch(wanted[3] .. "*", "([^*]*)%*") do
+                parts[#parts + 1] = decoded(part)
+            end
+            if like(host, parts) then
+                txn:set_var("txn.allow_origin", txn:get_var("txn.origin"))
+                return
+            end
+        end
+        i = i + 1
+    end
+end)
+
 -- The value of the cookie that keeps a client's endpoint.
 core.register_action("cookie", {"http-req"}, function(txn)
     local name = setting(txn, "cookie")
