@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,8 +15,8 @@ import pytest
 from sampan.api.errors import Object
 from sampan.ingress import gateways
 from sampan.ingress.types import ServicePort
-from tests.ingress.door import Door, Upstream, free_port, open_door
-from tests.ingress.gateway_objects import Cluster, gateway, http, made, rule, service
+from tests.ingress.door import Answer, Door, Upstream, free_port, open_door, parse
+from tests.ingress.gateway_objects import Cluster, gateway, http, made, rule, service, tls, tls_secret, web
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -24,10 +26,10 @@ NAMES = ("s", "t", "u", "v", "w")
 
 
 class Place:
-    """A door with a Gateway, at whose port it is asked; the Services s, t, u, v and w, each with one endpoint."""
+    """A door with a Gateway, asked at the port of its first listener; the Services s, t, u, v and w, each with one endpoint."""
 
-    def __init__(self, door: Door, cluster: Cluster) -> None:
-        self.door, self.cluster = door, cluster
+    def __init__(self, door: Door, cluster: Cluster, ports: dict[int, int]) -> None:
+        self.door, self.cluster, self.ports = door, cluster, ports
 
     async def have(self, *routes: Object) -> None:
         for route in routes:
@@ -36,24 +38,43 @@ class Place:
             self.door.table.update((route["kind"], meta["namespace"], meta["name"]), state.contribution)
         await self.door.settle()
 
-    async def who(self, path: str, *headers: str, host: str = "a.example.com", method: str = "GET") -> str:
+    async def who(
+        self, path: str, *headers: str, host: str = "a.example.com", method: str = "GET", port: int = 0
+    ) -> str:
         """The name of the backend that answers, or the status."""
+        self.door.port = self.ports[port] if port else self.door.port
         answer = await self.door.get(host, path, *headers, method=method)
         return answer.body.split("\n")[0] if answer.status == 200 else str(answer.status)
+
+    async def secure(self, name: str, path: str, host: str) -> Answer:
+        """The answer over TLS to who asks for a certificate for `name`."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.ports[443], ssl=context, server_hostname=name
+        )
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            async with asyncio.timeout(10):
+                return parse((await reader.read(-1)).decode(errors="replace"))
+        finally:
+            writer.close()
 
 
 @asynccontextmanager
 async def place(directory: Path, *listeners: Object) -> AsyncIterator[Place]:
     async with AsyncExitStack() as stack:
         door = await stack.enter_async_context(open_door(directory))
-        cluster = Cluster([gateway(*listeners)], [service(name) for name in NAMES])
+        pair = tls_secret("infra", "pair", "example.org")
+        cluster = Cluster([gateway(*listeners)], [service(name) for name in NAMES], [pair])
         for name in NAMES:
             up = await stack.enter_async_context(Upstream(name))
             door.table.set_endpoints(ServicePort("infra", name, 80), [up.endpoint])
-        door.port = free_port()
-        made_for_it = {"spec": {"ports": [{"port": 80, "nodePort": door.port}]}}
+        ports = {one["port"]: free_port() for one in cluster.gateways[0]["spec"]["listeners"]}
+        door.port = next(iter(ports.values()))
+        made_for_it = {"spec": {"ports": [{"port": p, "nodePort": own} for p, own in ports.items()]}}
         door.table.update(("Gateway", "infra", "g"), gateways.contribution(cluster.state(), made_for_it))
-        yield Place(door, cluster)
+        yield Place(door, cluster, ports)
 
 
 def to(name: str, *matches: Object, **more: object) -> Object:
@@ -171,6 +192,74 @@ async def test_without_a_listener_for_all_hosts_others_are_not_found(tmp_path: P
         await at.have(http(to("s", path("/"))))
         assert await at.who("/") == "s"
         assert await at.who("/", host="b.example.com") == "404"
+
+
+async def test_a_connection_for_another_listener_is_misdirected(tmp_path: Path) -> None:
+    """HTTPRouteHTTPSListenerDetectMisdirectedRequests: all listeners show one certificate here, and are others all the same."""
+    hosts = {"every": "", "second": "second.org", "wild": "*.wild.org", "fourth": "fourth.wild.org"}
+    given = [tls(name) | ({"hostname": host} if host else {}) for name, host in hosts.items()]
+    async with place(tmp_path, *given) as at:
+        routes = []
+        for name, backend, asked in zip(hosts, NAMES, (["example.org"], [], [], []), strict=False):
+            route = http(to(backend, path("/detect")), hostnames=asked)
+            route["metadata"]["name"] = name
+            route["spec"]["parentRefs"] = [{"name": "g", "sectionName": name}]
+            routes.append(route)
+        await at.have(*routes)
+        for name, host, expected in (
+            ("example.org", "example.org", "s"),
+            ("example.org", "second.org", "421"),
+            ("example.org", "unknown.org", "404"),
+            ("second.org", "second.org", "t"),
+            ("second.org", "SECOND.org:443", "t"),
+            ("second.org", "example.org", "421"),
+            ("second.org", "unknown.org", "421"),
+            ("third.wild.org", "third.wild.org", "u"),
+            ("third.wild.org", "fifth.wild.org", "u"),
+            ("third.wild.org", "a.b.wild.org", "u"),
+            ("a.b.wild.org", "third.wild.org", "u"),
+            ("a.b.wild.org", "fourth.wild.org", "421"),
+            ("third.wild.org", "fourth.wild.org", "421"),
+            ("third.wild.org", "second.org", "421"),
+            ("third.wild.org", "unknown.org", "421"),
+            ("fourth.wild.org", "fourth.wild.org", "v"),
+            ("fourth.wild.org", "fifth.wild.org", "421"),
+            ("unknown.org", "example.org", "s"),
+            ("unknown.org", "unknown.org", "404"),
+        ):
+            answer = await at.secure(name, "/detect", host)
+            found = answer.body.split("\n")[0] if answer.status == 200 else str(answer.status)
+            assert found == expected, (name, host)
+
+
+async def test_routes_of_one_port(tmp_path: Path) -> None:
+    """HTTPRouteListenerPortMatching: a route that names a port is reached there alone, one that names none at all of them."""
+    given = web("a", 80), web("b", 8080, hostname="foo.com"), web("c", 8080, hostname="bar.com")
+    async with place(tmp_path, *given) as at:
+        routes = []
+        for name, ref, backend in (
+            ("r80", {"port": 80}, "s"),
+            ("r8080", {"port": 8080}, "t"),
+            ("bar", {"port": 8080, "sectionName": "c"}, "u"),
+            ("all", {}, "v"),
+        ):
+            route = http(to(backend, path(f"/{name}")))
+            route["metadata"]["name"] = name
+            route["spec"]["parentRefs"] = [{"name": "g", **ref}]
+            routes.append(route)
+        await at.have(*routes)
+        for port, host, reached in (
+            (80, "foo.com", {"r80": "s", "all": "v"}),
+            (80, "other.com", {"r80": "s", "all": "v"}),
+            (8080, "foo.com", {"r8080": "t", "all": "v"}),
+            (8080, "bar.com", {"r8080": "t", "bar": "u", "all": "v"}),
+            (8080, "other.com", {}),
+        ):
+            for name in ("r80", "r8080", "bar", "all"):
+                assert await at.who(f"/{name}", host=host, port=port) == reached.get(name, "404"), (
+                    port,
+                    host,
+                )
 
 
 async def test_weights(tmp_path: Path) -> None:

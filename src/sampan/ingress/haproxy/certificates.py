@@ -198,11 +198,7 @@ def misdirected(known: Path) -> Iterator[str]:
     """Rules that answer 421 (RFC 9110, 15.5.20) to a request for a host that its connection was not made for, if another certificate
     is shown for that host: a browser may use one connection for several hosts that it takes one certificate to cover. Who sends
     no name, as for an address, is not asked. `known` is the map of which chain is shown for which host."""
-    yield "http-request set-var(txn.sni) ssl_fc_sni,lower if { ssl_fc_has_sni }"
-    yield (
-        "http-request set-var(txn.foreign) bool(1) if { var(txn.sni) -m found } "
-        "!{ var(txn.sni),strcmp(txn.host) eq 0 }"
-    )
+    yield from _foreign()
     foreign = "{ var(txn.foreign) -m found }"
     for result, name in (("shown", "sni"), ("due", "host")):
         missing = f"!{{ var(txn.{result}) -m found }}"
@@ -215,9 +211,25 @@ def misdirected(known: Path) -> Iterator[str]:
                 f"if {foreign} {missing}"
             )
         yield f"http-request set-var(txn.{result}) str(-) if {foreign} {missing}"
+    yield f"{_MISDIRECTED} if {foreign} !{{ var(txn.shown),strcmp(txn.due) eq 0 }}"
+
+
+def misdirected_among_listeners() -> Iterator[str]:
+    """The same where a port has several listeners (GEP-3567): whoever's connection was for one may not ask another one."""
+    yield from _foreign()
+    yield "http-request lua.misdirected if { var(txn.foreign) -m found }"
+    yield f"{_MISDIRECTED} if {{ var(txn.misdirected) -m found }}"
+
+
+_MISDIRECTED = 'http-request return status 421 content-type text/plain string "421: this connection is for another host\\n"'
+
+
+def _foreign() -> Iterator[str]:
+    """A variable for what is asked of another host than the connection was made for."""
+    yield "http-request set-var(txn.sni) ssl_fc_sni,lower if { ssl_fc_has_sni }"
     yield (
-        'http-request return status 421 content-type text/plain string "421: this connection is for another host\\n" '
-        f"if {foreign} !{{ var(txn.shown),strcmp(txn.due) eq 0 }}"
+        "http-request set-var(txn.foreign) bool(1) if { var(txn.sni) -m found } "
+        "!{ var(txn.sni),strcmp(txn.host) eq 0 }"
     )
 
 

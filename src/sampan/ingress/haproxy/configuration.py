@@ -177,7 +177,7 @@ def _frontend_lines(listener: Listener, files: Files) -> Iterator[str]:
     yield f"error-log-format {_quoted(_REFUSED)}"
     yield f"http-request set-var(txn.scope) str({listener.scope})"
     yield from _distrust(listener)
-    if listener.tls:
+    if listener.tls and not listener.hosts:
         yield from certificates.misdirected(files.map("certificates"))
     yield from _normalise()
     yield from _find(listener, files)
@@ -240,6 +240,8 @@ def _find(listener: Listener, files: Files) -> Iterator[str]:
         for key in keys:
             yield f'http-request set-var(txn.chosen) "var({key}),map_str({files.map("scopes")})" if !{chosen}'
         yield f'http-request return status 404 {_TEXT} string "404: no listener for this host\\n" if !{chosen}'
+        if listener.tls:
+            yield from certificates.misdirected_among_listeners()
         yield "http-request set-var(txn.scope) var(txn.chosen)"
         yield from _keys(names)
     found = ""

@@ -7,6 +7,7 @@ local function map(name, kind)
 end
 local settings, candidates = map("settings", Map._str), map("candidates", Map._str)
 local exact, prefix = map("exact", Map._str), map("prefix", Map._beg)
+local scopes, MOST_LABELS = map("scopes", Map._str), 7 -- that a star stands for
 local LONGEST_TEXT = 2048 -- of what is held against patterns (see pattern_cost.py)
 local hosts, regex, patterns = map("hosts", Map._str), map("regex", Map._reg), map("patterns", Map._reg)
 
@@ -142,6 +143,19 @@ core.register_action("choose_default", {"http-req"}, function(txn)
         txn:set_var("txn.route", found)
     else
         txn:unset_var("txn.route")
+    end
+end)
+
+-- Whether a connection was made for another listener than that of the host which is asked.
+core.register_action("misdirected", {"http-req"}, function(txn)
+    local scope, rest = txn:get_var("txn.scope") .. "|", txn:get_var("txn.sni")
+    local found = scopes:lookup(scope .. rest)
+    for _ = 1, MOST_LABELS do
+        rest = found == nil and rest and string.match(rest, "^[^.]+%.(.+)$")
+        found = rest and scopes:lookup(scope .. "*." .. rest) or found
+    end
+    if (found or scopes:lookup(scope .. "*")) ~= txn:get_var("txn.chosen") then
+        txn:set_var("txn.misdirected", true)
     end
 end)
 
