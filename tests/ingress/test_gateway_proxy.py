@@ -328,6 +328,63 @@ async def test_filters(tmp_path: Path) -> None:
             assert (answer.status, answer.headers.get("location")) == (status, location), asked
 
 
+async def test_where_redirects_lead(tmp_path: Path) -> None:
+    """HTTPRouteRedirectPortAndScheme, HTTPRoute303Redirect, HTTPRoute307Redirect, HTTPRoute308Redirect."""
+
+    def leads(at: str, **given: object) -> Object:
+        redirect = {"hostname": "example.org", **given}
+        return {"matches": [path(at)], "filters": [{"type": "RequestRedirect", "requestRedirect": redirect}]}
+
+    wanted: dict[str, dict[str, object]] = {
+        "/-": {}, "/80": {"port": 80}, "/443": {"port": 443}, "/8080": {"port": 8080}, "/8443": {"port": 8443},
+        "/http": {"scheme": "http"}, "/http80": {"scheme": "http", "port": 80}, "/http8080": {"scheme": "http", "port": 8080},
+        "/https": {"scheme": "https"}, "/https443": {"scheme": "https", "port": 443},
+        "/https8443": {"scheme": "https", "port": 8443},
+    }  # fmt: skip
+    always = {
+        "/http": "http://example.org", "/http80": "http://example.org", "/http8080": "http://example.org:8080",
+        "/https": "https://example.org", "/https443": "https://example.org", "/https8443": "https://example.org:8443",
+    }  # fmt: skip
+    async with place(tmp_path, web("a", 80), web("b", 8080), tls("c", hostname="example.org")) as at:
+        statuses = [leads(f"/status{n}", statusCode=n) for n in (301, 302, 303, 307, 308)]
+        await at.have(http(*(leads(where, **given) for where, given in wanted.items()), *statuses))
+        for port, own in (
+            (
+                80,
+                {"/-": "http://example.org", "/80": "http://example.org", "/8080": "http://example.org:8080"},
+            ),
+            (
+                8080,
+                {
+                    "/-": "http://example.org:8080",
+                    "/80": "http://example.org",
+                    "/8080": "http://example.org:8080",
+                },
+            ),
+            (
+                443,
+                {
+                    "/-": "https://example.org",
+                    "/443": "https://example.org",
+                    "/8443": "https://example.org:8443",
+                },
+            ),
+        ):
+            for where, location in (always | own).items():
+                if port == 443:
+                    answer = await at.secure("example.org", where, "example.org")
+                else:
+                    at.door.port = at.ports[port]
+                    answer = await at.door.get("a.example.com", where)
+                assert (answer.status, answer.headers["location"]) == (302, location + where), port
+        for number in (301, 302, 303, 307, 308):
+            answer = await at.door.get(
+                "a.example.com", f"/status{number}", "Content-Length: 0", method="POST"
+            )
+            assert answer.status == number
+            assert answer.headers["location"] == f"http://example.org:8080/status{number}"
+
+
 def cors(**given: object) -> Object:
     return {"type": "CORS", "cors": given}
 

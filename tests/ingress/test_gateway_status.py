@@ -120,7 +120,10 @@ def test_certificates() -> None:
     [
         ({"addresses": [{"type": "Hostname", "value": "a.b"}]}, "UnsupportedAddress"),
         ({"tls": {"frontend": {"default": {}}}}, "Invalid"),
-        ({"addresses": [{"value": "192.0.2.1"}, {"value": "192.0.2.2"}]}, "UnsupportedAddress"),
+        (
+            {"addresses": [{"type": "example.com/x", "value": "a"}, {"value": "192.0.2.1"}]},
+            "UnsupportedAddress",
+        ),
         (
             {"infrastructure": {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "c"}}},
             "InvalidParameters",
@@ -128,9 +131,26 @@ def test_certificates() -> None:
     ],
 )
 def test_gateways_that_cannot_be_had(spec: Object, reason: str) -> None:
-    """GatewayStaticAddresses, GatewayInvalidParametersRef."""
+    """GatewayStaticAddresses' first step, GatewayInvalidParametersRef."""
     status = cluster(**spec).status()
     assert said(status["conditions"]) == {"Accepted": f"False {reason}", "Programmed": "False Invalid"}
+
+
+def test_addresses_that_a_gateway_asks_for() -> None:
+    """GatewayStaticAddresses: one that cannot be had is told, and so is that there is one alone."""
+    for asked, given, programmed in (
+        (["192.0.2.1"], "192.0.2.1", "True Programmed"),
+        (["2001:DB8:0::1"], "2001:db8::1", "True Programmed"),
+        (["192.0.2.1"], "", "False AddressNotUsable"),
+        (["192.0.2.1"], "192.0.2.9", "False AddressNotUsable"),
+        (["192.0.2.7", "192.0.2.1"], "", "False AddressNotUsable"),
+        (["192.0.2.1", "192.0.2.7"], "192.0.2.1", "False AddressNotUsable"),
+        ([None], "192.0.2.1", "True Programmed"),
+        ([], "", "False AddressNotAssigned"),
+    ):
+        spec = [{"value": a} if a else {} for a in asked]
+        status = cluster(addresses=spec).status(addresses=(given,) if given else ())
+        assert said(status["conditions"]) == {"Accepted": "True Accepted", "Programmed": programmed}
 
 
 def test_the_service_of_a_gateway() -> None:
@@ -151,17 +171,18 @@ def test_the_service_of_a_gateway() -> None:
 
 
 def test_class() -> None:
-    """GatewayClassObservedGenerationBump; SupportedFeatures is sorted."""
+    """GatewayClassObservedGenerationBump, GatewayClassSupportedVersionCondition (as far as there are no CRDs); features are sorted."""
     obj = gateway_controller.gateway_class()
     obj["metadata"]["generation"] = 3
     status = gateway_status.class_status(obj, NOW)
-    assert said(status["conditions"]) == {"Accepted": "True Accepted"}
+    assert said(status["conditions"]) == {
+        "Accepted": "True Accepted",
+        "SupportedVersion": "True SupportedVersion",
+    }
     names = [f["name"] for f in status["supportedFeatures"]]
     assert names == sorted(names)
     obj["spec"]["parametersRef"] = {"group": "", "kind": "ConfigMap", "name": "c"}
-    assert said(gateway_status.class_status(obj, NOW)["conditions"]) == {
-        "Accepted": "False InvalidParameters"
-    }
+    assert said(gateway_status.class_status(obj, NOW)["conditions"])["Accepted"] == "False InvalidParameters"
 
 
 def test_every_status_fits_the_schema() -> None:

@@ -88,9 +88,15 @@ class GatewayController:
             raise RuntimeError(f"Service {meta['namespace']}/{meta['name']} is not Gateway {state.name}'s")
         spec, metadata = there["spec"], there["metadata"]
         have = [(p["port"], p["name"]) for p in spec["ports"]]
-        if have == [(p["port"], p["name"]) for p in wanted["spec"]["ports"]] and all(
-            {**(metadata.get(k) or {}), **(meta.get(k) or {})} == (metadata.get(k) or {})
-            for k in ("labels", "annotations")
+        address = wanted["spec"].get("loadBalancerIP")
+        same = spec.get("loadBalancerIP") == address
+        if (
+            same
+            and have == [(p["port"], p["name"]) for p in wanted["spec"]["ports"]]
+            and all(
+                {**(metadata.get(k) or {}), **(meta.get(k) or {})} == (metadata.get(k) or {})
+                for k in ("labels", "annotations")
+            )
         ):
             return there
         numbers = {p["port"]: p.get("nodePort") for p in spec["ports"]}
@@ -100,7 +106,7 @@ class GatewayController:
         ]
         change = {
             "metadata": {k: meta[k] for k in ("labels", "annotations") if meta.get(k)},
-            "spec": {"ports": ports},
+            "spec": {"ports": ports, "loadBalancerIP": address},
         }
         return await self._client.patch(
             SERVICES,

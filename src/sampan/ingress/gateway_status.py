@@ -4,21 +4,36 @@ kubernetes-sigs/gateway-api). What other controllers wrote beside stays as it is
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sampan.api.errors import Object
 from sampan.ingress.gateway_references import GROUP
 from sampan.ingress.gateway_routes import RouteState
-from sampan.ingress.gateways import ACCEPTED, CONTROLLER, GatewayState, ListenerState, Verdict
+from sampan.ingress.gateways import (
+    ACCEPTED,
+    CONTROLLER,
+    GatewayState,
+    ListenerState,
+    Verdict,
+    service_name,
+)
 
 FEATURES = (
     "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
     "Gateway",
     "GatewayAddressEmpty",
     "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayInfrastructurePropagation",
     "GatewayPort8080",
+    "GatewayStaticAddresses",
     "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
     "HTTPRouteBackendProtocolH2C",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendTimeout",
@@ -51,7 +66,9 @@ def class_status(obj: Object, now: str) -> Object:
         what = f"parametersRef: {parameters['kind']} {parameters['name']}: there are no parameters"
         verdict = Verdict(False, "InvalidParameters", what)
     before = obj.get("status") or {}
-    found = conditions(before.get("conditions") or (), {"Accepted": verdict}, _generation(obj), now)
+    # The kinds are built in: their version is always the one that is understood.
+    wanted = {"Accepted": verdict, "SupportedVersion": Verdict(True, "SupportedVersion")}
+    found = conditions(before.get("conditions") or (), wanted, _generation(obj), now)
     return {**before, "conditions": found, "supportedFeatures": [{"name": f} for f in FEATURES]}
 
 
@@ -66,7 +83,8 @@ def gateway_status(
     """The status of a Gateway of ours; `serving` says whether some node's proxy does what it asks for."""
     before = obj.get("status") or {}
     generation = _generation(obj)
-    wanted = {"Accepted": state.accepted, "Programmed": _programmed(state, addresses, serving)}
+    asked = list(_addresses(obj["spec"]))
+    wanted = {"Accepted": state.accepted, "Programmed": _programmed(state, asked, addresses, serving)}
     listeners = {one["name"]: one for one in before.get("listeners") or ()}
     overlapping = {
         name: {_OVERLAPPING: Verdict(True, "OverlappingHostnames", f"its hosts are also those of {with_}")}
@@ -118,9 +136,24 @@ def _overlap(one: str, other: str) -> bool:
     return one == other
 
 
-def _programmed(state: GatewayState, addresses: Sequence[str], serving: bool) -> Verdict:
+def _addresses(spec: Object) -> Iterator[str]:
+    """The addresses that a Gateway asks for, as they are written usually."""
+    for one in spec.get("addresses") or ():
+        with contextlib.suppress(ValueError):  # of another type: the Gateway is not accepted
+            yield str(ipaddress.ip_address(one.get("value") or ""))
+
+
+def _programmed(
+    state: GatewayState, asked: Sequence[str], addresses: Sequence[str], serving: bool
+) -> Verdict:
     if not state.accepted.status or not state.ports:
         return Verdict(False, "Invalid", state.accepted.message or "no listener can be had")
+    if len(asked) > 1:
+        what = f"addresses: a Gateway can have one; of {', '.join(asked)} the first is asked for"
+        return Verdict(False, "AddressNotUsable", what)
+    if missing := [a for a in asked if a not in addresses]:
+        what = f"the load balancer has not given {missing[0]}; see the events of Service {service_name(state.name)}"
+        return Verdict(False, "AddressNotUsable", what)
     if not addresses:
         return Verdict(False, "AddressNotAssigned", "the load balancer has given no address yet")
     if not serving:

@@ -119,8 +119,6 @@ def _accepted(spec: Object, listeners: Sequence[ListenerState]) -> Verdict:
     if unusable:
         what = ", ".join(f"{a.get('type')} {a.get('value') or ''}".strip() for a in unusable)
         return Verdict(False, "UnsupportedAddress", f"addresses: only IPAddress is supported, not {what}")
-    if len(addresses) > 1:
-        return Verdict(False, "UnsupportedAddress", "addresses: only one is supported")
     bad = [one.name for one in listeners if not one.accepted.status]
     if not bad:
         return ACCEPTED
