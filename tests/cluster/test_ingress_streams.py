@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.cluster.front_door import NEEDED, FrontDoor, outside
-from tests.ingress.test_options_backends import Http2Upstream
+from tests.ingress.http2 import Http2Upstream
 from tests.ingress.test_streams import Streams, send_events, talk, upgrade
 from tests.real_cluster import run
 

@@ -13,9 +13,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from shutil import which
 
-import h2.config
-import h2.connection
-import h2.events
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,7 +22,8 @@ from cryptography.x509.oid import NameOID
 from sampan.api.errors import Object
 from sampan.ingress.ingresses import contribution
 from sampan.ingress.types import Endpoint
-from tests.ingress.door import Door, open_door
+from tests.ingress.door import open_door
+from tests.ingress.http2 import Answered, Http2Upstream, call
 from tests.ingress.objects import ingress, set_backends
 from tests.ingress.test_options import ROOT, Site
 
@@ -34,43 +32,6 @@ pytestmark = [
     pytest.mark.skipif(not which("haproxy"), reason="haproxy is not installed"),
 ]
 PEM = serialization.Encoding.PEM
-
-
-class Http2Upstream:
-    """Answers each request on HTTP/2 with its path, and trailers, as gRPC does."""
-
-    def __init__(self, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> None:
-        self._tls, self._address = tls, address
-
-    async def __aenter__(self) -> Http2Upstream:
-        self._server = await asyncio.start_server(self._serve, self._address, 0, ssl=self._tls)
-        self.endpoint = Endpoint(self._address, self._server.sockets[0].getsockname()[1])
-        return self
-
-    async def __aexit__(self, *args: object) -> None:
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = h2.connection.H2Connection(
-            h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
-        )
-        connection.initiate_connection()
-        asked: dict[int, str] = {}
-        with contextlib.suppress(OSError, h2.exceptions.ProtocolError):
-            writer.write(connection.data_to_send())
-            while data := await reader.read(65536):
-                for event in connection.receive_data(data):
-                    if isinstance(event, h2.events.RequestReceived):
-                        asked[event.stream_id] = {str(k): str(v) for k, v in event.headers}[":path"]
-                    elif isinstance(event, h2.events.StreamEnded):
-                        stream = event.stream_id
-                        connection.send_headers(
-                            stream, [(":status", "200"), ("content-type", "application/grpc")]
-                        )
-                        connection.send_data(stream, f"two {asked.pop(stream)}".encode())
-                        connection.send_headers(stream, [("grpc-status", "0")], end_stream=True)
-                writer.write(connection.data_to_send())
-        writer.close()
 
 
 class HttpUpstream(Http2Upstream):
@@ -136,39 +97,12 @@ async def lead_to(site: Site, endpoint: Endpoint) -> None:
     await site.door.settle()
 
 
-async def grpc(door: Door) -> tuple[str, str]:
-    """Body and trailers of a call over HTTP/2 from the client on."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
-    connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-    connection.initiate_connection()
-    headers = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":authority", "foo.com"),
-        (":path", "/pkg.Svc/Call"),
-    ]
-    connection.send_headers(1, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
-    connection.send_data(1, b"\0" * 5, end_stream=True)
-    writer.write(connection.data_to_send())
-    body, trailers = "", ""
-    async with asyncio.timeout(10):
-        while True:
-            for event in connection.receive_data(await reader.read(65536)):
-                if isinstance(event, h2.events.DataReceived):
-                    body += event.data.decode()
-                elif isinstance(event, h2.events.TrailersReceived):
-                    trailers = str(dict(event.headers))
-                elif isinstance(event, h2.events.StreamEnded):
-                    writer.close()
-                    return body, trailers
-
-
 async def test_http2_by_annotation_and_by_the_services_port(site: Site) -> None:
     async with Http2Upstream() as upstream:
         await site.have(backend_protocol="grpc", to={})
         await lead_to(site, upstream.endpoint)
         assert "two /x" in (await site.get("/x")).body
-        assert await grpc(site.door) == ("two /pkg.Svc/Call", "{'grpc-status': '0'}")
+        assert await call(site.door.port) == Answered("200", "two /pkg.Svc/Call", {"grpc-status": "0"})
 
         def service(namespace: str, name: str) -> Object:
             port = {"port": 80, "appProtocol": "kubernetes.io/h2c"}
