@@ -9,7 +9,8 @@ from functools import cached_property
 
 import pytest
 
-from tests.cluster.front_door import NEEDED, FrontDoor, app, eventually, tls_secret
+from sampan.api.errors import Object
+from tests.cluster.front_door import NEEDED, FrontDoor, app, eventually, tls_secret, until
 from tests.ingress.test_certificates import make
 from tests.real_cluster import Kubectl, run
 
@@ -155,6 +156,105 @@ def test_other_namespaces(gateway: Gateway) -> None:
     far("delete", "-f", "-", stdin=gateway.named(GRANT))
     wait_reason(kubectl, "httproute/far", "ResolvedRefs", "RefNotPermitted")
     gateway.until("far.example.com", "/", "500")
+
+
+CHANGING = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: changing}
+spec:
+  gatewayClassName: sampan
+  listeners: [{name: a, port: 80, protocol: HTTP, hostname: a.example.com}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: changing}
+spec:
+  parentRefs: [{name: changing}]
+  rules: [{backendRefs: [{name: one, port: 80}]}]
+"""
+
+
+def test_listeners_come_change_and_go(gateway: Gateway) -> None:
+    """GatewayModifyListeners, GatewayUpdateListenerHostname, GatewayObservedGenerationBump, HTTPRouteObservedGenerationBump,
+    GatewayWithAttachedRoutes."""
+    kubectl = gateway.kubectl
+
+    def patch(*listeners: Object) -> None:
+        kubectl(
+            "patch",
+            "gateway",
+            "changing",
+            "--type=merge",
+            "-p",
+            json.dumps({"spec": {"listeners": listeners}}),
+        )
+
+    def routes() -> dict[str, int]:
+        """How many are attached to each listener, once what is said is of today."""
+        obj = json.loads(kubectl("get", "gateway", "changing", "-o", "json"))
+        listeners = obj["status"].get("listeners") or []
+        said = [*obj["status"]["conditions"], *(c for one in listeners for c in one["conditions"])]
+        if any(c.get("observedGeneration") != obj["metadata"]["generation"] for c in said):
+            return {}
+        return {one["name"]: one["attachedRoutes"] for one in listeners}
+
+    def listener(name: str, host: str, port: int = 80) -> Object:
+        return {"name": name, "port": port, "protocol": "HTTP", "hostname": host}
+
+    kubectl("apply", "-f", "-", stdin=CHANGING)
+    kubectl.wait("gateway/changing", "condition=Programmed")
+    address = kubectl.value("gateway/changing", ".status.addresses[0].value")
+    until(address, "a.example.com", "/", "200 one ")
+    eventually(routes, {"a": 1}.__eq__)
+
+    patch(listener("a", "c.example.com"), listener("b", "b.example.com", 8081))
+    eventually(routes, {"a": 1, "b": 1}.__eq__)
+    until(address, "c.example.com", "/", "200 one ")
+    until(address, "a.example.com", "/", "404")
+    until(address, "b.example.com:8081", "/", "200 one ")
+
+    spec = {
+        "parentRefs": [{"name": "changing", "sectionName": "a"}],
+        "rules": [{"backendRefs": [{"name": "two", "port": 80}]}],
+    }
+    kubectl("patch", "httproute", "changing", "--type=merge", "-p", json.dumps({"spec": spec}))
+    eventually(routes, {"a": 1, "b": 0}.__eq__)
+    until(address, "c.example.com", "/", "200 two ")
+    until(address, "b.example.com:8081", "/", "404")
+    generation = kubectl.value("httproute/changing", ".metadata.generation")
+    where = ".status.parents[0].conditions[*].observedGeneration"
+    eventually(lambda: set(kubectl.value("httproute/changing", where).split()), {generation}.__eq__)
+
+    patch(listener("a", "c.example.com"))
+    eventually(routes, {"a": 1}.__eq__)
+    until(address, "b.example.com:8081", "/", "000")
+    assert gateway.ask("split.example.com").status == "200", "nobody else is touched"
+
+
+def test_an_address_that_is_asked_for(gateway: Gateway) -> None:
+    """GatewayStaticAddresses."""
+    kubectl, subnet = gateway.kubectl, gateway.address.rpartition(".")[0]
+    first, second = f"{subnet}.247", f"{subnet}.248"
+
+    def ask_for(*addresses: str, type_: str = "IPAddress") -> None:
+        asked = [{"type": type_, "value": one} for one in addresses]
+        kubectl("patch", "gateway", "fixed", "--type=merge", "-p", json.dumps({"spec": {"addresses": asked}}))
+
+    def said() -> dict[str, str]:
+        obj = json.loads(kubectl("get", "gateway", "fixed", "-o", "json"))
+        return {c["type"]: c["reason"] for c in obj["status"]["conditions"]}
+
+    kubectl("apply", "-f", "-", stdin=CHANGING.split("---")[0].replace("changing", "fixed"))
+    ask_for("somewhere", type_="example.com/rack")
+    eventually(said, {"Accepted": "UnsupportedAddress", "Programmed": "Invalid"}.__eq__)
+    ask_for("203.0.113.9", first)
+    eventually(said, {"Accepted": "Accepted", "Programmed": "AddressNotUsable"}.__eq__)
+    for address in (first, second):
+        ask_for(address)
+        eventually(said, {"Accepted": "Accepted", "Programmed": "Programmed"}.__eq__)
+        eventually(lambda: kubectl.value("gateway/fixed", ".status.addresses[*].value"), address.__eq__)
+        until(address, "a.example.com", "/", "404")
 
 
 MIRROR = """
