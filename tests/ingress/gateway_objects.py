@@ -129,8 +129,8 @@ def cluster(*listeners: Object, **more: object) -> Cluster:
     return Cluster([gateway(*listeners, **more)], [service(), service("t")])
 
 
-def tls_secret(namespace: str, name: str, host: str) -> Object:
-    return {**secret(*make(host)), "metadata": {"namespace": namespace, "name": name}}
+def tls_secret(namespace: str, name: str, *hosts: str) -> Object:
+    return {**secret(*make(*hosts)), "metadata": {"namespace": namespace, "name": name}}
 
 
 def accepted(state: RouteState) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from sampan.api.errors import Object
 from sampan.api.resources import GATEWAYS
-from sampan.ingress import gateway_controller, gateway_status, gateways
+from sampan.ingress import certificates, gateway_controller, gateway_status, gateways
 from tests.ingress.gateway_objects import (
     BEFORE,
     NOW,
@@ -64,6 +64,12 @@ def test_conditions_keep_their_time_and_their_neighbours() -> None:
         ([{"kind": "TCPRoute"}], "InvalidRouteKinds", []),
         ([{"kind": "TCPRoute"}, {"kind": "HTTPRoute"}], "InvalidRouteKinds", ["HTTPRoute"]),
         ([{"kind": "HTTPRoute", "group": "example.com"}], "InvalidRouteKinds", []),
+        (
+            [{"kind": "HTTPRoute"}, {"kind": "HTTPRoute", "group": "example.com"}],
+            "InvalidRouteKinds",
+            ["HTTPRoute"],
+        ),
+        ([{"kind": "GRPCRoute"}, {"kind": "GRPCRoute"}], "ResolvedRefs", ["GRPCRoute"]),
         ([{"kind": "GRPCRoute"}], "ResolvedRefs", ["GRPCRoute"]),
     ],
 )
@@ -83,8 +89,15 @@ def test_protocols() -> None:
     found = {one["name"]: said(one["conditions"]) for one in status["listeners"]}
     assert found["tcp"]["Accepted"] == "False UnsupportedProtocol"
     assert found["a"]["Conflicted"] == found["b"]["Conflicted"] == "True ProtocolConflict"
+    assert found["a"]["Accepted"] == found["b"]["Accepted"] == "False Invalid"
     assert found["a"]["Programmed"] == "False Invalid"
     assert found["web"]["Programmed"] == "True Programmed"
+    status = cluster({"name": "tcp", "port": 90, "protocol": "TCP"}).status()
+    assert said(status["conditions"]) == {
+        "Accepted": "False ListenersNotValid",
+        "Programmed": "False Invalid",
+    }
+    assert status["listeners"][0]["supportedKinds"] == []
 
 
 def test_certificates() -> None:
@@ -108,11 +121,61 @@ def test_certificates() -> None:
         True,
         "infra/g:443",
     )
-    assert [(c.scope, str(c.host)) for c in found.certificates] == [("infra/g:443", "a.example.com")]
+    assert [(c.scope, str(c.host)) for c in found.certificates] == [
+        ("infra/g:443", "a.example.com"),
+        ("infra/g:443", "*"),  # for who asks for none of its hosts
+    ]
     world.gateways[0]["spec"]["listeners"][0]["tls"]["options"] = {"example.com/a": "b"}
     assert said(world.status()["listeners"][0]["conditions"])["Accepted"] == "False Invalid"
     world.secrets[0]["data"]["tls.key"] = "bm9uZQ=="
     assert said(world.status()["listeners"][0]["conditions"])["ResolvedRefs"] == "False InvalidCertificateRef"
+
+
+CERTIFICATES = {
+    "xyz": ["*.xyz.example.com"], "test": ["*.test.example.com"], "wide": ["*.example.com"],
+    "deep": ["A.b.example.com"], "odd": ["*", "*.*.example.com", "a_b.example.com", "good.example.com"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("listeners", "shown"),
+    [
+        # HTTPSListenerMultiTLSCertsLongestMatchingSNI
+        (
+            [("*.example.com", "xyz test wide")],
+            {"*.xyz.example.com": "xyz", "*.test.example.com": "test", "*.example.com": "wide", "": "wide"},
+        ),
+        # A wildcard of a listener stands for several labels: for none of these is the node's own shown.
+        ([("*.example.com", "wide")], {"*.example.com": "wide", "": "wide"}),
+        ([("*.example.com", "deep")], {"a.b.example.com": "deep", "*.example.com": "deep", "": "deep"}),
+        # The first that is for the host, or else the first.
+        ([("a.example.com", "test wide")], {"a.example.com": "wide", "": "wide"}),
+        ([("example.org", "test wide")], {"example.org": "test", "": "test"}),
+        # Of a name that another listener is more like its certificates go first.
+        (
+            [("*.example.com", "wide"), ("", "deep"), ("a.b.example.com", "test")],
+            {"*.example.com": "wide", "a.b.example.com": "test", "": "deep"},
+        ),
+        (
+            [("", "xyz"), ("*.example.com", "wide")],
+            {"*.example.com": "wide", "": "xyz"},
+        ),
+        ([("", "deep")], {"a.b.example.com": "deep", "": "deep"}),
+        # Names that cannot be asked for.
+        ([("", "odd")], {"good.example.com": "odd", "": "odd"}),
+    ],
+)  # fmt: skip
+def test_which_certificate_is_shown(listeners: list[tuple[str, str]], shown: dict[str, str]) -> None:
+    given = [
+        tls(f"l{i}", tls={"certificateRefs": [{"name": n} for n in names.split()]})
+        | ({"hostname": host} if host else {})
+        for i, (host, names) in enumerate(listeners)
+    ]
+    world = cluster(*given)
+    world.secrets += [tls_secret("infra", name, *names) for name, names in CERTIFICATES.items()]
+    found = gateways.contribution(world.state(), {"spec": {"ports": [{"port": 443, "nodePort": 31000}]}})
+    chains = {certificates.pair(s)[0]: s["metadata"]["name"] for s in world.secrets}
+    assert {c.host.name: chains[c.chain] for c in found.certificates} == shown
 
 
 @pytest.mark.parametrize(

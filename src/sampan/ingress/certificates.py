@@ -147,6 +147,17 @@ def next_date_of(chains: Iterable[str], now: datetime.datetime) -> datetime.date
     return min((d for d in dates if d > now), default=None)
 
 
+def names_of(chain: str) -> list[str]:
+    """The DNS names that the first certificate of a chain (PEM) is for, in lower case."""
+    certificate = _first_of(chain)
+    return [] if certificate is None else _names(certificate)
+
+
+def is_for(chain: str, host: str) -> bool:
+    """Whether the first certificate of a chain (PEM) is for a host."""
+    return any(_covers(name, host) for name in names_of(chain))
+
+
 def _first_of(chain: str) -> x509.Certificate | None:
     """The first certificate of a chain; None where OpenSSL can load it and this parser cannot."""
     from cryptography import x509

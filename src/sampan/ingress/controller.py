@@ -28,7 +28,8 @@ from sampan.client.workqueue import WorkQueue
 from sampan.ingress import certificates
 from sampan.ingress.door_slices import DoorSlices
 from sampan.ingress.following import Following
-from sampan.ingress.gateway_controller import GatewayController, gateway_class, gateway_of
+from sampan.ingress.gateway_controller import GatewayController, gateway_class
+from sampan.ingress.gateways import gateway_of
 from sampan.ingress.gateways import shown as gateways_shown
 from sampan.ingress.missing_classes import class_named, missing
 from sampan.ingress.types import Problem

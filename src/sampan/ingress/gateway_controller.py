@@ -11,12 +11,14 @@ from sampan.client.informer import Informer
 from sampan.client.types import MERGE_PATCH, Client
 from sampan.ingress import gateway_status, gateways
 from sampan.ingress.door_slices import DoorSlices
-from sampan.ingress.gateway_following import GATEWAY_NAME, GatewayFollowing
+from sampan.ingress.gateway_following import GatewayFollowing
 from sampan.ingress.gateways import GatewayState
 from sampan.ingress.types import Owner
 
 CLASS = "sampan"
 _MANAGER = "sampan-gateway"
+_NAME = "gateway.networking.k8s.io/gateway-name"
+"""Label of what is made for a Gateway: its name, as far as it fits there (GEP-1762)."""
 
 
 class GatewayController:
@@ -166,20 +168,13 @@ def service(gateway: Object, state: GatewayState) -> Object:
         "namespace": state.namespace,
         "labels": {
             **(infrastructure.get("labels") or {}),
-            GATEWAY_NAME: gateway["metadata"]["name"][:63].rstrip("-."),
+            _NAME: gateway["metadata"]["name"][:63].rstrip("-."),
         },
         "ownerReferences": [_owner(gateway)],
     }
     if infrastructure.get("annotations"):
         metadata["annotations"] = infrastructure["annotations"]
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
-
-
-def gateway_of(service: Object) -> str:
-    """`namespace/name` of the Gateway that a Service was made for; "" for any other Service."""
-    meta = service["metadata"]
-    owners = [r for r in meta.get("ownerReferences") or () if r.get("kind") == "Gateway"]
-    return f"{meta['namespace']}/{owners[0]['name']}" if owners else ""
 
 
 def _owner(gateway: Object) -> Object:

@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _AGAIN = 10.0
 """Seconds after which what could not be read is tried again."""
-GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
-"""Label of what is made for a Gateway."""
 _ROUTES = {"HTTPRoute": HTTPROUTES, "GRPCRoute": GRPCROUTES}
 
 
@@ -237,10 +235,9 @@ class GatewayFollowing:
 
     def service_changed(self, service: Object, key: str) -> None:
         """A Service is another one: routes lead to it, or it is a Gateway's own."""
-        gateway = (service["metadata"].get("labels") or {}).get(GATEWAY_NAME)
-        if gateway:
-            found = self.gateways.get(service["metadata"]["namespace"], gateway)
-            self._mark_gateways((found,) if found is not None else ())
+        found = self.gateways.get_by_key(gateways.gateway_of(service))
+        if found is not None:
+            self._mark_gateways((found,))
         self._mark_routes("service", key)
 
     def secret_changed(self, key: str) -> None:

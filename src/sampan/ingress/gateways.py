@@ -7,6 +7,7 @@ scope of its own: a request is for the listener of its port whose host is most l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,8 @@ CONTROLLER = "sampan.io/gateway-controller"
 ROUTE_KINDS = ("HTTPRoute", "GRPCRoute")
 _PROTOCOLS = {"HTTP": False, "HTTPS": True}
 """Protocols that can be had, and whether they are TLS."""
+_NAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+"""A name of a certificate that can be asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,13 @@ def service_name(gateway: str) -> str:
     return f"{name[:52].rstrip('-')}-{hashlib.sha256(gateway.encode()).hexdigest()[:10]}"
 
 
+def gateway_of(service: Object) -> str:
+    """`namespace/name` of the Gateway that a Service was made for; "" for any other Service. Its label may be too short for the name."""
+    meta = service["metadata"]
+    owners = [r for r in meta.get("ownerReferences") or () if r.get("kind") == "Gateway"]
+    return f"{meta['namespace']}/{owners[0]['name']}" if owners else ""
+
+
 def read(gateway: Object, secret: SecretLookup, granted: Granted) -> GatewayState:
     """What a Gateway of ours comes to."""
     namespace, name = gateway["metadata"]["namespace"], gateway["metadata"]["name"]
@@ -141,7 +151,7 @@ def _listener(
     elif conflict:
         message = f"port {port} is wanted for HTTP and for HTTPS"
         conflicted = Verdict(True, "ProtocolConflict", message)
-        accepted = Verdict(False, "ProtocolConflict", message)
+        accepted = Verdict(False, "Invalid", message)
     elif unknown := (given.get("tls") or {}).get("options"):
         accepted = Verdict(False, "Invalid", f"tls.options: not supported: {', '.join(unknown)}")
     scope = _port_scope(namespace, name, port)
@@ -168,8 +178,9 @@ def _kinds(given: Sequence[Object]) -> tuple[tuple[str, ...], Verdict]:
     """The kinds of routes that may attach, and whether all that are asked for can be had."""
     if not given:
         return ROUTE_KINDS, RESOLVED
-    known = tuple(k["kind"] for k in given if k.get("group", GROUP) == GROUP and k["kind"] in ROUTE_KINDS)
-    unknown = [f"{k.get('group', GROUP)}/{k['kind']}" for k in given if k["kind"] not in known]
+    asked = dict.fromkeys((k.get("group", GROUP), k["kind"]) for k in given)
+    known = tuple(kind for group, kind in asked if group == GROUP and kind in ROUTE_KINDS)
+    unknown = [f"{group}/{kind}" for group, kind in asked if group != GROUP or kind not in known]
     if not unknown:
         return known, RESOLVED
     message = (
@@ -181,7 +192,7 @@ def _kinds(given: Sequence[Object]) -> tuple[tuple[str, ...], Verdict]:
 def _certificates(
     gateway: Object, index: int, given: Object, scope: str, secret: SecretLookup, granted: Granted
 ) -> tuple[tuple[Certificate, ...], Verdict | None]:
-    """The certificate of a listener, and what is wrong with those that it names."""
+    """The certificates of a listener, one for each reference that is good, and what is wrong with the others."""
     namespace, name = gateway["metadata"]["namespace"], gateway["metadata"]["name"]
     refs = (given.get("tls") or {}).get("certificateRefs") or ()
     found: list[Certificate] = []
@@ -212,7 +223,7 @@ def _certificates(
             continue
         source = Source("Gateway", namespace, name, f"spec.listeners[{index}].tls")
         created = gateway["metadata"].get("creationTimestamp") or ""
-        host = Host.of_ingress(given.get("hostname") or "")
+        host = _host((given.get("hostname") or "").lower())
         found.append(Certificate(scope, host, chain, key, source=source, created=created))
     return tuple(found), problem
 
@@ -223,7 +234,7 @@ def contribution(state: GatewayState, service: Object | None) -> Contribution:
         return Contribution()
     node_ports = {p["port"]: p.get("nodePort") for p in (service.get("spec") or {}).get("ports") or ()}
     listeners: dict[str, Listener] = {}
-    shown: list[Certificate] = []
+    ports: dict[int, list[ListenerState]] = {}
     for one in state.listeners:
         number = node_ports.get(one.port)
         if one.works and number:
@@ -232,8 +243,42 @@ def contribution(state: GatewayState, service: Object | None) -> Contribution:
             beside = listeners.get(scope, alone)
             hosts = (*beside.hosts, (_host(one.hostname.lower()), one.scope))
             listeners[scope] = replace(beside, hosts=hosts)
-            shown += one.certificates
+            ports.setdefault(one.port, []).append(one)
+    shown = [c for beside_one_another in ports.values() for c in _by_name(beside_one_another)]
     return Contribution(listeners=tuple(listeners.values()), certificates=tuple(shown))
+
+
+def _by_name(listeners: Sequence[ListenerState]) -> Iterator[Certificate]:
+    """Which certificate a port shows for which name that is asked for (SNI): of the certificates of the listener whose host is most
+    like the name, the first that is for it, or else the first. Who asks for no host of these is shown that of the first listener,
+    the one for all hosts before others. A listener's wildcard stands for several labels, a certificate's for one.
+    """
+    found: dict[str, Certificate] = {}
+    listeners = [one for one in listeners if one.tls]
+    for one in listeners:
+        if one.hostname and not one.hostname.startswith("*.") and len(one.certificates) == 1:
+            continue  # there is nothing to choose
+        for certificate in one.certificates:
+            for name in certificates.names_of(certificate.chain):
+                if _NAME.fullmatch(name) and _most_like(listeners, name) is one:
+                    found.setdefault(name, certificate)
+    for one in sorted(listeners, key=lambda one: bool(one.hostname)):
+        host = one.hostname.lower()
+        for name in (host, ""):
+            found.setdefault(name, _first_for(host, one.certificates))
+    return (replace(certificate, host=Host.of_ingress(name)) for name, certificate in found.items())
+
+
+def _most_like(listeners: Sequence[ListenerState], name: str) -> ListenerState | None:
+    """The listener that is for a host, or for all that a wildcard stands for."""
+    fitting = (one for one in listeners if _common(one.hostname.lower(), name) == name)
+    return max(fitting, key=lambda one: (one.hostname == name, len(one.hostname)), default=None)
+
+
+def _first_for(host: str, given: Sequence[Certificate]) -> Certificate:
+    if len(given) == 1:
+        return given[0]
+    return next((c for c in given if certificates.is_for(c.chain, host)), given[0])
 
 
 def _port_scope(namespace: str, name: str, port: int) -> str:
@@ -242,10 +287,12 @@ def _port_scope(namespace: str, name: str, port: int) -> str:
 
 
 def shown(state: GatewayState) -> Iterator[tuple[Certificate, str]]:
-    """The certificates that a Gateway's listeners show, each with the listener's host ("" for all)."""
+    """The certificates that a Gateway's listeners show, each with the host that it has to be for: that of the listener, if it is alone there
+    ("" for any)."""
     for one in state.listeners:
         if one.works and state.accepted.status:
-            yield from ((certificate, one.hostname) for certificate in one.certificates[:1])
+            host = one.hostname if len(one.certificates) == 1 else ""
+            yield from ((certificate, host) for certificate in one.certificates)
 
 
 # ---- hosts
