@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -255,6 +257,100 @@ def test_an_address_that_is_asked_for(gateway: Gateway) -> None:
         eventually(said, {"Accepted": "Accepted", "Programmed": "Programmed"}.__eq__)
         eventually(lambda: kubectl.value("gateway/fixed", ".status.addresses[*].value"), address.__eq__)
         until(address, "a.example.com", "/", "404")
+
+
+LONG = "long-" + 248 * "g"
+SHOWN = f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: {LONG}}}
+spec:
+  gatewayClassName: sampan
+  infrastructure: {{labels: {{tier: front}}, annotations: {{example.com/note: kept}}}}
+  listeners:
+  - {{name: web, port: 80, protocol: HTTP, hostname: before.example.com}}
+  - name: tls
+    port: 443
+    protocol: HTTPS
+    hostname: "*.example.com"
+    tls: {{certificateRefs: [{{name: narrow}}, {{name: wide}}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: shown}}
+spec:
+  parentRefs: [{{name: {LONG}, sectionName: web}}]
+  hostnames: [after.example.com]
+  rules: [{{backendRefs: [{{name: one, port: 80}}]}}]
+"""
+FOREIGN = {
+    "type": "example.com/Checked",
+    "status": "True",
+    "reason": "Seen",
+    "message": "",
+    "observedGeneration": 1,
+    "lastTransitionTime": "2026-01-01T00:00:00Z",
+}
+
+
+def test_what_others_say_stays(gateway: Gateway) -> None:
+    """GatewayPreserveForeignConditions, GatewayUpdateListenerHostname, GatewayNameMaximumLength, GatewayInfrastructure,
+    GatewayClassObservedGenerationBump, HTTPSListenerMultiTLSCertsLongestMatchingSNI."""
+    kubectl, name = gateway.kubectl, f"gateway/{LONG}"
+    certificates = {"narrow": make("*.test.example.com"), "wide": make("*.example.com", "a.b.example.com")}
+    gateway.apply(*(tls_secret(which, *pair) for which, pair in certificates.items()))
+    kubectl("apply", "-f", "-", stdin=SHOWN)
+    kubectl.wait(name, "condition=Programmed")
+    wait_reason(kubectl, "httproute/shown", "Accepted", "NoMatchingListenerHostname")
+    (made,) = json.loads(kubectl("get", "services", "-l", "tier=front", "-o", "json"))["items"]
+    assert made["metadata"]["annotations"]["example.com/note"] == "kept"
+    assert LONG.startswith(made["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"])
+
+    where = ("/status/conditions/-", "/status/listeners/0/conditions/-")
+    added = json.dumps([{"op": "add", "path": path, "value": FOREIGN} for path in where])
+    kubectl("patch", name, "--subresource=status", "--type=json", "-p", added)
+    host = [{"op": "replace", "path": "/spec/listeners/0/hostname", "value": "after.example.com"}]
+    kubectl("patch", name, "--type=json", "-p", json.dumps(host))
+    wait_reason(kubectl, "httproute/shown", "Accepted", "Accepted")
+    address = kubectl.value(name, ".status.addresses[0].value")
+    until(address, "after.example.com", "/", "200 one ")
+
+    def ours_are_of_today(obj: Object) -> bool:
+        listeners = obj["status"]["listeners"]
+        said = [*obj["status"]["conditions"], *(c for one in listeners for c in one["conditions"])]
+        ours = {c["observedGeneration"] for c in said if c != FOREIGN}
+        counts = [one["attachedRoutes"] for one in listeners]
+        return said.count(FOREIGN) == 2 and ours == {obj["metadata"]["generation"]} and counts == [1, 0]
+
+    eventually(lambda: json.loads(kubectl("get", name, "-o", "json")), ours_are_of_today)
+
+    for asked, which in (
+        ("x.test.example.com", "narrow"),
+        ("x.example.com", "wide"),
+        ("a.b.example.com", "wide"),
+        ("c.d.example.com", "wide"),  # no certificate is for it: not the node's own, for all that
+        (None, "wide"),
+    ):
+        shown = eventually(lambda asked=asked: certificate_shown(address, asked), bool)  # type: ignore[misc]
+        assert shown == ssl.PEM_cert_to_DER_cert(certificates[which][0]), asked
+
+    note = {"spec": {"description": "as it is today"}}
+    kubectl("patch", "gatewayclass", "sampan", "--type=merge", "-p", json.dumps(note))
+    generation = kubectl.value("gatewayclass/sampan", ".metadata.generation")
+    seen = ".status.conditions[*].observedGeneration"
+    eventually(lambda: set(kubectl.value("gatewayclass/sampan", seen).split()), {generation}.__eq__)
+
+
+def certificate_shown(address: str, name: str | None) -> bytes | None:
+    """What is shown to who asks for a name; None where nobody answers."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((address, 443), 5) as plain:
+            with context.wrap_socket(plain, server_hostname=name) as secure:
+                return secure.getpeercert(binary_form=True)
+    except OSError:
+        return None
 
 
 MIRROR = """

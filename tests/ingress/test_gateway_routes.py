@@ -79,6 +79,7 @@ def test_namespaces(allowed: Object, labels: dict[str, str], expected: str) -> N
         ({"sectionName": "nothing"}, "False NoMatchingParent"),
         ({"port": 80}, "True Accepted"),
         ({"port": 82}, "False NoMatchingParent"),
+        ({"sectionName": "web", "port": 81}, "False NoMatchingParent"),
         ({"sectionName": "grpc"}, "False NotAllowedByListeners"),
     ],
 )

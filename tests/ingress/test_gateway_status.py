@@ -52,8 +52,13 @@ def test_conditions_keep_their_time_and_their_neighbours() -> None:
     }
     old = [{**c, "lastTransitionTime": BEFORE} for c in world.status()["conditions"]]
     world.gateways[0]["status"] = {"conditions": [foreign, *old]}
+    listener = {"name": "web", "conditions": [foreign]}
+    world.gateways[0]["status"]["listeners"] = [listener, {"name": "gone", "conditions": [foreign]}]
     conditions = world.status()["conditions"]
     assert conditions == [foreign, *old]
+    (one,) = world.status()["listeners"]
+    assert one["conditions"][0] == foreign
+    assert len(one["conditions"]) == 5
     changed = {c["type"]: c["lastTransitionTime"] for c in world.status(addresses=())["conditions"]}
     assert changed == {"example.com/Checked": BEFORE, "Accepted": BEFORE, "Programmed": NOW}
 
@@ -129,6 +134,70 @@ def test_certificates() -> None:
     assert said(world.status()["listeners"][0]["conditions"])["Accepted"] == "False Invalid"
     world.secrets[0]["data"]["tls.key"] = "bm9uZQ=="
     assert said(world.status()["listeners"][0]["conditions"])["ResolvedRefs"] == "False InvalidCertificateRef"
+
+
+@pytest.mark.parametrize(
+    ("ref", "expected"),
+    [
+        ({"name": "good"}, "True ResolvedRefs"),
+        ({"name": "nothing"}, "False InvalidCertificateRef"),
+        ({"name": "good", "group": "example.com"}, "False InvalidCertificateRef"),
+        ({"name": "good", "kind": "Certificate"}, "False InvalidCertificateRef"),
+        ({"name": "torn"}, "False InvalidCertificateRef"),
+        ({"name": "opaque"}, "False InvalidCertificateRef"),
+        ({"name": "good", "namespace": "infra"}, "True ResolvedRefs"),
+        ({"name": "good", "namespace": "other"}, "False RefNotPermitted"),
+        ({"name": "nothing", "namespace": "other"}, "False RefNotPermitted"),
+    ],
+)
+def test_references_to_certificates(ref: Object, expected: str) -> None:
+    """GatewayInvalidTLSConfiguration, GatewaySecretMissingReferenceGrant, GatewaySecretMissingReferencedSecret."""
+    world = cluster(web(), tls(tls={"certificateRefs": [ref]}))
+    world.secrets += [tls_secret(where, "good", "a.example.com") for where in ("infra", "other")]
+    torn, opaque = tls_secret("infra", "torn", "a"), tls_secret("infra", "opaque", "a")
+    torn["data"]["tls.crt"], opaque["type"] = "Tm8gUEVNLg==", "Opaque"
+    world.secrets += [torn, opaque]
+    status = world.status()
+    _, found = (said(one["conditions"]) for one in status["listeners"])
+    assert (found["Accepted"], found["ResolvedRefs"]) == ("True Accepted", expected)
+    assert found["Programmed"] == ("True Programmed" if expected.startswith("True") else "False Invalid")
+    assert said(status["conditions"]) == {"Accepted": "True Accepted", "Programmed": "True Programmed"}
+    # One that is good beside it is shown all the same.
+    refs = world.gateways[0]["spec"]["listeners"][1]["tls"]["certificateRefs"]
+    refs.append({"name": "good", "kind": "Secret", "group": ""})
+    found = said(world.status()["listeners"][1]["conditions"])
+    assert (found["Programmed"], found["ResolvedRefs"]) == ("True Programmed", expected)
+
+
+def _odd_grant(end: str, **given: str) -> Object:
+    made = grant("Gateway", "infra", "Secret", "pair")
+    made["spec"][end][0] |= given
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        (grant("Gateway", "infra", "Secret", "pair"), True),
+        (grant("Gateway", "infra", "Secret"), True),
+        (_odd_grant("to", name=""), True),
+        (grant("Gateway", "infra", "Secret", "pair", in_="third"), False),
+        (_odd_grant("from", group="example.com"), False),
+        (_odd_grant("from", kind="HTTPRoute"), False),
+        (_odd_grant("from", namespace="third"), False),
+        (_odd_grant("to", group="example.com"), False),
+        (_odd_grant("to", kind="Service"), False),
+        (_odd_grant("to", name="another"), False),
+    ],
+)
+def test_grants_for_secrets(given: Object, allowed: bool) -> None:
+    """GatewaySecretReferenceGrantSpecific, GatewaySecretReferenceGrantAllInNamespace, GatewaySecretInvalidReferenceGrant."""
+    world = cluster(tls(tls={"certificateRefs": [{"name": "pair", "namespace": "other"}]}))
+    world.secrets.append(tls_secret("other", "pair", "a.example.com"))
+    world.grants.append(given)
+    (listener,) = world.status()["listeners"]
+    expected = "True ResolvedRefs" if allowed else "False RefNotPermitted"
+    assert said(listener["conditions"])["ResolvedRefs"] == expected
 
 
 CERTIFICATES = {
