@@ -259,6 +259,23 @@ def test_an_address_that_is_asked_for(gateway: Gateway) -> None:
         until(address, "a.example.com", "/", "404")
 
 
+def test_a_service_of_somebody_else(gateway: Gateway) -> None:
+    """It is neither changed nor listened for, and the Gateway says so; once it is gone there is one of the Gateway's own."""
+    kubectl = gateway.kubectl
+    name = "sampan-gateway-squatted"
+    kubectl("create", "service", "nodeport", name, "--tcp=80")
+    before = kubectl("get", "service", name, "-o", "json")
+    kubectl("apply", "-f", "-", stdin=CHANGING.split("---")[0].replace("changing", "squatted"))
+    kubectl.wait(
+        "gateway/squatted", 'jsonpath={.status.conditions[?(@.type=="Programmed")].reason}=NoResources'
+    )
+    message = kubectl.value("gateway/squatted", '.status.conditions[?(@.type=="Programmed")].message')
+    assert message == f"Service {gateway.namespace}/{name} is there and not this Gateway's"
+    assert kubectl("get", "service", name, "-o", "json") == before
+    kubectl("delete", "service", name)
+    kubectl.wait("gateway/squatted", "condition=Programmed")
+
+
 LONG = "long-" + 248 * "g"
 SHOWN = f"""
 apiVersion: gateway.networking.k8s.io/v1

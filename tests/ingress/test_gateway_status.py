@@ -315,6 +315,11 @@ def test_class() -> None:
     assert names == sorted(names)
     obj["spec"]["parametersRef"] = {"group": "", "kind": "ConfigMap", "name": "c"}
     assert said(gateway_status.class_status(obj, NOW)["conditions"])["Accepted"] == "False InvalidParameters"
+    # Nor is a Gateway of it as if nothing had been asked for.
+    one, nobody = gateway(), Cluster()
+    state = gateways.read(one, lambda ns, n: None, nobody.granted, of_class=gateways.class_verdict(obj))
+    assert (state.accepted.reason, state.ports) == ("InvalidParameters", ())
+    assert state.accepted.message.startswith("GatewayClass sampan: parametersRef: ConfigMap c")
 
 
 def test_every_status_fits_the_schema() -> None:

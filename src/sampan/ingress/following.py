@@ -273,7 +273,7 @@ class Following:
         key = key_of(new or old or {})
         self._dirty_services.add(key)
         self._mark(key_of(i) for i in self.ingresses.by_index("service", key))
-        self.gateways.service_changed(new or old or {}, key)
+        self.gateways.service_changed(key)
         if key in self._ports:
             self._changed()
 

@@ -21,6 +21,10 @@ _NAME = "gateway.networking.k8s.io/gateway-name"
 """Label of what is made for a Gateway: its name, as far as it fits there (GEP-1762)."""
 
 
+class _Taken(Exception):
+    """The name of a Gateway's Service is another one's."""
+
+
 class GatewayController:
     """Syncs one object at a time, as the owner's queue has it. Failures are the owner's to try again."""
 
@@ -65,17 +69,21 @@ class GatewayController:
         )
         if obj is None or state is None or obj["metadata"].get("deletionTimestamp"):
             return
-        service = await self._service(obj, state) if state.ports else None
+        service, obstacle = None, ""
+        try:
+            service = await self._service(obj, state) if state.ports else None
+        except _Taken as e:
+            obstacle = str(e)
         serving = service is not None and await self._endpoints(obj, service)
         found = (((service or {}).get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
         addresses = [i["ip"] for i in found if i.get("ip")]
         attached = self._following.attached(f"{namespace}/{name}")
-        await self._write(
-            GATEWAYS, obj, gateway_status.gateway_status(obj, state, attached, addresses, serving, _now())
-        )
+        status = gateway_status.gateway_status(obj, state, attached, addresses, serving, _now(), obstacle)
+        await self._write(GATEWAYS, obj, status)
 
     async def _service(self, gateway: Object, state: GatewayState) -> Object:
-        """The Service of a Gateway, made or changed where it differs. One of that name that is somebody else's is left alone."""
+        """The Service of a Gateway, made or changed where it differs. Raises _Taken where one of that name is somebody else's, which is
+        left alone."""
         wanted = service(gateway, state)
         meta = wanted["metadata"]
         there = self._services.get(meta["namespace"], meta["name"])
@@ -87,7 +95,7 @@ class GatewayController:
                     raise
                 there = await self._client.get(SERVICES, meta["namespace"], meta["name"])
         if not _owned(there, gateway):
-            raise RuntimeError(f"Service {meta['namespace']}/{meta['name']} is not Gateway {state.name}'s")
+            raise _Taken(f"Service {meta['namespace']}/{meta['name']} is there and not this Gateway's")
         spec, metadata = there["spec"], there["metadata"]
         have = [(p["port"], p["name"]) for p in spec["ports"]]
         address = wanted["spec"].get("loadBalancerIP")

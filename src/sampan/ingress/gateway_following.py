@@ -47,6 +47,9 @@ class GatewayFollowing:
                 "class": lambda g: (g["spec"]["gatewayClassName"],),
                 "foreign": foreign,
                 "secret": gateway_references.secrets,
+                "made": lambda g: (
+                    f"{g['metadata']['namespace']}/{gateways.service_name(g['metadata']['name'])}",
+                ),
             },
         )
         self.routes = {
@@ -106,8 +109,12 @@ class GatewayFollowing:
 
     def ours(self, gateway: Object) -> bool:
         """Whether a Gateway is of a class of ours."""
+        return self._class_of(gateway) is not None
+
+    def _class_of(self, gateway: Object) -> Object | None:
+        """Its class, if that is one of ours."""
         found = self.classes.get("", gateway["spec"]["gatewayClassName"])
-        return found is not None and found["spec"]["controllerName"] == gateways.CONTROLLER
+        return found if found is not None and found["spec"]["controllerName"] == gateways.CONTROLLER else None
 
     def attached(self, gateway: str) -> Mapping[str, int]:
         """How many routes are attached to each listener of a Gateway (`namespace/name`) that has any."""
@@ -157,12 +164,16 @@ class GatewayFollowing:
         namespace, _, name = key.partition("/")
         owner: Owner = ("Gateway", namespace, name)
         gateway, before = self.gateways.get_by_key(key), self.states.get(key)
-        if gateway is None or not self.ours(gateway):
+        class_ = self._class_of(gateway) if gateway is not None else None
+        if gateway is None or class_ is None:
             self.states.pop(key, None)
             contribution = NOTHING
         else:
-            state = self.states[key] = gateways.read(gateway, self._secret, self._granted)
+            of_class = gateways.class_verdict(class_)
+            state = self.states[key] = gateways.read(gateway, self._secret, self._granted, of_class)
             service = self._services.get(namespace, gateways.service_name(name))
+            if service is not None and gateways.gateway_of(service) != key:
+                service = None  # somebody else's: what it has for node ports is nothing to us
             contribution = gateways.contribution(state, service)
         if self.states.get(key) != before:
             self._mark_routes("gateway", key)
@@ -233,11 +244,9 @@ class GatewayFollowing:
         if old is None or new is None or labels[0] != labels[1]:
             self._mark_routes("namespace", (new or old or {})["metadata"]["name"])
 
-    def service_changed(self, service: Object, key: str) -> None:
-        """A Service is another one: routes lead to it, or it is a Gateway's own."""
-        found = self.gateways.get_by_key(gateways.gateway_of(service))
-        if found is not None:
-            self._mark_gateways((found,))
+    def service_changed(self, key: str) -> None:
+        """A Service (`namespace/name`) is another one: routes lead to it, or it has the name of a Gateway's own."""
+        self._mark_gateways(self.gateways.by_index("made", key))
         self._mark_routes("service", key)
 
     def secret_changed(self, key: str) -> None:

@@ -12,11 +12,11 @@ from sampan.api.errors import Object
 from sampan.ingress.gateway_references import GROUP
 from sampan.ingress.gateway_routes import RouteState
 from sampan.ingress.gateways import (
-    ACCEPTED,
     CONTROLLER,
     GatewayState,
     ListenerState,
     Verdict,
+    class_verdict,
     service_name,
 )
 
@@ -60,14 +60,9 @@ FEATURES = (
 
 def class_status(obj: Object, now: str) -> Object:
     """The status of a class of ours."""
-    parameters = obj["spec"].get("parametersRef")
-    verdict = ACCEPTED
-    if parameters:
-        what = f"parametersRef: {parameters['kind']} {parameters['name']}: there are no parameters"
-        verdict = Verdict(False, "InvalidParameters", what)
     before = obj.get("status") or {}
     # The kinds are built in: their version is always the one that is understood.
-    wanted = {"Accepted": verdict, "SupportedVersion": Verdict(True, "SupportedVersion")}
+    wanted = {"Accepted": class_verdict(obj), "SupportedVersion": Verdict(True, "SupportedVersion")}
     found = conditions(before.get("conditions") or (), wanted, _generation(obj), now)
     return {**before, "conditions": found, "supportedFeatures": [{"name": f} for f in FEATURES]}
 
@@ -79,12 +74,16 @@ def gateway_status(
     addresses: Sequence[str],
     serving: bool,
     now: str,
+    obstacle: str = "",
 ) -> Object:
-    """The status of a Gateway of ours; `serving` says whether some node's proxy does what it asks for."""
+    """The status of a Gateway of ours; `serving` says whether some node's proxy does what it asks for, `obstacle` why it has no Service."""
     before = obj.get("status") or {}
     generation = _generation(obj)
     asked = list(_addresses(obj["spec"]))
-    wanted = {"Accepted": state.accepted, "Programmed": _programmed(state, asked, addresses, serving)}
+    wanted = {
+        "Accepted": state.accepted,
+        "Programmed": _programmed(state, asked, addresses, serving, obstacle),
+    }
     listeners = {one["name"]: one for one in before.get("listeners") or ()}
     overlapping = {
         name: {_OVERLAPPING: Verdict(True, "OverlappingHostnames", f"its hosts are also those of {with_}")}
@@ -144,10 +143,12 @@ def _addresses(spec: Object) -> Iterator[str]:
 
 
 def _programmed(
-    state: GatewayState, asked: Sequence[str], addresses: Sequence[str], serving: bool
+    state: GatewayState, asked: Sequence[str], addresses: Sequence[str], serving: bool, obstacle: str
 ) -> Verdict:
     if not state.accepted.status or not state.ports:
         return Verdict(False, "Invalid", state.accepted.message or "no listener can be had")
+    if obstacle:
+        return Verdict(False, "NoResources", obstacle)
     if len(asked) > 1:
         what = f"addresses: a Gateway can have one; of {', '.join(asked)} the first is asked for"
         return Verdict(False, "AddressNotUsable", what)

@@ -100,8 +100,19 @@ def gateway_of(service: Object) -> str:
     return f"{meta['namespace']}/{owners[0]['name']}" if owners else ""
 
 
-def read(gateway: Object, secret: SecretLookup, granted: Granted) -> GatewayState:
-    """What a Gateway of ours comes to."""
+def class_verdict(gateway_class: Object) -> Verdict:
+    """Whether Gateways of a class of ours can be had."""
+    given = gateway_class["spec"].get("parametersRef")
+    if not given:
+        return ACCEPTED
+    what = f"parametersRef: {given['kind']} {given['name']}: there are no parameters"
+    return Verdict(False, "InvalidParameters", what)
+
+
+def read(
+    gateway: Object, secret: SecretLookup, granted: Granted, of_class: Verdict = ACCEPTED
+) -> GatewayState:
+    """What a Gateway of ours comes to; `of_class` is the verdict on its class."""
     namespace, name = gateway["metadata"]["namespace"], gateway["metadata"]["name"]
     spec = gateway["spec"]
     protocols: dict[int, set[str]] = {}
@@ -112,7 +123,10 @@ def read(gateway: Object, secret: SecretLookup, granted: Granted) -> GatewayStat
         _listener(gateway, i, one, len(protocols.get(one["port"], ())) > 1, secret, granted)
         for i, one in enumerate(spec["listeners"])
     )
-    return GatewayState(namespace, name, _accepted(spec, listeners), listeners)
+    if of_class.status:
+        return GatewayState(namespace, name, _accepted(spec, listeners), listeners)
+    message = f"GatewayClass {spec['gatewayClassName']}: {of_class.message}"
+    return GatewayState(namespace, name, replace(of_class, message=message), listeners)
 
 
 def _accepted(spec: Object, listeners: Sequence[ListenerState]) -> Verdict:
