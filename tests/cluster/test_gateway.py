@@ -260,7 +260,8 @@ def test_an_address_that_is_asked_for(gateway: Gateway) -> None:
 
 
 def test_a_service_of_somebody_else(gateway: Gateway) -> None:
-    """It is neither changed nor listened for, and the Gateway says so; once it is gone there is one of the Gateway's own."""
+    """It is neither changed nor listened for, and the Gateway says so; once it is gone there is one of the Gateway's own, for as long as
+    its class is ours."""
     kubectl = gateway.kubectl
     name = "sampan-gateway-squatted"
     kubectl("create", "service", "nodeport", name, "--tcp=80")
@@ -274,8 +275,22 @@ def test_a_service_of_somebody_else(gateway: Gateway) -> None:
     assert kubectl("get", "service", name, "-o", "json") == before
     kubectl("delete", "service", name)
     kubectl.wait("gateway/squatted", "condition=Programmed")
+    theirs = f"{gateway.namespace}-theirs"
+    kubectl("apply", "-f", "-", stdin=CLASS.replace("NAME", theirs))
+    try:
+        change = {"spec": {"gatewayClassName": theirs}}
+        kubectl("patch", "gateway", "squatted", "--type=merge", "-p", json.dumps(change))
+        kubectl.wait(f"service/{name}", "delete")
+    finally:
+        kubectl("delete", "gatewayclass", theirs)
 
 
+CLASS = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: NAME}
+spec: {controllerName: example.com/controller}
+"""
 LONG = "long-" + 248 * "g"
 SHOWN = f"""
 apiVersion: gateway.networking.k8s.io/v1

@@ -67,7 +67,10 @@ class GatewayController:
             self._following.gateways.get(namespace, name),
             self._following.states.get(f"{namespace}/{name}"),
         )
-        if obj is None or state is None or obj["metadata"].get("deletionTimestamp"):
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            return
+        if state is None:
+            await self._let_go(obj)
             return
         service, obstacle = None, ""
         try:
@@ -80,6 +83,22 @@ class GatewayController:
         attached = self._following.attached(f"{namespace}/{name}")
         status = gateway_status.gateway_status(obj, state, attached, addresses, serving, _now(), obstacle)
         await self._write(GATEWAYS, obj, status)
+
+    async def _let_go(self, gateway: Object) -> None:
+        """Take away the Service of a Gateway that is another controller's now. One whose class is not there may be ours again."""
+        meta = gateway["metadata"]
+        made = self._services.get(meta["namespace"], gateways.service_name(meta["name"]))
+        if made is None or not _owned(made, gateway):
+            return
+        if self._following.classes.get("", gateway["spec"]["gatewayClassName"]) is None:
+            return
+        try:
+            await self._client.delete(
+                SERVICES, meta["namespace"], made["metadata"]["name"], uid=made["metadata"]["uid"]
+            )
+        except StatusError as e:
+            if e.reason != "NotFound":
+                raise
 
     async def _service(self, gateway: Object, state: GatewayState) -> Object:
         """The Service of a Gateway, made or changed where it differs. Raises _Taken where one of that name is somebody else's, which is
