@@ -83,7 +83,7 @@ async def call(
             while data := await reader.read(65536):
                 for event in connection.receive_data(data):
                     if isinstance(event, h2.events.ResponseReceived):
-                        found.status = str(dict(event.headers)[":status"])
+                        found.status = {str(k): str(v) for k, v in event.headers}[":status"]
                     elif isinstance(event, h2.events.DataReceived):
                         found.body += event.data.decode()
                     elif isinstance(event, h2.events.TrailersReceived):

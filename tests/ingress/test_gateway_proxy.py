@@ -14,6 +14,7 @@ import pytest
 
 from sampan.api.errors import Object
 from sampan.ingress import gateways
+from sampan.ingress.haproxy import in_force
 from sampan.ingress.types import ServicePort
 from tests.ingress.door import Answer, Door, Upstream, free_port, open_door, parse
 from tests.ingress.gateway_objects import Cluster, gateway, http, made, rule, service, tls, tls_secret, web
@@ -327,6 +328,65 @@ async def test_filters(tmp_path: Path) -> None:
         ):
             answer = await at.door.get("a.example.com", asked)
             assert (answer.status, answer.headers.get("location")) == (status, location), asked
+
+
+async def test_what_is_done_on_the_way_to_one_backend(tmp_path: Path) -> None:
+    """HTTPRouteBackendRequestHeaderModifier, HTTPRouteRequestHeaderModifierBackendWeights, HTTPRouteBackendURLRewrite,
+    HTTPRouteBackendRequestRedirect, also where there are several backends."""
+
+    def headers(of: str, **values: str) -> Object:
+        key = f"{of[0].lower()}{of[1:]}HeaderModifier"
+        return {
+            "type": f"{of}HeaderModifier",
+            key: {"set": [{"name": k, "value": v} for k, v in values.items()]},
+        }
+
+    def backend(name: str, *filters: Object, weight: int = 1) -> Object:
+        return {"name": name, "port": 80, "weight": weight, "filters": list(filters)}
+
+    full = {
+        "type": "URLRewrite",
+        "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/whole"}},
+    }
+    part = {
+        "type": "URLRewrite",
+        "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/part"}},
+    }
+    away = {"type": "RequestRedirect", "requestRedirect": {"hostname": "example.org"}}
+    async with place(tmp_path) as at:
+        await at.have(
+            http(
+                rule(
+                    backend("s", headers("Request", Backend="s"), headers("Response", Answered="s")),
+                    backend("t", headers("Request", Backend="t"), full, weight=2), backend("u"), backend("v", part),
+                    backend("w", headers("Request", Backend="w"), weight=0),
+                    matches=[path("/several")], filters=[headers("Request", All="yes")],
+                ),
+                rule(backend("s", full), matches=[path("/full")]), rule(backend("s", part), matches=[path("/prefix")]),
+                rule(backend("s", away), matches=[path("/away")]),
+                rule(backend("s", away), backend("t"), matches=[path("/some")]),
+            )
+        )  # fmt: skip
+        seen: Counter[str] = Counter()
+        for _ in range(150):
+            answer = await at.door.get("a.example.com", "/several/x", "Backend: none")
+            name, *head = answer.body.lower().split("\n")
+            seen[name] += 1
+            sent = dict(line.strip().split(": ", 1) for line in head[1:] if ": " in line)
+            assert sent["all"] == "yes"
+            assert sent["backend"] == (name if name in "st" else "none")
+            assert head[0].split()[1] == {"t": "/whole", "v": "/part/x"}.get(name, "/several/x")
+            assert answer.headers.get("answered") == ("s" if name == "s" else None)
+        assert set(seen) == {"s", "t", "u", "v"}
+        assert seen["t"] > seen["s"]
+        for asked, expected in (("/full/a", "/whole"), ("/prefix/a", "/part/a")):
+            assert (await at.door.get("a.example.com", asked)).body.startswith(f"s\nGET {expected} ")
+        assert (await at.door.get("a.example.com", "/away")).headers["location"] == "http://example.org/away"
+        some = Counter([(await at.door.get("a.example.com", "/some")).status for _ in range(60)])
+        assert set(some) == {200, 302}
+        assert at.door.driver.reloads <= 1
+        shown = [row for row in await in_force.rows(at.door.files) if row.path == "/some"]
+        assert [row.target for row in shown] == ["infra/s:80 (1), infra/t:80 (1)"]
 
 
 async def test_where_redirects_lead(tmp_path: Path) -> None:

@@ -276,6 +276,30 @@ def test_filters() -> None:
     assert route.options.timeouts == Timeouts(response=500)
 
 
+def test_filters_of_backends() -> None:
+    """HTTPRouteBackendRequestHeaderModifier, HTTPRouteRequestHeaderModifierBackendWeights: those of the rule first, then its own."""
+
+    def header(name: str, value: str) -> Object:
+        return {
+            "type": "RequestHeaderModifier",
+            "requestHeaderModifier": {"set": [{"name": name, "value": value}]},
+        }
+
+    one = {"name": "s", "port": 80, "filters": [header("backend", "s")]}
+    two = {"name": "t", "port": 80, "weight": 3}
+    (alone,) = cluster().route(http(rule(one, filters=[header("all", "1")]))).contribution.routes
+    assert [(c.name, c.value) for c in alone.options.request_headers] == [("all", "1"), ("backend", "s")]
+    assert alone.targets[0].options is None
+    given = rule(one, two, filters=[header("all", "1")], timeouts={"request": "1s"})
+    (route,) = cluster().route(http(given)).contribution.routes
+    assert [(c.name, c.value) for c in route.options.request_headers] == [("all", "1")]
+    first, second = route.targets
+    assert first.options is not None
+    assert [(c.name, c.value) for c in first.options.request_headers] == [("all", "1"), ("backend", "s")]
+    assert first.options.timeouts == route.options.timeouts == Timeouts(response=1000)
+    assert (second.options, second.weight) == (None, 3)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

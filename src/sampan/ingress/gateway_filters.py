@@ -14,14 +14,16 @@ class Unsupported(Exception):
 
 
 def options(filters: Sequence[Object], path: Path) -> Options:
-    """What the filters of a rule ask for; `path` is that of its first match. Raises Unsupported."""
+    """What filters ask for, those of a rule and then those of a backend; `path` is that of the rule's first match. Raises Unsupported."""
     found = NO_OPTIONS
     for one in filters:
         match one["type"]:
             case "RequestHeaderModifier":
-                found = replace(found, request_headers=tuple(_changes(one["requestHeaderModifier"])))
+                changes = (*found.request_headers, *_changes(one["requestHeaderModifier"]))
+                found = replace(found, request_headers=changes)
             case "ResponseHeaderModifier":
-                found = replace(found, response_headers=tuple(_changes(one["responseHeaderModifier"])))
+                changes = (*found.response_headers, *_changes(one["responseHeaderModifier"]))
+                found = replace(found, response_headers=changes)
             case "RequestRedirect":
                 found = replace(found, redirect=_redirect(one["requestRedirect"]))
             case "URLRewrite":

@@ -218,7 +218,11 @@ class _Rules:
                     self._route["kind"], self._namespace, meta["name"], f"spec.rules[{i}].matches[{j}]"
                 )
                 place = Place(scope, host, match.path)
-                own, targets, mirrors = _of_listener(rule.options, listener), rule.targets, rule.mirrors
+                own, mirrors = _of_listener(rule.options, listener), rule.mirrors
+                targets = tuple(
+                    replace(t, options=_of_listener(t.options, listener)) if t.options else t
+                    for t in rule.targets
+                )
                 if i in self.broken:
                     targets, mirrors, own = (), (), Options()
                 yield Route(
@@ -253,18 +257,24 @@ class _Rules:
         backends = rule.get("backendRefs") or []
         if len(backends) == 1:
             filters += backends[0].get("filters") or ()
+        ways: dict[int, Options] = {}
         try:
             given: Object
             for given in rule.get("matches") or ({},):
                 matches.append(_grpc_match(given) if grpc else _http_match(given))
-            if len(backends) > 1 and any(b.get("filters") for b in backends):
-                raise Unsupported("backendRefs[].filters: supported for a single backend only")
             if grpc and any(f.get("requestMirror") for f in filters):
                 raise Unsupported("filters: RequestMirror is not supported for gRPC")
-            found = options(filters, matches[0].path)
             limit = _timeout(rule.get("timeouts") or {})
-            if limit:
-                found = replace(found, timeouts=Timeouts(response=limit))
+            timeouts = Timeouts(response=limit) if limit else None
+            found = replace(options(filters, matches[0].path), timeouts=timeouts)
+            for j, backend in enumerate(backends if len(backends) > 1 else ()):
+                own = backend.get("filters") or ()
+                if any(f.get("requestMirror") for f in own):
+                    raise Unsupported(
+                        "backendRefs[].filters: RequestMirror is supported for a single backend only"
+                    )
+                if own:
+                    ways[j] = replace(options([*filters, *own], matches[0].path), timeouts=timeouts)
         except Unsupported as e:
             self.broken[i] = str(e)
             matches = matches or [_Match(EVERY_PATH)]
@@ -274,7 +284,7 @@ class _Rules:
             if target is None:
                 lost += weight
             else:
-                targets.append(Target(target, weight))
+                targets.append(Target(target, weight, ways.get(j)))
         mirrors = []
         for j, one in enumerate(filters):
             if mirror := one.get("requestMirror"):

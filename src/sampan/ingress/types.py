@@ -202,6 +202,8 @@ class Target:
 
     backend: Backend
     weight: int = 1
+    options: Options | None = None
+    """What is asked for on the way to this one, in place of the route's; None for just these."""
 
 
 @dataclass(frozen=True, slots=True)

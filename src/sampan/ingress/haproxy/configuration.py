@@ -288,6 +288,9 @@ def _send(files: Files) -> Iterator[str]:
     yield f'http-request set-var(txn.source) "var(txn.route),map_str({files.map("sources")})"'
     yield f'http-request set-var(txn.target) "var(txn.route),map_str({files.map("targets")})"'
     yield 'http-request set-var(txn.target) "var(txn.target),lua.draw" if { var(txn.target) -m sub , }'
+    # What is asked for on the way to one of several backends stands under a name of its own.
+    yield 'http-request set-var(txn.route) "var(txn.target),field(2,@)" if { var(txn.target) -m sub @ }'
+    yield 'http-request set-var(txn.target) "var(txn.target),field(1,@)" if { var(txn.target) -m sub @ }'
     yield (
         f'http-request return status 500 {_TEXT} string "500: the backend is refused\\n" '
         "if { var(txn.target) -m str =500 }"

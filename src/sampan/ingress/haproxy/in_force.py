@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.pattern_order import pattern_key
 from sampan.ingress.haproxy.runtime import ask
 
+_WAY = re.compile(r"@\w+")
+"""After a backend in `targets`."""
 _RANK = {"exact": "Exact", "prefix": "Prefix", "default": "default"}
 
 
@@ -34,7 +37,7 @@ async def rows(files: Files) -> list[Row]:
     found = []
     for scope, host, path, match, name in _places(maps):
         for route, conditions in _routes(name, maps["candidates"]):
-            backends = [b.partition(":") for b in maps["targets"].get(route, "").split(",")]
+            backends = [b.partition(":") for b in _WAY.sub("", maps["targets"].get(route, "")).split(",")]
             called = [
                 maps["services"].get(b, f"answers {b.removeprefix('=')}") + (f" ({weight})" if weight else "")
                 for b, _, weight in backends

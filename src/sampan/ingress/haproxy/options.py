@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 from sampan.ingress.haproxy.content import Section
@@ -59,6 +60,18 @@ def section_of(route: Route, policy: Policy) -> Section:
         pages=name_of("p", options.error_pages) if options.error_pages else "",
         authority=name_of("a", policy.tls.ca) if policy.tls and policy.tls.ca else "",
     )
+
+
+def ways(name: str, route: Route) -> Iterator[tuple[str, Route]]:
+    """The ways to targets of a route that ask for something else than the route does: as routes, by name."""
+    for i, target in enumerate(route.targets):
+        if target.options is not None:
+            yield way(name, i), replace(route, options=target.options)
+
+
+def way(route: str, target: int) -> str:
+    """What the way to a target of a route is called."""
+    return f"{route}t{target}"
 
 
 def server_words(backend: Backend) -> str:

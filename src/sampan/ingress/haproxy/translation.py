@@ -9,7 +9,7 @@ removed later. Where spare backends run out (`structure`) there are twice as man
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote
@@ -241,11 +241,13 @@ class Translation:
             name = f"r{self._number}"
             named.append((name, route))
             source = route.source
-            entries.append(("targets", name, self._targets(route, routing, step, shown)))
+            ways = [(name, route), *options.ways(name, route)]
+            entries.append(("targets", name, self._targets(dict(ways), name, route, routing, step, shown)))
             entries.append(("sources", name, plain(f"{source.kind}/{source.namespace}/{source.name}")))
-            entries += options.entries(name, route)
+            entries += (entry for way, wanted in ways for entry in options.entries(way, wanted))
             if route.mirrors:
-                entries.append(("settings", f"{name}.mirror", self._mirrors(route, routing, step, shown)))
+                mirrors = self._mirrors(route, routing, step, shown)
+                entries += (("settings", f"{way}.mirror", mirrors) for way, _ in ways)
         shown.name = named[0][0]
         if len(named) > 1 or routes[0].conditional:
             self._number += 1
@@ -272,15 +274,19 @@ class Translation:
                 del self._lists[name], self.content.users[name]
         return new
 
-    def _targets(self, route: Route, routing: Routing, step: Step, shown: _Shown) -> str:
-        """`b1`, `b1:90,b2:10`, or `=503`: backends by weight, or the status to answer with."""
+    def _targets(
+        self, ways: Mapping[str, Route], own: str, route: Route, routing: Routing, step: Step, shown: _Shown
+    ) -> str:
+        """`b1`, `b1:90,b2@r3t1:10`, or `=503`: backends by weight, or the status to answer with. Behind an @ is under which name the
+        options of a way of its own stand."""
         weighed = []
-        for target in route.targets:
-            section = options.section_of(route, target.backend.policy)
+        for i, target in enumerate(route.targets):
+            way = options.way(own, i) if target.options is not None else own
+            section = options.section_of(ways[way], target.backend.policy)
             upstream = self._use(Upstream(target.backend, section), shown)
             name = self._backend(upstream, route, routing, step)
             if target.weight > 0:
-                weighed.append((name, target.weight))
+                weighed.append((name if way == own else f"{name}@{way}", target.weight))
         if not weighed:
             section = options.section_of(route, NOWHERE.policy)
             if section.options and route.status != 500:
