@@ -332,7 +332,7 @@ async def test_filters(tmp_path: Path) -> None:
 
 async def test_what_is_done_on_the_way_to_one_backend(tmp_path: Path) -> None:
     """HTTPRouteBackendRequestHeaderModifier, HTTPRouteRequestHeaderModifierBackendWeights, HTTPRouteBackendURLRewrite,
-    HTTPRouteBackendRequestRedirect, also where there are several backends."""
+    HTTPRouteBackendRequestRedirect, HTTPRouteNamedRule, also where there are several backends."""
 
     def headers(of: str, **values: str) -> Object:
         key = f"{of[0].lower()}{of[1:]}HeaderModifier"
@@ -360,7 +360,7 @@ async def test_what_is_done_on_the_way_to_one_backend(tmp_path: Path) -> None:
                     backend("s", headers("Request", Backend="s"), headers("Response", Answered="s")),
                     backend("t", headers("Request", Backend="t"), full, weight=2), backend("u"), backend("v", part),
                     backend("w", headers("Request", Backend="w"), weight=0),
-                    matches=[path("/several")], filters=[headers("Request", All="yes")],
+                    matches=[path("/several")], filters=[headers("Request", All="yes")], name="several",
                 ),
                 rule(backend("s", full), matches=[path("/full")]), rule(backend("s", part), matches=[path("/prefix")]),
                 rule(backend("s", away), matches=[path("/away")]),

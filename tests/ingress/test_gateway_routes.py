@@ -274,6 +274,8 @@ def test_filters() -> None:
     assert [(c.verb, c.name, c.value) for c in route.options.response_headers] == [("add", "c", "2")]
     assert route.options.rewrite == Rewrite("h.org", None, "/new")
     assert route.options.timeouts == Timeouts(response=500)
+    (route,) = cluster().route(http(rule(timeouts={"request": "0s"}))).contribution.routes
+    assert route.options.timeouts is None
 
 
 def test_filters_of_backends() -> None:
