@@ -11,21 +11,17 @@ from sampan.api.errors import Object
 from sampan.ingress import annotations as reading
 from sampan.ingress import ingresses
 from sampan.ingress.ingresses import Wishes
-from sampan.ingress.types import (
+from sampan.ingress.route_options import (
     NO_OPTIONS,
-    BackendTls,
     BasicAuth,
-    Canary,
     Cors,
     Options,
-    PathKind,
-    Policy,
     RateLimit,
     Redirect,
     Rewrite,
-    StickyCookie,
     Timeouts,
 )
+from sampan.ingress.types import BackendTls, Canary, PathKind, Policy, StickyCookie
 
 PEM = """\
 -----BEGIN CERTIFICATE-----

@@ -8,7 +8,8 @@ import pytest
 from sampan.api.errors import Object
 from sampan.ingress import gateway_status
 from sampan.ingress.gateways import hosts
-from sampan.ingress.types import Condition, Host, HostKind, Path, PathKind, Redirect, Rewrite, Timeouts
+from sampan.ingress.route_options import Redirect, Rewrite, Timeouts
+from sampan.ingress.types import Condition, Host, HostKind, Path, PathKind
 from tests.ingress.gateway_objects import (
     NOW,
     accepted,

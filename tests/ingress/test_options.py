@@ -19,7 +19,8 @@ from sampan.ingress import annotations as reading
 from sampan.ingress.annotation_guards import NGINX, PREFIX
 from sampan.ingress.haproxy import in_force
 from sampan.ingress.ingresses import Wishes, contribution
-from sampan.ingress.types import Canary, Condition, Contribution, Endpoint, HeaderChange, Options
+from sampan.ingress.route_options import HeaderChange, Options
+from sampan.ingress.types import Canary, Condition, Contribution, Endpoint
 from tests.ingress.door import Answer, Door, Upstream, open_door
 from tests.ingress.objects import Rule, ingress, service, set_backends
 

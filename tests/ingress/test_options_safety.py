@@ -24,21 +24,9 @@ from sampan.ingress.haproxy.options import name_of
 from sampan.ingress.haproxy.runtime import command
 from sampan.ingress.haproxy.translation import Translation
 from sampan.ingress.ingresses import contribution
+from sampan.ingress.route_options import BasicAuth, Cors, HeaderChange, Options, Redirect, Rewrite
 from sampan.ingress.table import RoutingTable
-from sampan.ingress.types import (
-    INGRESS_SCOPE,
-    BasicAuth,
-    Condition,
-    Contribution,
-    Cors,
-    HeaderChange,
-    Listener,
-    Options,
-    PathKind,
-    Redirect,
-    Rewrite,
-    Route,
-)
+from sampan.ingress.types import INGRESS_SCOPE, Condition, Contribution, Listener, PathKind, Route
 from sampan.ingress.types import (
     Path as RoutePath,
 )

@@ -16,17 +16,8 @@ import pytest
 from cryptography import x509
 
 from sampan.ingress.ingresses import Wishes, contribution
-from sampan.ingress.types import (
-    INGRESS_SCOPE,
-    NO_OPTIONS,
-    NOTHING,
-    Certificate,
-    Contribution,
-    Host,
-    HostKind,
-    Options,
-    Source,
-)
+from sampan.ingress.route_options import NO_OPTIONS, Options
+from sampan.ingress.types import INGRESS_SCOPE, NOTHING, Certificate, Contribution, Host, HostKind, Source
 from tests.ingress.door import Answer, Door, Upstream, open_door, parse
 from tests.ingress.objects import Rule, ingress, service, set_backends
 from tests.ingress.test_certificates import make

@@ -15,22 +15,8 @@ from sampan.api.ingress_references import SECRET_ANNOTATIONS, own_name
 from sampan.ingress import annotation_values as values
 from sampan.ingress.annotation_guards import GUARDS, NGINX, PREFIX, refused
 from sampan.ingress.ingresses import Wishes
-from sampan.ingress.types import (
-    BackendTls,
-    BasicAuth,
-    Canary,
-    Cors,
-    Options,
-    Policy,
-    Problem,
-    Protocol,
-    RateLimit,
-    Redirect,
-    Rewrite,
-    Source,
-    StickyCookie,
-    Timeouts,
-)
+from sampan.ingress.route_options import BasicAuth, Cors, Options, RateLimit, Redirect, Rewrite, Timeouts
+from sampan.ingress.types import BackendTls, Canary, Policy, Problem, Protocol, Source, StickyCookie
 
 INVALID = "InvalidAnnotation"
 NOT_SUPPORTED = "UnsupportedAnnotation"

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sampan.api.errors import Object
-from sampan.ingress.types import NO_OPTIONS, Cors, HeaderChange, Options, Path, PathKind, Redirect, Rewrite
+from sampan.ingress.route_options import NO_OPTIONS, Cors, HeaderChange, Options, Redirect, Rewrite
+from sampan.ingress.types import Path, PathKind
 
 
 class Unsupported(Exception):

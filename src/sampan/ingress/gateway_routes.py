@@ -17,6 +17,7 @@ from sampan.ingress.gateway_filters import Unsupported, options, share
 from sampan.ingress.gateway_references import GROUP, Granted
 from sampan.ingress.gateways import ACCEPTED, RESOLVED, GatewayState, ListenerState, Verdict, hosts
 from sampan.ingress.ingresses import ServiceLookup, canonical_path, service_port
+from sampan.ingress.route_options import Options, Timeouts
 from sampan.ingress.types import (
     EVERY_PATH,
     NOTHING,
@@ -25,7 +26,6 @@ from sampan.ingress.types import (
     Contribution,
     Host,
     Mirror,
-    Options,
     Path,
     PathKind,
     Place,
@@ -35,7 +35,6 @@ from sampan.ingress.types import (
     ServicePort,
     Source,
     Target,
-    Timeouts,
 )
 
 NamespaceLabels = Callable[[str], Mapping[str, str] | None]

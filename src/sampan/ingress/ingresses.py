@@ -16,23 +16,21 @@ from sampan.api.ingress_classes import class_of
 from sampan.api.validation import formats
 from sampan.ingress import patterns
 from sampan.ingress.external_names import inside_cluster
+from sampan.ingress.route_options import NO_OPTIONS, Options, Rewrite
 from sampan.ingress.types import (
     ANY_HOST,
     DEFAULT_POLICY,
     EVERY_PATH,
     INGRESS_SCOPE,
-    NO_OPTIONS,
     Backend,
     Canary,
     Contribution,
     Host,
-    Options,
     Path,
     PathKind,
     Place,
     Policy,
     Problem,
-    Rewrite,
     Route,
     ServicePort,
     Source,

@@ -13,17 +13,8 @@ from urllib.parse import quote
 
 from sampan.ingress.haproxy.content import Section
 from sampan.ingress.patterns import escaped, grouped
-from sampan.ingress.types import (
-    Backend,
-    Cors,
-    HeaderChange,
-    Options,
-    PathKind,
-    Policy,
-    Redirect,
-    Rewrite,
-    Route,
-)
+from sampan.ingress.route_options import Cors, HeaderChange, Options, Redirect, Rewrite
+from sampan.ingress.types import Backend, PathKind, Policy, Route
 
 Entry = tuple[str, str, str]
 """Map, key and value."""
