@@ -17,10 +17,18 @@ from sampan.ingress.table import RoutingTable
 from sampan.ingress.types import INGRESS_SCOPE, Endpoint, Listener
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has, no two of them the same."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 @dataclass(slots=True)
@@ -119,9 +127,9 @@ def parse(text: str) -> Answer:
 async def open_door(directory: Path, *, tls: bool = False) -> AsyncIterator[Door]:
     """A door that is open, with `tls` for HTTPS as well. HAProxy is ended at the end of the block."""
     os.chmod(directory, 0o755)
-    port = free_port()
+    port, own = free_ports(2)
     table = RoutingTable()
-    tls_port = free_port() if tls else 0
+    tls_port = own if tls else 0
     https = [Listener("https", tls_port, INGRESS_SCOPE, tls=True)] if tls else []
     table.set_listeners([Listener("http", port, INGRESS_SCOPE), *https])
     files = Files(directory / "run", ("127.0.0.1",))

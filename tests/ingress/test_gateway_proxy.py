@@ -16,7 +16,7 @@ from sampan.api.errors import Object
 from sampan.ingress import gateways
 from sampan.ingress.haproxy import in_force
 from sampan.ingress.types import ServicePort
-from tests.ingress.door import Answer, Door, Upstream, free_port, open_door, parse
+from tests.ingress.door import Answer, Door, Upstream, free_ports, open_door, parse
 from tests.ingress.gateway_objects import Cluster, gateway, http, made, rule, service, tls, tls_secret, web
 from tests.ingress.http2 import Http2Upstream, call
 
@@ -72,7 +72,8 @@ async def place(directory: Path, *listeners: Object) -> AsyncIterator[Place]:
         for name in NAMES:
             up = await stack.enter_async_context(Upstream(name))
             door.table.set_endpoints(ServicePort("infra", name, 80), [up.endpoint])
-        ports = {one["port"]: free_port() for one in cluster.gateways[0]["spec"]["listeners"]}
+        asked = dict.fromkeys(one["port"] for one in cluster.gateways[0]["spec"]["listeners"])
+        ports = dict(zip(asked, free_ports(len(asked)), strict=True))
         door.port = next(iter(ports.values()))
         made_for_it = {"spec": {"ports": [{"port": p, "nodePort": own} for p, own in ports.items()]}}
         door.table.update(("Gateway", "infra", "g"), gateways.contribution(cluster.state(), made_for_it))
