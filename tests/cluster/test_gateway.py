@@ -160,6 +160,56 @@ def test_other_namespaces(gateway: Gateway) -> None:
     gateway.until("far.example.com", "/", "500")
 
 
+KINDS_OF_SERVICES = """
+apiVersion: v1
+kind: Service
+metadata: {name: headless}
+spec: {clusterIP: None, selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: sliced}
+spec: {ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: sliced, labels: {kubernetes.io/service-name: sliced}}
+addressType: IPv4
+endpoints: [{addresses: [POD], conditions: {ready: true}}]
+ports: [{name: http, port: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: mirrored}
+spec: {clusterIP: None, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: mirrored}
+subsets: [{addresses: [{ip: POD}], ports: [{name: http, port: 8080}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: kinds}
+spec:
+  parentRefs: [{name: g}]
+  hostnames: [kinds.example.com]
+  rules:
+  - {matches: [{path: {value: /headless}}], backendRefs: [{name: headless, port: 80}]}
+  - {matches: [{path: {value: /sliced}}], backendRefs: [{name: sliced, port: 80}]}
+  - {matches: [{path: {value: /mirrored}}], backendRefs: [{name: mirrored, port: 80}]}
+"""
+
+
+def test_kinds_of_services(gateway: Gateway) -> None:
+    """HTTPRouteServiceTypes: headless, with a slice of one's own, with Endpoints of one's own."""
+    pod = gateway.kubectl("get", "pod", "-l", "app=one", "-o", "jsonpath={.items[0].status.podIP}")
+    gateway.kubectl("apply", "-f", "-", stdin=KINDS_OF_SERVICES.replace("POD", pod))
+    wait_reason(gateway.kubectl, "httproute/kinds", "ResolvedRefs", "ResolvedRefs")
+    for name in ("headless", "sliced", "mirrored"):
+        gateway.until("kinds.example.com", f"/{name}", "200 one ")
+
+
 CHANGING = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
