@@ -390,6 +390,27 @@ async def test_what_is_done_on_the_way_to_one_backend(tmp_path: Path) -> None:
         assert [row.target for row in shown] == ["infra/s:80 (1), infra/t:80 (1)"]
 
 
+async def test_a_backend_that_does_not_answer_in_time(tmp_path: Path) -> None:
+    """HTTPRouteTimeoutRequest, HTTPRouteTimeoutBackendRequest."""
+    async with place(tmp_path) as at, Upstream("s") as up:
+        at.door.table.set_endpoints(ServicePort("infra", "s", 80), [up.endpoint])
+        given = {
+            "/request": {"request": "100ms"},
+            "/backend": {"backendRequest": "100ms"},
+            "/ever": {"request": "0s"},
+        }
+        await at.have(http(*(to("s", path(where), timeouts=limits) for where, limits in given.items())))
+        for where in ("/request", "/backend"):
+            assert await at.who(f"{where}/slow") == "504"
+            assert await at.who(where) == "s"
+        up.waiting.clear()
+        asked = asyncio.create_task(at.who("/ever/slow"))
+        await up.waiting.wait()
+        assert not (await asyncio.wait([asked], timeout=0.3))[0], "longer than the others would wait"
+        up.release.set()
+        assert await asked == "s"
+
+
 async def test_where_redirects_lead(tmp_path: Path) -> None:
     """HTTPRouteRedirectPortAndScheme, HTTPRoute303Redirect, HTTPRoute307Redirect, HTTPRoute308Redirect."""
 
