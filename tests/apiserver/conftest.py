@@ -93,7 +93,7 @@ class FakeStream:
         self._callbacks.append(callback)
 
     async def next(self) -> Any:
-        return await asyncio.wait_for(self.events.get(), 5)
+        return await asyncio.wait_for(self.events.get(), 20)
 
 
 class Api:

@@ -202,7 +202,7 @@ async def test_a_stream_goes_through_as_it_comes_and_ends_with_either_side(
         gone = asyncio.Event()
         stream.on_closed(gone.set)
         answer.close()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 20)
 
 
 async def test_a_websocket_goes_through(
@@ -395,7 +395,7 @@ async def test_a_follower_that_leaves_is_let_go_by_the_node(
         assert await answer.content.readany() == b"hello\n"
         ended = asyncio.ensure_future(_no_longer_waited_for(cluster))
         answer.close()
-    await asyncio.wait_for(ended, 5)
+    await asyncio.wait_for(ended, 20)
 
 
 async def _no_longer_waited_for(cluster: Rig) -> None:

@@ -110,7 +110,7 @@ async def test_killing_kubectl_ends_the_command(kubectl: Kubectl, cluster: Rig, 
     process.kill()
     await process.communicate()
     started = cluster.node.processes[0]
-    assert await asyncio.wait_for(started.wait(), 5) == -9
+    assert await asyncio.wait_for(started.wait(), 20) == -9
 
 
 async def test_exec_on_a_terminal(kubectl: Kubectl, cluster: Rig) -> None:

@@ -123,7 +123,7 @@ async def test_shutdown(api: Api, tmp_path: Path) -> None:
         slow = Slow(api, "last", after=False)
         busy.send("POST", CM, config_map("last"))
         await slow.reached.wait()
-        closing = asyncio.ensure_future(https.server.close(5))
+        closing = asyncio.ensure_future(https.server.close(60))
         assert (await watch.ended()).endswith(b"0\r\n\r\n")
         assert await idle.ended() == b""
         with pytest.raises(OSError, match="Connect"):
@@ -131,7 +131,7 @@ async def test_shutdown(api: Api, tmp_path: Path) -> None:
         slow.gate.set()
         answer = await busy.answer()
         assert (answer.status, answer.headers["connection"]) == (201, "close")
-        await asyncio.wait_for(closing, 5)
+        await asyncio.wait_for(closing, 20)
     await api.restart()
     assert (await api("GET", f"{CM}/last")).status == 200
 

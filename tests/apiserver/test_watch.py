@@ -383,7 +383,7 @@ async def test_watch_ends_when_the_server_closes(api: Api) -> None:
     stream = api.watch("/api/v1/pods?watch=1")
     await asyncio.sleep(0)
     api.app.cache.close()
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 20)
     assert stream.ended
     await task
 
@@ -394,9 +394,9 @@ async def test_informer_on_the_in_process_client(api: Api) -> None:
     changed = asyncio.Queue[tuple[object, object]]()
     informer.add_handler(lambda old, new: changed.put_nowait((old, new)))
     task = asyncio.create_task(informer.run())
-    await asyncio.wait_for(informer.synced.wait(), 5)
+    await asyncio.wait_for(informer.synced.wait(), 20)
     await api.ok("POST", CM, config_map("a"))
-    _, new = await asyncio.wait_for(changed.get(), 5)
+    _, new = await asyncio.wait_for(changed.get(), 20)
     assert new is api.app.cache.get(CONFIGMAPS, "default", "a")
     task.cancel()
 
@@ -414,7 +414,7 @@ async def test_events_under_their_new_name(api: Api) -> None:
     }
     await api.ok("POST", "/api/v1/namespaces/default/events", body)
     assert (await stream.next())["object"]["note"] == "hello"
-    event = await asyncio.wait_for(anext(events), 5)
+    event = await asyncio.wait_for(anext(events), 20)
     assert event.object["note"] == "hello"
     await events.aclose()  # type: ignore[attr-defined]
 
@@ -497,6 +497,6 @@ async def test_a_cache_with_a_hole_ends_its_server(api: Api, monkeypatch: pytest
     assert stream.ended
     assert stream.events.empty()
     with pytest.raises(ValueError, match="cannot be taken up"):
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 20)
     await api.restart()
     assert (await api.ok("GET", f"{CM}/a"))["metadata"]["name"] == "a", "it was written, and nothing is lost"

@@ -95,7 +95,7 @@ async def end(*tasks: asyncio.Task[None]) -> None:
 async def test_one_leads_and_gives_up_to_the_next(app: App) -> None:
     one, two = Candidate(app, "one"), Candidate(app, "two")
     first = one.run()
-    await asyncio.wait_for(one.began.wait(), 5)
+    await asyncio.wait_for(one.began.wait(), 20)
     second = two.run()
     held = await spec(app)
     assert (held["holderIdentity"], held["leaseDurationSeconds"], held["leaseTransitions"]) == ("one", 1, 0)
@@ -112,15 +112,15 @@ async def test_one_leads_and_gives_up_to_the_next(app: App) -> None:
 async def test_who_does_not_renew_is_followed_and_stops_before(app: App) -> None:
     one, two = Candidate(app, "one"), Candidate(app, "two")
     first = one.run()
-    await asyncio.wait_for(one.began.wait(), 5)
+    await asyncio.wait_for(one.began.wait(), 20)
     second = two.run()
     one.line.cut = True
-    await asyncio.wait_for(one.ended.wait(), 5)
+    await asyncio.wait_for(one.ended.wait(), 20)
     assert not two.began.is_set()
-    await asyncio.wait_for(two.began.wait(), 5)
+    await asyncio.wait_for(two.began.wait(), 20)
     one.line.cut = False
     await end(second)
-    await asyncio.wait_for(one.began.wait(), 5)
+    await asyncio.wait_for(one.began.wait(), 20)
     assert one.terms == 2
     await end(first)
 
@@ -130,7 +130,7 @@ async def test_what_the_work_raises_is_raised(app: App) -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        await asyncio.wait_for(LeaderElector(app.client(), "work", "one", **TIMES).run(fail), 5)
+        await asyncio.wait_for(LeaderElector(app.client(), "work", "one", **TIMES).run(fail), 20)
     assert (await spec(app))["holderIdentity"] == ""
 
 
@@ -157,5 +157,5 @@ async def test_it_does_not_go_on_without_following_the_lease(app: App) -> None:
 
     one.elector._leases.add_handler(fail)
     with pytest.raises(HandlerFailed, match="leases"):
-        await asyncio.wait_for(one.run(), 5)
+        await asyncio.wait_for(one.run(), 20)
     assert not one.working

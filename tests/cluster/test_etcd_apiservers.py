@@ -180,7 +180,8 @@ async def under_load(name: str, kill: Callable[[str], None]) -> None:
                 kill(part)
                 began = time.monotonic()
                 await pods.until(lambda up=up: pods.alive() == up)  # type: ignore[misc]
-                assert time.monotonic() - began < LEASE_SECONDS + 5
+                # Besides the lease: 17 pods, on a machine that has other things to do.
+                assert time.monotonic() - began < LEASE_SECONDS + 15
                 await scale(client, down)
                 await pods.until(lambda down=down: pods.alive() == down)  # type: ignore[misc]
                 assert await holder(client, "kube-controller-manager") != leader

@@ -27,6 +27,7 @@ from sampan.cluster.config import ClusterConfig
 from sampan.cluster.supervision import await_change
 from tests import real_cluster
 from tests.cluster import machines
+from tests.cluster.front_door import eventually
 from tests.cluster.machines import Machine
 from tests.real_cluster import ROOT, SAMPAN, Kubectl, Result, run
 
@@ -164,7 +165,7 @@ def test_a_pod_runs_there_and_the_api_reaches_it(join: Join) -> None:
         assert len(set(ranges)) == 2
         assert join.value(".status.podIP").rpartition(".")[0] == node["spec"]["podCIDR"].rpartition(".")[0]
         assert join.value(".status.hostIP") == join.far.address
-        assert join.kubectl("logs", "keeper") == "begun\n"
+        eventually(lambda: join.kubectl("logs", "keeper"), "begun\n".__eq__)
         assert join.kubectl("exec", "keeper", "--", "hostname") == "keeper\n"
         found = join.kubectl(
             "exec", "keeper", "--", "nslookup", "kubernetes.default.svc.cluster.local"

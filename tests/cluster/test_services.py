@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -131,11 +132,9 @@ def test_an_endpoint_that_goes_takes_its_udp_clients_along(kubectl: Kubectl) -> 
             "{{range .object.endpoints}}{{.targetRef.name}}{{end}}",
             lambda name: name == "two",
         )
-        for _ in range(20):
-            if _ask(s) == b"two\n":
-                break
-        else:
-            pytest.fail("the client still reaches the old pod")
+        deadline = time.monotonic() + 20
+        while _ask(s) != b"two\n":
+            assert time.monotonic() < deadline, "the client still reaches the old pod"
 
 
 def _ask(s: socket.socket) -> bytes:

@@ -68,7 +68,7 @@ async def test_the_hosts_resolver_on_its_loopback_is_asked(node: Path, tmp_path:
         client, node_name="n", addresses=ADDRESSES, bind=NodeSockets(node).bind, ready=ready.set
     )
     async with Upstream(HOST, "www.example. 60 IN A 192.0.2.1").running() as upstream, running(server.run()):
-        await asyncio.wait_for(ready.wait(), 5)
+        await asyncio.wait_for(ready.wait(), 20)
         for address in ADDRESSES:
             found = await asyncio.to_thread(ask_inside, node, address, "www.example.")
             assert found == ["NOERROR", "www.example. 60 IN A 192.0.2.1"]

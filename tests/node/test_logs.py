@@ -129,7 +129,7 @@ class Follower:
     async def finish(self, *texts: str) -> None:
         self.ended.set()
         await self.expect(*texts)
-        assert await asyncio.wait_for(self.pieces.get(), 5) is None
+        assert await asyncio.wait_for(self.pieces.get(), 20) is None
         await self.task
 
 

@@ -32,7 +32,7 @@ async def queue(clock: Clock) -> Any:
 
 
 async def names(queue: SchedulingQueue, count: int) -> list[str]:
-    return [(await asyncio.wait_for(queue.pop(), 1)).info.key.removeprefix("default/") for _ in range(count)]
+    return [(await asyncio.wait_for(queue.pop(), 20)).info.key.removeprefix("default/") for _ in range(count)]
 
 
 def ready(queue: SchedulingQueue) -> QueuedPod | None:
@@ -149,6 +149,6 @@ async def test_the_timer_wakes_a_waiting_scheduler() -> None:
     pod.attempts = -20  # a pause of a few microseconds
     queue.add_failed(pod)
     try:
-        assert await asyncio.wait_for(queue.pop(), 2) is pod
+        assert await asyncio.wait_for(queue.pop(), 20) is pod
     finally:
         queue.close()

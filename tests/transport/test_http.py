@@ -143,7 +143,7 @@ async def test_an_answer_that_is_begun_as_its_peer_goes_gets_to_tidy_up() -> Non
         # In one turn of the loop the connection breaks, then the first answer is there and the second is begun.
         loop.call_soon(connection.transport.abort)
         gate.set()
-        await asyncio.wait_for(tidied.wait(), 1)
+        await asyncio.wait_for(tidied.wait(), 20)
 
 
 async def test_more_pipelined_requests_than_are_parsed_ahead() -> None:
@@ -407,7 +407,7 @@ async def test_a_produced_stream_ends_with_its_task_and_is_cancelled_with_its_pe
         writer.write(get("/forever"))
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
-        await asyncio.wait_for(cancelled.wait(), 5)
+        await asyncio.wait_for(cancelled.wait(), 20)
 
 
 async def test_a_stream_to_http_1_0_is_bare_bytes() -> None:
@@ -436,7 +436,7 @@ async def test_a_slow_reader_is_seen_in_buffered_and_held_by_drain() -> None:
         await reader.readuntil(b"\r\n\r\n")
         for _ in range(100):
             assert len(await read_chunk(reader)) == 100_000
-        await asyncio.wait_for(drain, 5)
+        await asyncio.wait_for(drain, 20)
         stream.abort()
         assert stream.buffered == 0
 
@@ -463,7 +463,7 @@ async def test_a_half_closed_client_gets_its_answer_and_a_half_closed_watcher_is
         writer.write(get("/watch"))
         await reader.readuntil(b"\r\n\r\n")
         writer.write_eof()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 20)
 
 
 @pytest.mark.parametrize(
@@ -486,7 +486,7 @@ async def test_idle_connections_are_closed_and_used_ones_are_not() -> None:
             await asyncio.sleep(0.1)
             writer.write(get())
             assert (await read_answer(reader))[0] == 200
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 20) == b""
 
 
 @pytest.mark.parametrize("parts", [1, 1000])
@@ -564,12 +564,12 @@ async def test_closing_ends_streams_and_answers_what_is_in_progress() -> None:
     busy = await asyncio.open_connection(host, port)
     busy[1].write(get("/"))
     await started.wait()
-    closing = asyncio.ensure_future(server.close(5))
+    closing = asyncio.ensure_future(server.close(60))
     assert await idle[0].read() == b""
     assert await watch[0].read() == b"0\r\n\r\n"
     gate.set()
     assert (await read_answer(busy[0]))[1]["connection"] == "close"
-    await asyncio.wait_for(closing, 5)
+    await asyncio.wait_for(closing, 20)
     for _, writer in (idle, watch, busy):
         writer.close()
 
@@ -593,7 +593,7 @@ async def test_who_comes_while_the_server_closes_is_answered_once() -> None:
     busy[1].write(get("/slow"))
     while server.connections < 4:
         await asyncio.sleep(0)
-    closing = asyncio.ensure_future(server.close(5))
+    closing = asyncio.ensure_future(server.close(60))
     await asyncio.sleep(0)
     fresh[1].write(get("/fresh"))
     status, headers, _ = await read_answer(fresh[0])
@@ -604,7 +604,7 @@ async def test_who_comes_while_the_server_closes_is_answered_once() -> None:
     assert await silent[0].read() == b""
     gate.set()
     assert (await read_answer(busy[0]))[0] == 200
-    await asyncio.wait_for(closing, 5)
+    await asyncio.wait_for(closing, 20)
     for _, writer in (busy, fresh, watching, silent):
         writer.close()
 
@@ -616,13 +616,13 @@ async def test_who_was_just_answered_may_ask_once_more_of_a_server_that_closes()
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(get("/look"))
     assert (await read_answer(reader))[1].get("connection") != "close"
-    closing = asyncio.ensure_future(server.close(5))
+    closing = asyncio.ensure_future(server.close(60))
     await asyncio.sleep(0)
     writer.write(get("/write"))
     status, headers, _ = await read_answer(reader)
     assert (status, headers["connection"]) == (200, "close")
     assert await reader.read() == b""
-    await asyncio.wait_for(closing, 5)
+    await asyncio.wait_for(closing, 20)
     writer.close()
 
 
@@ -635,7 +635,7 @@ async def test_a_handshake_under_way_is_waited_for(tmp_path: Path) -> None:
     raw.setblocking(False)
     while not server._shaking_hands:
         await asyncio.sleep(0)
-    closing = asyncio.ensure_future(server.close(5))
+    closing = asyncio.ensure_future(server.close(60))
     await asyncio.sleep(0)
     reader, writer = await asyncio.open_connection(
         sock=raw, ssl=client_context(authority.certificate), server_hostname="127.0.0.1"
@@ -645,7 +645,7 @@ async def test_a_handshake_under_way_is_waited_for(tmp_path: Path) -> None:
     assert (status, headers["connection"]) == (200, "close")
     writer.close()
     started = loop.time()
-    await asyncio.wait_for(closing, 5)
+    await asyncio.wait_for(closing, 20)
     assert loop.time() - started < 4
 
 
@@ -746,7 +746,7 @@ async def test_a_streamed_body_that_breaks_off_is_an_error_for_its_reader() -> N
         _, writer = await connect()
         writer.write(b"PUT /early HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
         writer.write_eof()
-        assert isinstance(await asyncio.wait_for(failed, 5), ConnectionResetError)
+        assert isinstance(await asyncio.wait_for(failed, 20), ConnectionResetError)
 
 
 @pytest.mark.parametrize("target", ["/early", "/limited"])

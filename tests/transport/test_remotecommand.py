@@ -90,7 +90,7 @@ async def command(protocol: str, query: str) -> AsyncIterator[tuple[Rig, WebSock
         async with asyncio.timeout(10):
             yield rig, socket
             await socket.finish()
-            await asyncio.wait_for(rig.process.closed.wait(), 5)
+            await asyncio.wait_for(rig.process.closed.wait(), 20)
     finally:
         await server.close(1)
         assert server.connections == 0
@@ -225,7 +225,7 @@ async def test_port_forward_by_channels() -> None:
     socket = WebSocket(reader, writer, client=True)
     socket.send(b"\x02hello")
     got: dict[int, bytes] = {}
-    while (message := await asyncio.wait_for(socket.receive(), 5)) is not None:
+    while (message := await asyncio.wait_for(socket.receive(), 20)) is not None:
         channel = message.data[0]
         got[channel] = got.get(channel, b"") + message.data[1:]
     one, other = (1).to_bytes(2, "little"), port.to_bytes(2, "little")

@@ -84,7 +84,7 @@ class Pair:
     async def __aexit__(self, *_: object) -> None:
         for transport in self.transports:
             transport.close()
-        await asyncio.wait_for(asyncio.gather(*self.tasks), 5)
+        await asyncio.wait_for(asyncio.gather(*self.tasks), 20)
         self.listener.close()
 
 
@@ -100,7 +100,7 @@ async def test_streams_both_ways_with_half_close() -> None:
         mine = pair.client.open({"streamType": "data", "port": "80"})
         theirs = await pair.accepted.get()
         assert theirs.headers == {"streamtype": "data", "port": "80"}
-        await asyncio.wait_for(mine.replied.wait(), 5)
+        await asyncio.wait_for(mine.replied.wait(), 20)
         big = b"x" * 1_000_000
         mine.write(big)
         mine.close()
@@ -124,7 +124,7 @@ async def test_a_stream_that_is_ignored_holds_up_nothing() -> None:
         asyncio.get_running_loop().call_later(0.05, ignored.ignore)
         other.write(b"through")
         other.close()
-        assert await asyncio.wait_for(read_all(read), 5) == b"through"
+        assert await asyncio.wait_for(read_all(read), 20) == b"through"
 
 
 async def test_reset_and_loss_end_what_waits() -> None:
@@ -134,11 +134,11 @@ async def test_reset_and_loss_end_what_waits() -> None:
         waiting = asyncio.ensure_future(mine.read())
         await asyncio.sleep(0)
         theirs.reset()
-        assert await asyncio.wait_for(waiting, 5) == b""
+        assert await asyncio.wait_for(waiting, 20) == b""
         last = pair.client.open({})
         await pair.accepted.get()
         pair.transports[1].close()
-        assert await asyncio.wait_for(last.read(), 5) == b""
+        assert await asyncio.wait_for(last.read(), 20) == b""
 
 
 async def test_pings_are_answered_and_streams_of_the_wrong_side_refused() -> None:
