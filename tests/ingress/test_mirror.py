@@ -14,7 +14,7 @@ from sampan.ingress import gateway_filters
 from sampan.ingress.types import Backend, Endpoint, Mirror, ServicePort
 from tests.ingress.door import Upstream
 from tests.ingress.gateway_objects import accepted, cluster, http, made, rule
-from tests.ingress.test_gateway_proxy import Place, path, place, to
+from tests.ingress.gateway_place import Place, path, place, to
 
 pytestmark = pytest.mark.timeout(60)
 needs_haproxy = pytest.mark.skipif(not which("haproxy"), reason="haproxy is not installed")
