@@ -24,6 +24,8 @@ from sampan.api.resources import (
     SERVICES,
 )
 from sampan.ingress.controller import NAMESPACE, SERVICE, IngressController, ingress_class
+from sampan.ingress.door_slices import MADE_BY
+from sampan.ingress.withdrawing import withdraw
 from tests.controllers.conftest import api, running
 from tests.ingress.test_certificates import make
 
@@ -180,6 +182,67 @@ async def test_who_names_a_class_that_does_not_come_is_told(
             "gate": 'spec.gatewayClassName: there is no GatewayClass "acme-lb"; there are: sampan',
             "near": 'spec.ingressClassName: there is no IngressClass "sampam"; did you mean "sampan"?',
         }
+
+
+async def test_what_is_taken_away_with_the_front_door(api: Any) -> None:
+    """Its own things and those of its Gateways; what somebody wrote a label on stays."""
+
+    def slice_(name: str, labels: dict[str, str], **meta: object) -> Object:
+        metadata = {
+            "name": name,
+            "namespace": "default",
+            "labels": {MADE_BY[0]: MADE_BY[1], **labels},
+            **meta,
+        }
+        kind = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "addressType": "IPv4",
+            "endpoints": [],
+        }
+        return {**kind, "metadata": metadata, "ports": []}
+
+    def service(name: str, **meta: object) -> Object:
+        metadata = {"name": name, "namespace": "default", **meta}
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"ports": [{"port": 80}]},
+        }
+
+    await api.create(INGRESSCLASSES, ingress_class())
+    listener = {"name": "http", "port": 80, "protocol": "HTTP"}
+    gateway = await api.create(
+        GATEWAYS,
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "g", "namespace": "default"},
+            "spec": {"gatewayClassName": "sampan", "listeners": [listener]},
+        },
+    )
+    owner = {
+        "apiVersion": gateway["apiVersion"],
+        "kind": "Gateway",
+        "name": "g",
+        "uid": gateway["metadata"]["uid"],
+    }
+    await api.create(SERVICES, service("sampan-gateway-g", ownerReferences=[owner]))
+    await api.create(ENDPOINTSLICES, slice_("sampan-gateway-g", {}, ownerReferences=[owner]))
+    await api.create(SERVICES, service("web"))
+    await api.create(ENDPOINTSLICES, slice_("of-web", {"kubernetes.io/service-name": "web"}))
+    await api.create(ENDPOINTSLICES, slice_("of-nothing", {}))
+    async with running(withdraw(api)):
+
+        async def gone() -> bool:
+            return not (await api.list(INGRESSCLASSES)).items
+
+        await until(gone)
+    left = [o["metadata"]["name"] for o in (await api.list(ENDPOINTSLICES, "default")).items]
+    assert sorted(n for n in left if n != "kubernetes") == ["of-nothing", "of-web"]
+    left = [o["metadata"]["name"] for o in (await api.list(SERVICES, "default")).items]
+    assert sorted(n for n in left if n != "kubernetes") == ["web"]
 
 
 async def test_only_chosen_nodes_count_and_the_class_tells_them(api: Any) -> None:

@@ -72,7 +72,11 @@ class DoorSlices:
                 if e.reason != "AlreadyExists":
                     raise
                 there = await self._client.get(ENDPOINTSLICES, namespace, name)
-        if there is not None and any(there.get(k) != wanted[k] for k in ("endpoints", "ports")):
+        if there is None:
+            return
+        labels = there["metadata"].get("labels") or {}
+        labelled = labels.items() >= wanted["metadata"]["labels"].items()
+        if not labelled or any(there.get(k) != wanted[k] for k in ("endpoints", "ports")):
             change = {k: wanted[k] for k in ("endpoints", "ports")}
             change["metadata"] = {"labels": wanted["metadata"]["labels"]}
             await self._client.patch(
@@ -84,8 +88,9 @@ class DoorSlices:
             self._nodes_changed()
 
     def _slice(self, old: Object | None, new: Object | None) -> None:
-        for key in service_of(new or old or {}):
-            self._slice_changed(key)
+        for obj in (old, new):
+            for key in service_of(obj) if obj is not None else ():
+                self._slice_changed(key)
 
 
 def endpoint_slice(

@@ -7,6 +7,7 @@ people made are theirs.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 
 from sampan.api.errors import Object, StatusError
 from sampan.api.front_doors import CLASS
@@ -22,11 +23,13 @@ from sampan.api.resources import (
     SERVICES,
     Resource,
 )
+from sampan.client.informer import key_of
 from sampan.client.types import MERGE_PATCH, Client
 from sampan.ingress.controller import NAMESPACE, SERVICE
 from sampan.ingress.door_slices import MADE_BY
 from sampan.ingress.endpoints import SERVICE_NAME
 from sampan.ingress.gateway_status import route_status
+from sampan.ingress.gateways import gateway_of
 
 
 async def withdraw(client: Client) -> None:
@@ -45,24 +48,34 @@ class _Withdrawal:
         for ingress in (await self._client.list(INGRESSES)).items:
             if class_of(ingress) == CLASS:
                 await self._untell(INGRESSES, ingress, {"loadBalancer": {"ingress": None}})
-        for gateway in (await self._client.list(GATEWAYS)).items:
-            if gateway["spec"]["gatewayClassName"] == CLASS:
-                await self._untell(GATEWAYS, gateway, None)
+        gateways = [
+            g for g in (await self._client.list(GATEWAYS)).items if g["spec"]["gatewayClassName"] == CLASS
+        ]
+        for gateway in gateways:
+            await self._untell(GATEWAYS, gateway, None)
         for resource in (HTTPROUTES, GRPCROUTES):
             for route in (await self._client.list(resource)).items:
                 # What other controllers say of it stays.
                 status = route_status(route, None, "")
                 if status["parents"] != ((route.get("status") or {}).get("parents") or []):
                     await self._untell(resource, route, status)
-        selector = "=".join(MADE_BY)
-        for slice_ in (await self._client.list(ENDPOINTSLICES, label_selector=selector)).items:
-            meta = slice_["metadata"]
-            await self._delete(SERVICES, meta["namespace"], meta["labels"][SERVICE_NAME])
-            await self._delete(ENDPOINTSLICES, meta["namespace"], meta["name"])
-        await self._delete(SERVICES, NAMESPACE, SERVICE)
+        await self._take_away({key_of(g) for g in gateways})
         await self._delete(GATEWAYCLASSES, "", CLASS)
         # The last one: as long as it is there, there may be something to do.
         await self._delete(INGRESSCLASSES, "", CLASS)
+
+    async def _take_away(self, gateways: Container[str]) -> None:
+        """The Services and slices of the front door and of these Gateways. What a label alone says counts for nothing: anybody may write it."""
+        selector = "=".join(MADE_BY)
+        for slice_ in (await self._client.list(ENDPOINTSLICES, label_selector=selector)).items:
+            meta = slice_["metadata"]
+            of_door = (meta["namespace"], meta["labels"].get(SERVICE_NAME)) == (NAMESPACE, SERVICE)
+            if of_door or gateway_of(slice_) in gateways:
+                await self._delete(ENDPOINTSLICES, meta["namespace"], meta["name"])
+        for service in (await self._client.list(SERVICES)).items:
+            if gateway_of(service) in gateways:
+                await self._delete(SERVICES, service["metadata"]["namespace"], service["metadata"]["name"])
+        await self._delete(SERVICES, NAMESPACE, SERVICE)
 
     async def _untell(self, resource: Resource, obj: Object, status: Object | None) -> None:
         meta = obj["metadata"]
