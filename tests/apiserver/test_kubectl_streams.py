@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -241,11 +242,14 @@ async def test_port_forward(kubectl: Kubectl, cluster: Rig, spdy: bool) -> None:
         server.close()
         await server.wait_closed()
         assert await once(b"nobody") == b""
-        assert process.stderr is not None
-        told = await asyncio.wait_for(process.stderr.readline(), 10)
+        # A connection that failed is the end of the command, by client-go's own rule.
+        _, told = await asyncio.wait_for(process.communicate(), 20)
         assert f"error forwarding port {port} to pod web_default".encode() in told
+        assert b"error: lost connection to pod" in told
+        assert process.returncode == 1
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):
+            process.terminate()
         await process.communicate()
     upgraded = [r for r in cluster.requests if "upgrade" in r.headers]
     assert ("spdy" in upgraded[0].headers["upgrade"].lower()) is spdy

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -143,7 +144,8 @@ async def _run(settings: Path, command: str, *arguments: str) -> bytes:
     try:
         out, err = await process.communicate()
     except asyncio.CancelledError:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself just now
+            process.kill()
         await process.wait()
         raise
     if process.returncode:
