@@ -14,7 +14,7 @@ from sampan.api.resources import INGRESSCLASSES, NODES
 from sampan.client.types import MERGE_PATCH
 from sampan.cluster import node_front_door
 from sampan.cluster.node_parts import NodePlace
-from sampan.ingress.controller import ingress_class
+from sampan.ingress.own_objects import ingress_class
 from tests.controllers.conftest import api, running
 
 __all__ = ["api"]

@@ -16,6 +16,7 @@ from sampan.api.ingress_classes import CLASS_ANNOTATION
 from sampan.api.resources import (
     ENDPOINTSLICES,
     EVENTS,
+    GATEWAYCLASSES,
     GATEWAYS,
     INGRESSCLASSES,
     INGRESSES,
@@ -23,8 +24,9 @@ from sampan.api.resources import (
     SECRETS,
     SERVICES,
 )
-from sampan.ingress.controller import NAMESPACE, SERVICE, IngressController, ingress_class
+from sampan.ingress.controller import IngressController
 from sampan.ingress.door_slices import MADE_BY
+from sampan.ingress.own_objects import NAMESPACE, SERVICE, ingress_class
 from sampan.ingress.withdrawing import withdraw
 from tests.controllers.conftest import api, running
 from tests.ingress.test_certificates import make
@@ -261,6 +263,29 @@ async def test_only_chosen_nodes_count_and_the_class_tells_them(api: Any) -> Non
         told = await api.get(INGRESSCLASSES, "", "sampan")
         assert terms_of(told) == terms
         assert told["metadata"]["annotations"]["example.com/a"] == "b"
+
+
+async def test_classes_that_are_taken_away_are_there_again(api: Any) -> None:
+    """And what nodes on other machines are told is what was chosen, whoever writes something else."""
+    terms = Terms(("n2", "n3"))
+    async with running(IngressController(api, terms).run()):
+
+        async def told() -> bool:
+            try:
+                there = await api.get(INGRESSCLASSES, "", "sampan")
+                await api.get(GATEWAYCLASSES, "", "sampan")
+            except StatusError:
+                return False
+            return terms_of(there) == terms
+
+        await until(told)
+        for resource in (INGRESSCLASSES, GATEWAYCLASSES):
+            await api.delete(resource, "", "sampan")
+            await until(told)
+        await api.patch(
+            INGRESSCLASSES, "", "sampan", {"metadata": {"annotations": Terms(("n1",)).annotations()}}
+        )
+        await until(told)
 
 
 async def test_a_gateways_certificate_that_is_no_good_is_told(api: Any) -> None:

@@ -23,9 +23,8 @@ from sampan.api.resources import (
 from sampan.ingress import annotations as wishes
 from sampan.ingress import following as module
 from sampan.ingress import gateway_routes
-from sampan.ingress.controller import ingress_class
 from sampan.ingress.following import INTERNAL_ERROR, Following
-from sampan.ingress.gateway_controller import gateway_class
+from sampan.ingress.own_objects import gateway_class, ingress_class
 from sampan.ingress.table import RoutingTable
 from sampan.ingress.types import (
     INGRESS_SCOPE,

@@ -9,8 +9,8 @@ import pytest
 
 from sampan.api.errors import Object
 from sampan.api.resources import INGRESSCLASSES, INGRESSES, SECRETS
-from sampan.ingress.controller import ingress_class
 from sampan.ingress.following import Following
+from sampan.ingress.own_objects import ingress_class
 from sampan.ingress.types import INGRESS_SCOPE, Host
 from tests.controllers.conftest import api, running
 from tests.ingress.test_certificates import make

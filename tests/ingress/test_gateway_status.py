@@ -7,7 +7,7 @@ import pytest
 
 from sampan.api.errors import Object
 from sampan.api.resources import GATEWAYS
-from sampan.ingress import gateway_controller, gateway_status, gateways
+from sampan.ingress import gateway_controller, gateway_status, gateways, own_objects
 from tests.ingress.gateway_objects import (
     BEFORE,
     NOW,
@@ -161,7 +161,7 @@ def test_the_service_of_a_gateway() -> None:
 
 def test_class() -> None:
     """GatewayClassObservedGenerationBump, GatewayClassSupportedVersionCondition (as far as there are no CRDs); features are sorted."""
-    obj = gateway_controller.gateway_class()
+    obj = own_objects.gateway_class()
     obj["metadata"]["generation"] = 3
     status = gateway_status.class_status(obj, NOW)
     assert said(status["conditions"]) == {

@@ -8,39 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import logging
 from collections.abc import Iterable
 
-from sampan.api.errors import Object, StatusError
+from sampan.api.errors import Object
 from sampan.api.front_doors import CLASS, EVERY_NODE, Terms, terms_of
-from sampan.api.ingress_classes import CONTROLLER
-from sampan.api.resources import (
-    GATEWAYCLASSES,
-    INGRESSCLASSES,
-    INGRESSES,
-    SERVICES,
-    Resource,
-)
+from sampan.api.resources import INGRESSES
 from sampan.client.events import Recorder
 from sampan.client.informer import Informer, key_of
-from sampan.client.types import MERGE_PATCH, Client, ConnectionLost
+from sampan.client.types import MERGE_PATCH, Client
 from sampan.client.workqueue import WorkQueue
-from sampan.ingress import certificates
+from sampan.ingress import certificates, own_objects
 from sampan.ingress.door_slices import DoorSlices
 from sampan.ingress.following import Following
-from sampan.ingress.gateway_controller import GatewayController, gateway_class
+from sampan.ingress.gateway_controller import GatewayController
 from sampan.ingress.gateways import gateway_of
 from sampan.ingress.gateways import shown as gateways_shown
 from sampan.ingress.missing_classes import class_named, missing
+from sampan.ingress.own_objects import NAMESPACE, PORTS, SERVICE
 from sampan.ingress.types import Problem
 
-log = logging.getLogger(__name__)
-NAMESPACE, SERVICE = "kube-system", "sampan-ingress"
 _MANAGER = "sampan-ingress"
-_PORTS = (("http", 80), ("https", 443))
 _PAUSE = 0.005
-_DOOR = "front door"
-"""The queue's key for the front door's Service and its endpoints."""
+_OWN, _DOOR = "classes and Service", "endpoints of the front door"
+"""The queue's keys for what the front door has in the API."""
 _CLASSLESS = "class of "
 """Before the key of an object whose class is not there."""
 _CLASS_WITHIN = 3.0
@@ -67,10 +57,10 @@ class IngressController:
         """Until cancelled. A failure to do one thing is logged and tried again, never raised."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._recorder.run(), name="events of ingress")
-            await self._ensure(INGRESSCLASSES, ingress_class(self._terms))
-            await self._tell_terms()
-            await self._ensure(GATEWAYCLASSES, gateway_class())
-            await self._ensure(SERVICES, front_door_service())
+            self._following.classes.add_handler(self._class_changed)
+            self._following.gateways.classes.add_handler(self._gateway_class_changed)
+            self._queue.add(_OWN)
+            group.create_task(self._queue.run(self._sync, 4), name="ingress")
             started, known = asyncio.Event(), asyncio.Event()
             group.create_task(self._following.run(started.set), name="routing")
             group.create_task(self._slices.run(known.set), name="endpoints of front doors")
@@ -78,9 +68,7 @@ class IngressController:
             await known.wait()
             self._following.services.add_handler(self._service_changed)
             self._following.ingresses.add_handler(self._ingress_changed)
-            self._following.gateways.classes.add_handler(self._gateway_class_changed)
             self._queue.add(_DOOR)
-            group.create_task(self._queue.run(self._sync, 4), name="ingress")
             group.create_task(self._follow(), name="problems")
 
     async def _follow(self) -> None:
@@ -96,40 +84,6 @@ class IngressController:
             await self._wake.wait()
             self._wake.clear()
 
-    async def _ensure(self, resource: Resource, obj: Object) -> None:
-        while True:
-            try:
-                await self._client.create(resource, obj)
-            except StatusError as e:
-                if e.reason != "AlreadyExists":
-                    log.warning("%s %s is not made: %s", obj["kind"], obj["metadata"]["name"], e.message)
-                    if e.code >= 500:
-                        await asyncio.sleep(1)
-                        continue
-            except ConnectionLost:
-                await asyncio.sleep(1)
-                continue
-            return
-
-    async def _tell_terms(self) -> None:
-        """Of a class that was made when they were others."""
-        told = {"metadata": {"annotations": self._terms.annotations()}}
-        while True:
-            try:
-                there = await self._client.get(INGRESSCLASSES, "", CLASS)
-                if terms_of(there) != self._terms:
-                    await self._client.patch(
-                        INGRESSCLASSES, "", CLASS, told, content_type=MERGE_PATCH, field_manager=_MANAGER
-                    )
-                return
-            except StatusError as e:
-                log.warning("IngressClass %s is not changed: %s", CLASS, e.message)
-                if e.code < 500:
-                    return
-            except ConnectionLost:
-                pass
-            await asyncio.sleep(1)
-
     # ---- what happens
 
     def _nodes_changed(self) -> None:
@@ -144,7 +98,13 @@ class IngressController:
         if made is not None and (gateway := gateway_of(made)):
             self._queue.add(f"Gateway|{gateway}")
 
+    def _class_changed(self, old: Object | None, new: Object | None) -> None:
+        if (new or old or {})["metadata"]["name"] == CLASS and (new is None or terms_of(new) != self._terms):
+            self._queue.add(_OWN)
+
     def _gateway_class_changed(self, old: Object | None, new: Object | None) -> None:
+        if new is None and old is not None and old["metadata"]["name"] == CLASS:
+            self._queue.add(_OWN)
         self._queue.add(f"GatewayClass|/{(new or old or {})['metadata']['name']}")
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
@@ -162,8 +122,15 @@ class IngressController:
     # ---- what is done
 
     async def _sync(self, key: str) -> None:
+        if key == _OWN:
+            await own_objects.ensure(self._client, self._terms)
+            return
         if key == _DOOR:
-            await self._sync_front_door()
+            service = self._following.services.get(NAMESPACE, SERVICE)
+            if service is None:
+                self._queue.add(_OWN)
+            else:
+                await self._slices.sync(service, PORTS, _MANAGER)
             return
         kind, _, name = key.rpartition("|")
         namespace, _, name = name.partition("/")
@@ -278,47 +245,7 @@ class IngressController:
         found = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
         return [{k: i[k] for k in ("ip", "hostname") if i.get(k)} for i in found]
 
-    async def _sync_front_door(self) -> None:
-        """The front door's Service, made again if somebody took it away, and its endpoints."""
-        service = self._following.services.get(NAMESPACE, SERVICE)
-        if service is None:
-            try:
-                service = await self._client.create(SERVICES, front_door_service())
-            except StatusError as e:
-                if e.reason == "AlreadyExists":
-                    return  # we will see it
-                raise
-        await self._slices.sync(service, _PORTS, _MANAGER)
-
 
 def _key(kind: str, name: str) -> str:
     """What the queue calls an object (`namespace/name`)."""
     return name if kind == "Ingress" else f"{kind}|{name}"
-
-
-def ingress_class(terms: Terms = EVERY_NODE) -> Object:
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "IngressClass",
-        "metadata": {
-            "name": CLASS,
-            "annotations": {"ingressclass.kubernetes.io/is-default-class": "true", **terms.annotations()},
-        },
-        "spec": {"controller": CONTROLLER},
-    }
-
-
-def front_door_service() -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": SERVICE, "namespace": NAMESPACE, "labels": {"app.kubernetes.io/name": SERVICE}},
-        "spec": {
-            "type": "LoadBalancer",
-            "ipFamilyPolicy": "PreferDualStack",
-            "externalTrafficPolicy": "Local",
-            "ports": [
-                {"name": name, "port": port, "protocol": "TCP", "targetPort": port} for name, port in _PORTS
-            ],
-        },
-    }

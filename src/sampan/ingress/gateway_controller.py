@@ -15,7 +15,6 @@ from sampan.ingress.gateway_following import GatewayFollowing
 from sampan.ingress.gateways import GatewayState
 from sampan.ingress.types import Owner
 
-CLASS = "sampan"
 _MANAGER = "sampan-gateway"
 _NAME = "gateway.networking.k8s.io/gateway-name"
 """Label of what is made for a Gateway: its name, as far as it fits there (GEP-1762)."""
@@ -165,15 +164,6 @@ class GatewayController:
             subresource="status",
             field_manager=_MANAGER,
         )
-
-
-def gateway_class() -> Object:
-    return {
-        "apiVersion": GATEWAYCLASSES.api_version,
-        "kind": "GatewayClass",
-        "metadata": {"name": CLASS},
-        "spec": {"controllerName": gateways.CONTROLLER, "description": "HAProxy on the nodes"},
-    }
 
 
 def service(gateway: Object, state: GatewayState) -> Object:

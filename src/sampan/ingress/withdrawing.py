@@ -1,4 +1,4 @@
-"""The front door of a cluster that had one and is started without: what IngressController made is taken away.
+"""The front door of a cluster that had one and is started without: what the front door has is taken away.
 
 Its class would else get, as the default one, Ingresses that nobody serves, and its addresses would lead nowhere. Classes that
 people made are theirs.
@@ -25,11 +25,11 @@ from sampan.api.resources import (
 )
 from sampan.client.informer import key_of
 from sampan.client.types import MERGE_PATCH, Client
-from sampan.ingress.controller import NAMESPACE, SERVICE
 from sampan.ingress.door_slices import MADE_BY
 from sampan.ingress.endpoints import SERVICE_NAME
 from sampan.ingress.gateway_status import route_status
 from sampan.ingress.gateways import gateway_of
+from sampan.ingress.own_objects import NAMESPACE, SERVICE
 
 
 async def withdraw(client: Client) -> None:
