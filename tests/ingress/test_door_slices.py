@@ -265,6 +265,21 @@ async def test_only_chosen_nodes_count_and_the_class_tells_them(api: Any) -> Non
         assert told["metadata"]["annotations"]["example.com/a"] == "b"
 
 
+async def test_a_slice_of_that_name_that_cannot_be_made_right_is_replaced(api: Any) -> None:
+    await have(api, node("n1", "192.0.2.1"))
+    meta = {"name": SERVICE, "namespace": NAMESPACE}
+    kind = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv6"}
+    await api.create(
+        ENDPOINTSLICES, {**kind, "metadata": meta, "endpoints": [{"addresses": ["2001:db8::1"]}], "ports": []}
+    )
+    async with running(IngressController(api).run()):
+
+        async def replaced() -> bool:
+            return await addresses(api) == ["192.0.2.1"]
+
+        await until(replaced)
+
+
 async def test_classes_that_are_taken_away_are_there_again(api: Any) -> None:
     """And what nodes on other machines are told is what was chosen, whoever writes something else."""
     terms = Terms(("n2", "n3"))

@@ -74,6 +74,10 @@ class DoorSlices:
                 there = await self._client.get(ENDPOINTSLICES, namespace, name)
         if there is None:
             return
+        if there["addressType"] != wanted["addressType"]:  # a slice never changes it
+            await self._client.delete(ENDPOINTSLICES, namespace, name, uid=there["metadata"]["uid"])
+            await self._client.create(ENDPOINTSLICES, wanted)
+            return
         labels = there["metadata"].get("labels") or {}
         labelled = labels.items() >= wanted["metadata"]["labels"].items()
         if not labelled or any(there.get(k) != wanted[k] for k in ("endpoints", "ports")):
