@@ -1,4 +1,4 @@
-"""Nodes that are front doors read what Ingresses refer to, and nothing else."""
+"""Nodes that are front doors read all certificates, and of the rest what Ingresses refer to. On a real server: `test_front_door_reads.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machines that joined and are front doors: who gets the right to read the certificates of all Ingresses, who keeps it, who never does."""
+"""Machines that joined and are front doors: who gets the right to read all certificates of the cluster, who keeps it, who never does."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def create(
         bool,
         typer.Option(
             "--ingress",
-            help="Machines that join by it may be front doors, which read the certificates of all Ingresses.",
+            help="Machines that join by it may be front doors, which read all TLS Secrets of the cluster, keys included.",
         ),
     ] = False,
 ) -> None:

@@ -1,9 +1,10 @@
 """What a node may: fixed rules for what every node needs, and the graph for what belongs to its own pods.
 
 A node reads a Secret or ConfigMap, or asks for a ServiceAccount's token, only while a pod bound to it refers to
-that object. Nodes that are front doors, and chosen as such, also read what Ingresses refer to, as any ingress controller does: certificates
-(Secrets of the type kubernetes.io/tls) all at once, by that field selector, anything else by name. Whose objects a node changes (its own Node, its own pods) is checked at admission, by `NodeRestriction`,
-where the object is at hand.
+that object. Nodes that are front doors, and chosen as such, read two things more: every Secret of the type kubernetes.io/tls, of all
+namespaces and with its key, whether an Ingress refers to it or not (list and watch, by that field selector); and by name the Secrets, of
+any type, and ConfigMaps that Ingresses of our classes refer to. Whose objects a node changes (its own Node, its own pods) is checked at
+admission, by `NodeRestriction`, where the object is at hand.
 
 Upstream: `plugin/pkg/auth/authorizer/node` and the node rules of the bootstrap policy.
 """
@@ -32,8 +33,8 @@ _NO = Decision(False)
 
 
 class NodeAuthorizer:
-    """Nodes of the group FRONT_DOORS that `front_doors` choose also read what Ingresses refer to: a certificate cannot be called back,
-    a choice can."""
+    """Nodes of the group FRONT_DOORS that `front_doors` choose read what front doors need, too: a certificate cannot be called back, a
+    choice can."""
 
     def __init__(self, cache: ReadCache, front_doors: Terms = EVERY_NODE) -> None:
         self._front_doors = front_doors
