@@ -130,12 +130,19 @@ class InProcessClient:
             leave()
 
     async def create(
-        self, resource: Resource, obj: Object, *, namespace: str = "", name: str = "", subresource: str = ""
+        self,
+        resource: Resource,
+        obj: Object,
+        *,
+        namespace: str = "",
+        name: str = "",
+        subresource: str = "",
+        field_manager: str = "",
     ) -> Object:
         if self._store.shared:
             await self._catch_up()
         obj = deep_copy(obj)
-        writing = self._writing()
+        writing = self._writing(field_manager)
         metadata = obj.setdefault("metadata", {})
         namespace = namespace or metadata.get("namespace", "")
         if subresource:

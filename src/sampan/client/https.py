@@ -168,13 +168,21 @@ class HttpsClient:
                 raise ConnectionLost(f"{self._server}: a watch broke off in the middle of an event")
 
     async def create(
-        self, resource: Resource, obj: Object, *, namespace: str = "", name: str = "", subresource: str = ""
+        self,
+        resource: Resource,
+        obj: Object,
+        *,
+        namespace: str = "",
+        name: str = "",
+        subresource: str = "",
+        field_manager: str = "",
     ) -> Object:
         meta = obj.get("metadata") or {}
         place = resource.path(
             namespace or meta.get("namespace", ""), name if subresource else "", subresource
         )
-        return await self._object("POST", place, body=_encode(obj))
+        query = {"fieldManager": field_manager}
+        return await self._object("POST", place, query=query, body=_encode(obj))
 
     async def update(self, resource: Resource, obj: Object, *, subresource: str = "") -> Object:
         meta = obj["metadata"]

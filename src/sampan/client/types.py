@@ -77,7 +77,14 @@ class Client(Protocol):
         connection breaks."""
 
     async def create(
-        self, resource: Resource, obj: Object, *, namespace: str = "", name: str = "", subresource: str = ""
+        self,
+        resource: Resource,
+        obj: Object,
+        *,
+        namespace: str = "",
+        name: str = "",
+        subresource: str = "",
+        field_manager: str = "",
     ) -> Object:
         """Create `obj`; with `subresource` (binding, eviction, token), post it below object `name`. `namespace`
         defaults to the object's own."""

@@ -57,8 +57,6 @@ class IngressController:
         """Until cancelled. A failure to do one thing is logged and tried again, never raised."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._recorder.run(), name="events of ingress")
-            self._following.classes.add_handler(self._class_changed)
-            self._following.gateways.classes.add_handler(self._gateway_class_changed)
             self._queue.add(_OWN)
             group.create_task(self._queue.run(self._sync, 4), name="ingress")
             started, known = asyncio.Event(), asyncio.Event()
@@ -68,6 +66,10 @@ class IngressController:
             await known.wait()
             self._following.services.add_handler(self._service_changed)
             self._following.ingresses.add_handler(self._ingress_changed)
+            self._following.classes.add_handler(self._class_changed)
+            self._following.gateways.classes.add_handler(self._gateway_class_changed)
+            self._following.gateways.gateways.add_handler(self._gateway_changed)
+            self._queue.add(_OWN)  # again, for what went away before it could be noticed
             self._queue.add(_DOOR)
             group.create_task(self._follow(), name="problems")
 
@@ -106,6 +108,12 @@ class IngressController:
         if new is None and old is not None and old["metadata"]["name"] == CLASS:
             self._queue.add(_OWN)
         self._queue.add(f"GatewayClass|/{(new or old or {})['metadata']['name']}")
+
+    def _gateway_changed(self, old: Object | None, new: Object | None) -> None:
+        classes = {obj and obj["spec"]["gatewayClassName"] for obj in (old, new)}
+        if len(classes) > 1:  # another class is in use now, or no more
+            for name in filter(None, classes):
+                self._queue.add(f"GatewayClass|/{name}")
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
         obj = new if new is not None else old

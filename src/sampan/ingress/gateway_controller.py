@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from sampan.api import managed_fields
 from sampan.api.errors import Object, StatusError
 from sampan.api.objects import format_time
 from sampan.api.resources import GATEWAYCLASSES, GATEWAYS, SERVICES, Resource
@@ -16,6 +17,8 @@ from sampan.ingress.gateways import GatewayState
 from sampan.ingress.types import Owner
 
 _MANAGER = "sampan-gateway"
+IN_USE = "gateway-exists-finalizer.gateway.networking.k8s.io"
+"""Finalizer of a GatewayClass that Gateways are of, by the specification's name."""
 _NAME = "gateway.networking.k8s.io/gateway-name"
 """Label of what is made for a Gateway: its name, as far as it fits there (GEP-1762)."""
 
@@ -47,8 +50,28 @@ class GatewayController:
 
     async def _sync_class(self, name: str) -> None:
         obj = self._following.classes.get("", name)
-        if obj is not None and obj["spec"]["controllerName"] == gateways.CONTROLLER:
+        if obj is None or obj["spec"]["controllerName"] != gateways.CONTROLLER:
+            return
+        if not await self._keep_while_in_use(obj):  # where it is changed here, it comes again
             await self._write(GATEWAYCLASSES, obj, gateway_status.class_status(obj, _now()))
+
+    async def _keep_while_in_use(self, gateway_class: Object) -> bool:
+        """A class that Gateways are of stays until these are gone, by a finalizer. Returns whether the class was changed."""
+        meta = gateway_class["metadata"]
+        have = meta.get("finalizers") or []
+        used = bool(self._following.gateways.by_index("class", meta["name"]))
+        if used == (IN_USE in have) or (used and meta.get("deletionTimestamp")):
+            return False
+        wanted = [*have, IN_USE] if used else [f for f in have if f != IN_USE]
+        await self._client.patch(
+            GATEWAYCLASSES,
+            "",
+            meta["name"],
+            {"metadata": {"resourceVersion": meta["resourceVersion"], "finalizers": wanted}},
+            content_type=MERGE_PATCH,
+            field_manager=_MANAGER,
+        )
+        return True
 
     async def _sync_route(self, owner: Owner) -> None:
         kind, namespace, name = owner
@@ -107,35 +130,25 @@ class GatewayController:
         there = self._services.get(meta["namespace"], meta["name"])
         if there is None:
             try:
-                return await self._client.create(SERVICES, wanted)
+                return await self._client.create(SERVICES, wanted, field_manager=_MANAGER)
             except StatusError as e:
                 if e.reason != "AlreadyExists":
                     raise
                 there = await self._client.get(SERVICES, meta["namespace"], meta["name"])
         if not _owned(there, gateway):
             raise _Taken(f"Service {meta['namespace']}/{meta['name']} is there and not this Gateway's")
-        spec, metadata = there["spec"], there["metadata"]
-        have = [(p["port"], p["name"]) for p in spec["ports"]]
+        spec = there["spec"]
         address = wanted["spec"].get("loadBalancerIP")
-        same = spec.get("loadBalancerIP") == address
-        if (
-            same
-            and have == [(p["port"], p["name"]) for p in wanted["spec"]["ports"]]
-            and all(
-                {**(metadata.get(k) or {}), **(meta.get(k) or {})} == (metadata.get(k) or {})
-                for k in ("labels", "annotations")
-            )
-        ):
+        change = _change(there["metadata"], meta)
+        if spec.get("loadBalancerIP") != address or _ports(spec) != _ports(wanted["spec"]):
+            numbers = {p["port"]: p.get("nodePort") for p in spec["ports"]}
+            ports = [
+                {**p, "nodePort": numbers[p["port"]]} if numbers.get(p["port"]) else p
+                for p in wanted["spec"]["ports"]
+            ]
+            change["spec"] = {"ports": ports, "loadBalancerIP": address}
+        if not change:
             return there
-        numbers = {p["port"]: p.get("nodePort") for p in spec["ports"]}
-        ports = [
-            {**p, "nodePort": numbers[p["port"]]} if numbers.get(p["port"]) else p
-            for p in wanted["spec"]["ports"]
-        ]
-        change = {
-            "metadata": {k: meta[k] for k in ("labels", "annotations") if meta.get(k)},
-            "spec": {"ports": ports, "loadBalancerIP": address},
-        }
         return await self._client.patch(
             SERVICES,
             meta["namespace"],
@@ -192,6 +205,29 @@ def service(gateway: Object, state: GatewayState) -> Object:
     if infrastructure.get("annotations"):
         metadata["annotations"] = infrastructure["annotations"]
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def _ports(spec: Object) -> list[tuple[int, str]]:
+    return [(p["port"], p["name"]) for p in spec["ports"]]
+
+
+def _change(have: Object, wanted: Object) -> Object:
+    """What makes labels and annotations (of two metadata) as wanted, as a merge patch. What we wrote, as the fields' managers
+    tell, and is not wanted any more is taken away; what others wrote stays."""
+    written = [managed_fields.fields(e) for e in have.get("managedFields") or () if e["manager"] == _MANAGER]
+    change: Object = {}
+    for kind in ("labels", "annotations"):
+        there, new = have.get(kind) or {}, wanted.get(kind) or {}
+        ours = {
+            key.removeprefix("f:")
+            for fields in written
+            for key in (fields.get("f:metadata") or {}).get(f"f:{kind}") or ()
+        }
+        differs: Object = {k: v for k, v in new.items() if there.get(k) != v}
+        differs |= dict.fromkeys(k for k in there if k in ours and k not in new)
+        if differs:
+            change[kind] = differs
+    return {"metadata": change} if change else {}
 
 
 def _owner(gateway: Object) -> Object:

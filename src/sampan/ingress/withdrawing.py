@@ -25,8 +25,10 @@ from sampan.api.resources import (
 )
 from sampan.client.informer import key_of
 from sampan.client.types import MERGE_PATCH, Client
+from sampan.ingress import gateways
 from sampan.ingress.door_slices import MADE_BY
 from sampan.ingress.endpoints import SERVICE_NAME
+from sampan.ingress.gateway_controller import IN_USE
 from sampan.ingress.gateway_status import route_status
 from sampan.ingress.gateways import gateway_of
 from sampan.ingress.own_objects import NAMESPACE, SERVICE
@@ -60,6 +62,7 @@ class _Withdrawal:
                 if status["parents"] != ((route.get("status") or {}).get("parents") or []):
                     await self._untell(resource, route, status)
         await self._take_away({key_of(g) for g in gateways})
+        await self._let_classes_go()
         await self._delete(GATEWAYCLASSES, "", CLASS)
         # The last one: as long as it is there, there may be something to do.
         await self._delete(INGRESSCLASSES, "", CLASS)
@@ -76,6 +79,16 @@ class _Withdrawal:
             if gateway_of(service) in gateways:
                 await self._delete(SERVICES, service["metadata"]["namespace"], service["metadata"]["name"])
         await self._delete(SERVICES, NAMESPACE, SERVICE)
+
+    async def _let_classes_go(self) -> None:
+        """Nobody would take the finalizer away any more."""
+        for known in (await self._client.list(GATEWAYCLASSES)).items:
+            meta = known["metadata"]
+            have = meta.get("finalizers") or []
+            if known["spec"]["controllerName"] == gateways.CONTROLLER and IN_USE in have:
+                left = [f for f in have if f != IN_USE]
+                change = {"metadata": {"resourceVersion": meta["resourceVersion"], "finalizers": left}}
+                await self._client.patch(GATEWAYCLASSES, "", meta["name"], change, content_type=MERGE_PATCH)
 
     async def _untell(self, resource: Resource, obj: Object, status: Object | None) -> None:
         meta = obj["metadata"]
