@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from sampan.api.front_doors import terms_of
 from sampan.api.resources import NODES as NODE_OBJECTS
 from sampan.client.types import Client
 from sampan.cluster import ingress_nodes
@@ -74,6 +75,13 @@ def test_machines_that_joined_are_chosen_by_name_too() -> None:
         f"--ingress-nodes: there is no node {name!r}; allowed are all, or some of node-1, node-2 and machines that joined"
         for name in ("node-7", "No Name")
     ]
+
+
+@pytest.mark.parametrize("nodes", [("none",), ("none", "node-1")])
+def test_no_front_door_is_nobody_s_whatever_its_name(nodes: tuple[str, ...]) -> None:
+    terms = ingress_nodes.terms(dataclasses.replace(CONFIG, ingress_nodes=nodes))
+    assert not any(terms.choose(n) for n in (*NODES, "none", "all", ""))
+    assert terms_of({"metadata": {"annotations": terms.annotations()}}) == terms
 
 
 async def test_chosen_ones_that_are_not_there_are_told(api: Client) -> None:

@@ -84,8 +84,8 @@ def on(config: ClusterConfig, node: str) -> bool:
 
 
 def terms(config: ClusterConfig) -> Terms:
-    """What nodes on other machines are told, of a cluster that has a front door."""
-    return Terms(config.ingress_nodes, config.ingress_proxy_protocol)
+    """Who may be a front door, and what nodes on other machines are told; of a cluster without any, nobody: a machine may be named `none`."""
+    return Terms(config.ingress_nodes if chosen(config) else (), config.ingress_proxy_protocol)
 
 
 def _split(text: str) -> tuple[str, ...]:
