@@ -315,7 +315,8 @@ def test_a_host_port_leads_to_the_pod(balanced: Balanced) -> None:
     why = kubectl.watch(
         "events --field-selector involvedObject.name=clash", "{{.object.message}}", lambda m: "8088" in m
     )
-    assert "host port 8088/TCP is in use" in why
+    taken = ("8088/TCP", "8089/TCP", "9099/UDP")
+    assert all(f"host port {port} is in use: " in why for port in taken)
     kubectl("delete", "pod", "clash", "--wait=true")
     # It outlives the node's process and goes with the pod.
     os.kill(balanced.pid("node-1"), signal.SIGKILL)

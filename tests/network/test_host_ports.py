@@ -53,6 +53,12 @@ async def test_mappings_are_elements_by_address_and_family() -> None:
 async def test_a_port_of_another_pod_is_refused_by_name() -> None:
     ports = HostPorts(FakeTable())
     await ports.add("a", ["10.0.0.2"], [PortMapping(80, 8080)])
+    await ports.add("dns", ["10.0.0.3"], [PortMapping(53, 53, "UDP")])
+    taken = r"^host port 8080/TCP is in use: \*:8080/TCP -> 10.0.0.2:80; host port 53/UDP is in use: \*:53/UDP -> 10.0.0.3:53$"
+    with pytest.raises(NetworkError, match=taken):  # all of them, and always so
+        await ports.add(
+            "all", ["10.0.0.4"], [PortMapping(8, 8080), PortMapping(9, 53, "UDP"), PortMapping(7, 7)]
+        )
     with pytest.raises(NetworkError, match=r"host port 8080/TCP is in use: \*:8080/TCP -> 10.0.0.2:80"):
         await ports.add("b", ["10.0.0.3"], [PortMapping(80, 80), PortMapping(80, 8080)])
     await ports.add("b", ["10.0.0.3"], [PortMapping(80, 80)])

@@ -133,11 +133,14 @@ class HostPorts:
                 log.warning("%s", e)
 
     def _claim(self, sandbox: str, come: set[Forward]) -> None:
-        for one in come:
+        taken = []
+        for one in sorted(come):
             owner = self._owner.get(_place(one), sandbox)
             if owner != sandbox:
                 other = next(f for f in self._of[owner] if _place(f) == _place(one))
-                raise NetworkError(f"host port {one.port}/{one.protocol} is in use: {other}")
+                taken.append(f"host port {one.port}/{one.protocol} is in use: {other}")
+        if taken:
+            raise NetworkError("; ".join(taken))
         self._of[sandbox] = come
         self._owner.update({_place(one): sandbox for one in come})
 
