@@ -74,8 +74,9 @@ class Owner:
         return done.err
 
     def choose(self, nodes: str) -> None:
-        """As `sampan up --ingress-nodes` does, at its next start."""
-        self.kubectl("annotate", "--overwrite", "ingressclass/sampan", f"sampan.io/front-doors={nodes}")
+        """Think again, which counts from the next start on."""
+        self.sampan("stop")
+        self.sampan("up", "--ingress-nodes", nodes)
 
     def listening(self) -> str:
         """At the front door's ports, a line each."""
