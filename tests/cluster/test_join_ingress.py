@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shlex
@@ -13,6 +14,11 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from sampan.api.front_doors import FRONT_DOORS
 from tests.cluster import machines
 from tests.cluster.front_door import NEEDED, FrontDoor, ask, eventually, outside, started, until
 from tests.cluster.machines import Machine
@@ -73,6 +79,10 @@ class Owner:
         assert (done.code, done.err.count("\n")) == (1, 1), done.out + done.err
         return done.err
 
+    @property
+    def pki(self) -> Path:
+        return self.door.cluster.config.directory / "pki"
+
     def choose(self, nodes: str) -> None:
         """Think again, which counts from the next start on."""
         self.sampan("stop")
@@ -101,6 +111,7 @@ def test_a_machine_is_a_front_door_where_its_owner_lets_it(tmp_path: Path) -> No
         assert allowing[-1] == "--ingress", "it is pasted with the rest"
         joins_plainly(owner, plain)
         becomes_one(owner, allowing)
+        loses_the_right(owner, allowing)
         leaves(owner)
 
 
@@ -141,6 +152,40 @@ def becomes_one(owner: Owner, allowing: list[str]) -> None:
         until(edge.address, "foo.org", "/", "200 hello")
         at = sorted(line.split()[3] for line in owner.listening().splitlines())
         assert at == sorted([f"{edge.address}:80", f"{edge.address}:443", "127.0.0.1:9145"])
+
+
+def loses_the_right(owner: Owner, allowing: list[str]) -> None:
+    """Its certificate is renewed while it runs, and the owner took the right back."""
+    edge = owner.edge
+    owner.kubectl("delete", "clusterrolebinding", f"{FRONT_DOORS}:autoapprove-certificate-rotation")
+    assert edge.state("_node", "pki", "ca.crt").read_bytes() == (owner.pki / "ca.crt").read_bytes()
+    renewed_soon(edge.state("_node", "pki", "kubelet-client.pem"), owner.pki)
+    assert owner.led_to() == ["edge", "node-1"]
+    with edge.node():
+        eventually(owner.led_to, lambda nodes: nodes == ["node-1"])
+        eventually(owner.listening, lambda found: not found)
+        assert owner.kubectl.value("node/edge", SERVES) == ""
+        assert "its certificate does not say any more" in edge.log()
+        owner.kubectl.wait("node/edge", "condition=Ready")
+    with edge.node(*allowing):
+        until(edge.address, "foo.org", "/", "200 hello")
+        eventually(owner.led_to, lambda nodes: nodes == ["edge", "node-1"])
+
+
+def renewed_soon(file: Path, authority: Path) -> None:
+    """Sign a node's certificate anew, so that it is near its end: whoever has it asks for another one at once."""
+    had = file.read_bytes()
+    certificate = x509.load_pem_x509_certificate(had)
+    signer = x509.load_pem_x509_certificate((authority / "ca.crt").read_bytes())
+    key = serialization.load_pem_private_key((authority / "ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(
+        signer.subject, certificate.subject, certificate.public_key(), x509.random_serial_number(),
+        now - datetime.timedelta(minutes=90), now + datetime.timedelta(minutes=10), list(certificate.extensions),
+    )  # fmt: skip
+    signed = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    file.write_bytes(signed + had[had.index(b"-----BEGIN PRIVATE KEY") :])
 
 
 @contextmanager

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
+import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +24,11 @@ from sampan.ingress.haproxy.process import HaproxyError, Process
 from sampan.ingress.haproxy.runtime import NoAnswer, ask, perform
 from sampan.ingress.haproxy.spare_backends import SPARE
 from sampan.ingress.haproxy.translation import Translation
-from sampan.ingress.types import INGRESS_SCOPE, Listener
+from sampan.ingress.types import INGRESS_SCOPE, Certificate, Contribution, Host, Listener, Source
 from sampan.linux.syscalls import mount, unmount
 from tests.ingress.door import Door, Upstream, free_port, open_door
 from tests.ingress.objects import add, ingress, remove, set_backends
+from tests.ingress.test_certificates import make
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -335,3 +339,96 @@ async def test_a_driver_that_fails_leaves_the_proxy(site: Site, monkeypatch: pyt
     await asyncio.wait_for(site.door.driver.settled(), 15)
     assert site.door.process._pid == pid, "it was taken over, not started again"
     assert [await site.who(n) for n in ("first", "second")] == ["one", "one"]
+
+
+async def test_a_port_that_is_taken_closes_no_other(site: Site) -> None:
+    """A worker that finds it taken has the one that serves stop listening while it tries again: it never gets so far."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        table = site.door.table
+        more = Listener("more", port, INGRESS_SCOPE)
+        table.set_listeners([*table.routing.listeners.values(), more])
+        site.apply()
+        await site.until(f"port {port} of 127.0.0.1: Address already in use")
+        assert await site.who("first") == "one"
+        # What needs no reload does not wait for one.
+        site.reach("second")
+        await site.until_answered("second")
+        shown = await ask("show proc;quit", site.door.files.master_socket)
+        assert "[failed: 0]" in shown
+    await asyncio.wait_for(site.door.driver.settled(), 15)
+    (await asyncio.open_connection("127.0.0.1", port))[1].close()
+    assert site.told[-1] == (True, "")
+
+
+async def test_what_was_wrong_is_over_when_all_that_is_wanted_is_started(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_reloads(monkeypatch)
+    site.another_listener()
+    await site.until("no reload")
+    os.kill(site.door.process._pid, signal.SIGKILL)
+    os.kill(site.door.process.worker, signal.SIGKILL)
+    await asyncio.wait_for(site.door.driver.settled(), 15)
+    assert site.told[-1] == (True, "")
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path) -> AsyncIterator[Site]:
+    """A site with TLS, and a certificate for `h.test`."""
+    async with open_door(tmp_path, tls=True) as door:
+        site = Site(door)
+        source = Source("Ingress", "a", "i")
+        pair = make("h.test")
+        shown = Certificate(INGRESS_SCOPE, Host.of_ingress("h.test"), *pair, source)
+        door.table.update(("Ingress", "a", "i"), Contribution(certificates=(shown,)))
+        await door.settle()
+        yield site
+
+
+async def shows_its_certificate(site: Site) -> bool:
+    """Whether clients that ask for `h.test` get another certificate than the node's own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection(
+        "127.0.0.1", site.door.tls_port, ssl=context, server_hostname="h.test"
+    )
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return bool(shown != ssl.PEM_cert_to_DER_cert(own_of(site.door.files.default_certificate)))
+
+
+def own_of(path: Path) -> str:
+    text = path.read_text()
+    return text[text.index("-----BEGIN CERTIFICATE") :]
+
+
+async def test_a_certificate_that_cannot_be_written_is_not_left_out(
+    guarded: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+    failed = asyncio.Event()
+
+    def full(path: Path, *arguments: int) -> int:
+        if not failed.is_set() and path.name == "c1.pem.new":
+            failed.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return opened(path, *arguments)
+
+    monkeypatch.setattr("sampan.ingress.haproxy.writing.os.open", full)
+    guarded.another_listener()
+    await asyncio.wait_for(guarded.door.driver.settled(), 15)
+    assert failed.is_set()
+    assert await shows_its_certificate(guarded)
+
+
+async def test_files_that_somebody_removed_are_written_again(guarded: Site) -> None:
+    guarded.another_listener()
+    await asyncio.wait_for(guarded.door.driver.settled(), 15)
+    for path in guarded.door.files.named.iterdir():
+        path.unlink()
+    guarded.another_listener("again")
+    await asyncio.wait_for(guarded.door.driver.settled(), 15)
+    assert await shows_its_certificate(guarded)

@@ -165,7 +165,8 @@ def _old_ingresses(group: str, definition: str, since: str) -> Resource:
         "`kubectl get ingresses.v1.networking.k8s.io NAME -o yaml` prints what was stored in that form",
     )
     return Resource(
-        group, "v1beta1", "ingresses", "Ingress", definition, True, ("ing",), (), _OLD_VERBS, (),
+        # Without a short name: kubectl would say at each `get ing` that this one could be meant as well.
+        group, "v1beta1", "ingresses", "Ingress", definition, True, (), (), _OLD_VERBS, (),
         "ingresses.networking.k8s.io", deprecated,
     )  # fmt: skip
 

@@ -156,8 +156,9 @@ class HaproxyDriver:
             renewal = await self._write()
             await self._process.start()
             self._take(renewal)
+            self._trouble = ""
         except (HaproxyError, OSError) as e:
-            if self.translation.drop_certificates(str(e)):
+            if self._leave_out_certificates(e):
                 return await self._start()
             if self._begun is None:
                 raise
@@ -232,6 +233,7 @@ class HaproxyDriver:
                 renewal = await self._write()
                 try:
                     await self._process.check()
+                    self._process.check_ports(self._new_ports(renewal))
                     await self._process.reload()
                 except BaseException:
                     self._writer.restore()
@@ -239,7 +241,7 @@ class HaproxyDriver:
                 self._take(renewal)
         except Exception as e:
             self._structure = True
-            if self.translation.drop_certificates(str(e)):
+            if self._leave_out_certificates(e):
                 return True
             if not isinstance(e, HaproxyError | OSError):
                 log.exception("HAProxy cannot be given what is wanted")
@@ -250,6 +252,10 @@ class HaproxyDriver:
         self._pause = _FIRST_PAUSE
         self._tell("")
         return True
+
+    def _leave_out_certificates(self, error: Exception) -> bool:
+        """Whether there are any that HAProxy complains of. A file that could not be written is no fault of what is in it."""
+        return isinstance(error, HaproxyError) and self.translation.drop_certificates(str(error))
 
     def _tell_not_in_force(self, error: Exception) -> None:
         self._tell(f"what changed last is not in force: {error}" if str(error) else repr(error))
@@ -270,6 +276,12 @@ class HaproxyDriver:
         self._writer.write(render(renewal.content, self._files))
         self._structure = False
         return _Written(self.translation, renewal, len(self._pending))
+
+    def _new_ports(self, written: _Written) -> list[int]:
+        """Those that the proxy does not have yet; all where it is not known."""
+        have = self._begun.listeners.values() if self._begun else ()
+        want = written.renewal.content.listeners.values()
+        return sorted({one.port for one in want} - {one.port for one in have})
 
     def _take(self, written: _Written) -> None:
         """The proxy has what was written last."""

@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from sampan.ingress.haproxy.files import Files
@@ -78,6 +79,19 @@ class Process:
         _, said = await process.communicate()
         if process.returncode:
             raise HaproxyError(_alerts(said.decode(errors="replace")) or "HAProxy refuses the configuration")
+
+    def check_ports(self, ports: Iterable[int]) -> None:
+        """Raises HaproxyError for a port that cannot be had. A new worker that finds out by itself has the old one stop listening
+        at all of its ports while it tries again, for two seconds."""
+        for address in self._files.addresses:
+            for port in ports:
+                with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as one:
+                    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # as HAProxy does
+                        one.setsockopt(socket.SOL_SOCKET, option, 1)
+                    try:
+                        one.bind((address, port))
+                    except OSError as e:
+                        raise HaproxyError(f"port {port} of {address}: {e.strerror}") from None
 
     async def start(self) -> None:
         """Start it with the files; returns once it serves. Raises HaproxyError."""

@@ -12,7 +12,8 @@ from sampan.ingress.haproxy.files import Files
 
 class Writer:
     """Writes what `configuration.render` makes. What was there before is kept beside it until HAProxy has taken the new: `keep`
-    or `restore` comes after each `write`. What is in force already is not written again."""
+    or `restore` comes after each `write`. What is in force already is not written again, if it is
+    there."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -33,7 +34,7 @@ class Writer:
         changed = {
             path: text
             for path, text in wanted.items()
-            if path.parent != self._files.named or self._written.get(path) != text
+            if path.parent != self._files.named or self._written.get(path) != text or not path.exists()
         }
         try:
             for path, text in changed.items():
