@@ -150,6 +150,7 @@ def becomes_one(owner: Owner, allowing: list[str]) -> None:
         assert "--ingress-nodes" in owner.kubectl.value("node/edge", f"{SERVES}.message")
         owner.choose("all")
         until(edge.address, "foo.org", "/", "200 hello")
+        eventually(owner.led_to, lambda nodes: nodes == ["edge", "node-1"])
         at = sorted(line.split()[3] for line in owner.listening().splitlines())
         assert at == sorted([f"{edge.address}:80", f"{edge.address}:443", "127.0.0.1:9145"])
 
@@ -158,9 +159,7 @@ def loses_the_right(owner: Owner, allowing: list[str]) -> None:
     """Its certificate is renewed while it runs, and the owner took the right back."""
     edge = owner.edge
     owner.kubectl("delete", "clusterrolebinding", f"{FRONT_DOORS}:autoapprove-certificate-rotation")
-    assert edge.state("_node", "pki", "ca.crt").read_bytes() == (owner.pki / "ca.crt").read_bytes()
     renewed_soon(edge.state("_node", "pki", "kubelet-client.pem"), owner.pki)
-    assert owner.led_to() == ["edge", "node-1"]
     with edge.node():
         eventually(owner.led_to, lambda nodes: nodes == ["node-1"])
         eventually(owner.listening, lambda found: not found)

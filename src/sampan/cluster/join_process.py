@@ -1,7 +1,8 @@
 """The process of a machine that joined: the parts of a node (`node_parts`) on the machine's own network, in the foreground.
 
 It needs the API for news only: what it was told last is kept, so that it comes back while the cluster is away. Where its own
-address or the range of its pods changes, the parts begin anew; containers go on all the while.
+address or the range of its pods changes, or a renewed certificate says something else of whether it may be a front door, the parts
+begin anew; containers go on all the while.
 """
 
 from __future__ import annotations
@@ -147,9 +148,10 @@ async def _once(node: JoinedNode, client: HttpsClient, stop: asyncio.Event) -> J
     )
     await asyncio.to_thread(host.masquerade_pods_here, uplink, node.cluster_pod_cidrs)
     anew = asyncio.Event()
-    changes = _Changes(node, addresses, client, anew)
+    ingress_log = _access_log(node)
+    changes = _Changes(node, addresses, client, anew, front_door=ingress_log is not None)
     wanted = Wanted(node.name, front_door=node.ingress)
-    own = NodeCertificate(client, wanted, node.client_certificate, renewed=client.reconnect)
+    own = NodeCertificate(client, wanted, node.client_certificate, renewed=changes.certificate_renewed)
     serving = NodeCertificate(client, Wanted(node.name, (node.name, *addresses)), node.server_certificate)
     place = NodePlace(
         name=node.name,
@@ -170,7 +172,7 @@ async def _once(node: JoinedNode, client: HttpsClient, stop: asyncio.Event) -> J
         client_ca=node.ca,
         labels=node.labels,
         taints=node.taints,
-        ingress_log=_access_log(node),
+        ingress_log=ingress_log,
         ingress_as_told=True,
     )
     more: dict[str, Coroutine[Any, Any, None]] = {
@@ -214,12 +216,19 @@ class _Changes:
     """Tells by `anew` that the node's parts must begin anew, as `node`."""
 
     def __init__(
-        self, node: JoinedNode, addresses: tuple[str, ...], client: HttpsClient, anew: asyncio.Event
+        self,
+        node: JoinedNode,
+        addresses: tuple[str, ...],
+        client: HttpsClient,
+        anew: asyncio.Event,
+        *,
+        front_door: bool,
     ) -> None:
         self.node = node
         self._addresses = addresses
         self._client = client
         self._anew = anew
+        self._front_door = front_door
         self.addresses_changed = asyncio.Event()
         """Or links, or routes."""
 
@@ -235,6 +244,12 @@ class _Changes:
             if now != self._addresses and all(map(own_address.link_of, now)):
                 log.info("the address of this machine is %s now", ", ".join(now))
                 self._anew.set()
+
+    async def certificate_renewed(self) -> None:
+        """The cluster's owner may have taken back, or given, the right to be a front door since."""
+        await self._client.reconnect()
+        if (_access_log(self.node) is not None) != self._front_door:
+            self._anew.set()
 
     async def follow_node(self) -> None:
         """Watch what the control plane says the ranges of this node's pods are."""
