@@ -18,6 +18,7 @@ from .fakes import FakeCache, make, node_user, pod, writes
 
 ALICE = User("alice")
 NODE = node_user("n1")
+FRONT_DOOR = replace(NODE, groups=(*NODE.groups, FRONT_DOORS))
 
 
 async def said(plugin: NodeRestriction | ServiceAccount, attributes: Attributes) -> str:
@@ -163,19 +164,36 @@ async def test_a_node_has_itself_deleted_by_nobody_else() -> None:
 
 
 async def test_only_a_front_door_says_that_it_serves_ingresses() -> None:
-    """Or requests of all clients would be led to any node that says so. What others make of it, or was so, is no change."""
+    """Or requests of all clients would be led to any node that says so. What others make of it is theirs."""
     plugin = NodeRestriction(FakeCache())
-    front_door = replace(NODE, groups=(*NODE.groups, FRONT_DOORS))
     shut, open_ = (
         make("Node", "n1", status={"conditions": [{"type": "IngressServing", "status": status}]})
         for status in ("False", "True")
     )
     why = 'node "n1" is not allowed to set condition IngressServing: it is no front door'
     for old, new, refused in ((shut, open_, True), (open_, open_, False), (open_, shut, False)):
-        assert await said(plugin, writes(NODE, new, "UPDATE", old, "status")) == (why if refused else "")
-        assert await said(plugin, writes(front_door, new, "UPDATE", old, "status")) == ""
+        for user, expected in ((NODE, why if refused else ""), (FRONT_DOOR, "")):
+            assert await said(plugin, writes(user, deep_copy(new), "UPDATE", old, "status")) == expected
     assert await said(plugin, writes(NODE, open_, "CREATE")) == why
     assert await said(plugin, writes(ALICE, open_, "UPDATE", shut, "status")) == ""
+
+
+async def test_what_a_front_door_said_goes_with_the_first_write_of_a_node_that_is_none() -> None:
+    """It was one once, or took the name of one: requests of all clients would be led to wherever it says that it is."""
+    ready = {"type": "Ready", "status": "True"}
+    for status, user, kept in (
+        ("True", NODE, False),
+        ("False", NODE, True),
+        ("True", FRONT_DOOR, True),
+        ("True", ALICE, True),
+    ):
+        served = {"type": "IngressServing", "status": status}
+        old = make("Node", "n1", status={"conditions": [served, ready], "phase": "x"})
+        new = {**old, "metadata": {**old["metadata"], "labels": {"a": "b"}}}
+        before = deep_copy(old)
+        assert await said(NodeRestriction(FakeCache()), writes(user, new, "UPDATE", old)) == ""
+        assert new["status"] == {"conditions": [served, ready] if kept else [ready], "phase": "x"}
+        assert old == before, "it is shared"
 
 
 async def test_a_node_does_not_say_which_claims_are_a_pods() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -24,10 +24,16 @@ from sampan.api.resources import (
     SECRETS,
     SERVICES,
 )
+from sampan.apiserver.app import App
+from sampan.apiserver.types import AUTHENTICATED, User
+from sampan.client.types import MERGE_PATCH
+from sampan.ingress import serving
 from sampan.ingress.controller import IngressController
 from sampan.ingress.door_slices import MADE_BY
 from sampan.ingress.own_objects import NAMESPACE, SERVICE, ingress_class
 from sampan.ingress.withdrawing import withdraw
+from sampan.store.memory import MemoryStore
+from tests.apiserver.conftest import config
 from tests.controllers.conftest import api, running
 from tests.ingress.test_certificates import make
 
@@ -129,6 +135,38 @@ async def test_the_endpoints_are_the_nodes_that_serve(api: Any, monkeypatch: pyt
 
         await until(made_again)
         await are("192.0.2.2")
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[App]:
+    made = App(MemoryStore(), config())
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def test_nobody_is_led_to_whoever_takes_a_front_doors_name(app: App) -> None:
+    """With a node's certificate that does not say that it is one: its first word of where it is ends it."""
+    api = app.client()
+    await have(api, node("n1", "192.0.2.1"))
+    await have(api, node("n2", "192.0.2.2"))
+    thief = app.client(User("system:node:n1", "", ("system:nodes", AUTHENTICATED)))
+    async with running(IngressController(api).run()):
+
+        async def both() -> bool:
+            return await addresses(api) == ["192.0.2.1", "192.0.2.2"]
+
+        async def the_other() -> bool:
+            found = await addresses(api)
+            assert "192.0.2.66" not in found
+            return found == ["192.0.2.2"]
+
+        await until(both)
+        moved = {"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.66"}]}}
+        await thief.patch(NODES, "", "n1", moved, content_type=MERGE_PATCH, subresource="status")
+        await until(the_other)
+        with pytest.raises(StatusError, match="it is no front door"):
+            await serving.tell(thief, "n1", True, "")
 
 
 async def test_who_names_a_class_that_does_not_come_is_told(

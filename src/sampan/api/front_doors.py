@@ -11,7 +11,8 @@ FRONT_DOORS = "sampan:front-doors"
 """The group of those nodes that serve Ingresses, beside `system:nodes`: it is in their certificates. A machine may ask for it with a
 token that allows it, and a node keeps it by its own certificate (`controllers/certificates/approving.py`); no node gets it by itself."""
 CONDITION = "IngressServing"
-"""The condition of a Node whose front door is open: whoever is led to front doors is led to these."""
+"""The condition of a Node whose front door is open: whoever is led to front doors is led to these. Nodes without the group cannot set
+it, and lose it when they next write their Node (`apiserver/admission/node_restriction.py`)."""
 CLASS = "sampan"
 """The IngressClass (and GatewayClass) of the front doors."""
 ALL = "all"

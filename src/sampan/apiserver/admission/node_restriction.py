@@ -187,11 +187,17 @@ class NodeRestriction(Plugin):
             if owners != before:
                 raise refuse(attributes, f'node "{node}" is not allowed to modify ownerReferences')
             self._check_labels(node, attributes, _labels(new), _labels(old), "modify labels: ")
-        serves, served = (condition_true(o, CONDITION) for o in (new, old))
-        if serves and not served and FRONT_DOORS not in attributes.user.groups:
+        if condition_true(new, CONDITION) and FRONT_DOORS not in attributes.user.groups:
             # Whoever is led to front doors would be led to it.
-            why = f'node "{node}" is not allowed to set condition {CONDITION}: it is no front door'
-            raise refuse(attributes, why)
+            if not condition_true(old, CONDITION):
+                why = f'node "{node}" is not allowed to set condition {CONDITION}: it is no front door'
+                raise refuse(attributes, why)
+            # It was a front door once, or took the name of one. Refused, it could not say any more that it lives.
+            status = new["status"]
+            new["status"] = {
+                **status,
+                "conditions": [c for c in status["conditions"] if c.get("type") != CONDITION],
+            }
 
     def _check_labels(
         self, node: str, attributes: Attributes, new: Mapping[str, str], old: Mapping[str, str], what: str
