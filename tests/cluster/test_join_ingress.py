@@ -109,6 +109,8 @@ def test_a_machine_is_a_front_door_where_its_owner_lets_it(tmp_path: Path) -> No
         plain, allowing = owner.token(), owner.token("--ingress")
         assert plain[-1] != "--ingress"
         assert allowing[-1] == "--ingress", "it is pasted with the rest"
+        taken = 'a Node with name "node-1" and status "Ready" already exists'
+        assert taken in owner.refused(*allowing, "--name", "node-1")
         joins_plainly(owner, plain)
         becomes_one(owner, allowing)
         loses_the_right(owner, allowing)

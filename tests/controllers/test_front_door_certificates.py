@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from sampan.api import bootstrap_tokens as tokens
-from sampan.api.front_doors import FRONT_DOORS
+from sampan.api.front_doors import CONDITION, FRONT_DOORS
 from sampan.api.objects import condition
 from sampan.api.resources import CERTIFICATESIGNINGREQUESTS as CSRS
 from sampan.api.resources import CLUSTERROLEBINDINGS
+from sampan.api.resources import NODES as NODE_OBJECTS
 from sampan.apiserver.app import App
 from sampan.client.types import Client
-from sampan.cluster import join_objects, join_tokens, pki
+from sampan.cluster import join, join_objects, join_tokens, pki
 from sampan.cluster.config import ClusterConfig
+from sampan.cluster.errors import ClusterError
 from sampan.node.certificate import Wanted, held, may_ask_for_front_door, obtain
 from tests.api.test_certificates import CLIENT, csr, request
 
@@ -86,6 +88,26 @@ async def test_who_is_not_allowed_gets_a_node_s_certificate_without_the_right(
         CLUSTERROLEBINDINGS, "", "sampan:front-doors:autoapprove-certificate-rotation"
     )
     assert not await may_ask_for_front_door(as_node(app, FRONT_DOORS))
+
+
+async def test_a_token_is_good_for_the_name_of_a_node_that_is_there(
+    app: App, joinable: Cluster, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    """As upstream, where the machine that joins refuses it, and nobody else. It gives no more than it gives under other names."""
+    ready = {"conditions": [{"type": kind, "status": "True"} for kind in ("Ready", CONDITION)]}
+    there = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "far"}}
+    await joinable.client.create(NODE_OBJECTS, {**there, "status": ready})
+    for groups, may in ((ALLOWED, True), (NEWCOMERS, False)):
+        newcomer = as_newcomer(app, *groups)
+        with pytest.raises(ClusterError, match='a Node with name "far" and status "Ready" already exists'):
+            await join._check_name(newcomer, "far")  # type: ignore[arg-type]
+        file = tmp_path / "client.pem"
+        await obtain(newcomer, Wanted("far", front_door=True), file, 10)
+        have = held(file)
+        assert have is not None
+        assert have.front_door is may
+    await joinable.client.delete(NODE_OBJECTS, "", "far")
+    await join._check_name(as_newcomer(app, *NEWCOMERS), "far")  # type: ignore[arg-type]
 
 
 ATTACKS = {

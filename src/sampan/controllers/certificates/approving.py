@@ -3,7 +3,8 @@
 Who may is asked of the authorizer: the right to create `certificatesigningrequests/selfnodeclient` (to renew one's own)
 or `certificatesigningrequests/nodeclient`. Upstream: `pkg/controller/certificates/approver`. Who asks to be a front door as well, which
 reads every Secret of the type kubernetes.io/tls (`apiserver/authorization/node.py`), needs a second right besides, of ours: the
-cluster's owner gives it to tokens, and to nodes that are one already (`cluster/join_objects.py`).
+cluster's owner gives it to tokens, and to nodes that are one already (`cluster/join_objects.py`). Who has a right for any node has it for
+nodes that are there, too, as upstream: docs/nodes.md says what follows.
 """
 
 from __future__ import annotations
