@@ -363,6 +363,24 @@ async def test_a_port_that_is_taken_closes_no_other(site: Site) -> None:
     assert site.told[-1] == (True, "")
 
 
+async def test_a_reload_that_fails_tells_why(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no check finds: another program was faster."""
+    monkeypatch.setattr(Process, "check_ports", lambda *arguments: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        table = site.door.table
+        more = Listener("more", taken.getsockname()[1], INGRESS_SCOPE)
+        table.set_listeners([*table.routing.listeners.values(), more])
+        async with asyncio.timeout(5):  # as soon as it fails, and not when it has taken too long
+            site.apply()
+            await site.until("cannot bind socket (Address already in use)")
+            site.reach("second")
+            await site.until_answered("second")
+    await asyncio.wait_for(site.door.driver.settled(), 15)
+    assert site.told[-1] == (True, "")
+
+
 async def test_what_was_wrong_is_over_when_all_that_is_wanted_is_started(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,11 +21,14 @@ from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.runtime import NoAnswer, ask
 
 log = logging.getLogger(__name__)
-_READY_WITHIN = 10.0
+_LOADED_WITHIN, _READY_WITHIN = 120.0, 10.0
+"""Thousands of certificates take ten seconds and more to load; what fails is known before. Then a worker answers soon."""
 _PAUSE = 0.005
 _ANSWERS = 3
 """For a moment both workers may take what comes to the admin socket: so many in a row, and the old one has let go of it."""
 _SUMMARY = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
+_FAILED = re.compile(r"\[failed: (\d+)\]")
+"""How many reloads have failed since the last that did not."""
 
 
 class HaproxyError(Exception):
@@ -41,6 +44,8 @@ class Process:
         self._access_log = access_log
         self._pid = 0
         self._pidfd = -1
+        self._failed = 0
+        """Reloads that are known to have failed."""
         self.worker = 0
         """Process id of the worker that has the configuration in force."""
 
@@ -127,9 +132,12 @@ class Process:
         """Have a new worker with the files as they are now; the old one ends what it has begun. Raises HaproxyError."""
         if not self.worker:  # it was taken over
             await self._new_worker(0)
+        if master_of(self._files) != self._pid:
+            raise HaproxyError("its master cannot be asked")
+        said = self._said_so_far()
         with contextlib.suppress(NoAnswer):
             await ask("reload", self._files.master_socket)
-        await self._new_worker(self.worker)
+        await self._new_worker(self.worker, said)
 
     async def ended(self) -> None:
         """Returns when the master has ended."""
@@ -160,31 +168,49 @@ class Process:
 
     def _forget(self) -> None:
         os.close(self._pidfd)
-        self._pidfd, self.worker = -1, 0
+        self._pidfd, self.worker, self._failed = -1, 0, 0
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, os.WNOHANG)
 
-    async def _new_worker(self, old: int) -> None:
+    def _said_so_far(self) -> int:
+        """How long the file is that has what it says."""
+        with contextlib.suppress(OSError):
+            return self.said.stat().st_size
+        return 0
+
+    def _says(self, since: int) -> str:
+        with contextlib.suppress(OSError):
+            return self.said.read_bytes()[since:].decode(errors="replace")
+        return ""
+
+    async def _new_worker(self, old: int, said: int = 0) -> None:
         """Wait until the master has another worker than `old`, and the admin socket is that one's. HAProxy tells of neither, so
-        it is asked."""
+        it is asked. Raises HaproxyError where it fails, with what it says since it had said so much."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _READY_WITHIN
+        deadline = loop.time() + _LOADED_WITHIN
+        there = False
         answers = 0
         while True:
             with contextlib.suppress(NoAnswer):
                 shown = (await ask("show proc;quit", self._files.master_socket)).partition("# old workers")[0]
-                found = _SUMMARY.search(shown)
+                found, failed = _SUMMARY.search(shown), _FAILED.search(shown)
+                failures = int(failed[1]) if failed else 0
                 if found and int(found[1]) != old:
+                    if not there:
+                        there, deadline = True, loop.time() + _READY_WITHIN
                     info = await ask("show info", self._files.admin_socket)
                     answers = answers + 1 if f"\nPid: {found[1]}\n" in info else 0
                     if answers >= _ANSWERS:
-                        self.worker = int(found[1])
+                        self.worker, self._failed = int(found[1]), failures
                         return
                     continue
+                if failures > self._failed:
+                    self._failed = failures
+                    raise HaproxyError(_alerts(self._says(said)) or "it did not take the reload")
             if _gone(self._pidfd):
                 raise HaproxyError("it ended")
             if loop.time() > deadline:
-                raise HaproxyError(f"no new worker within {_READY_WITHIN:.0f} s")
+                raise HaproxyError("its new worker does not answer" if there else "it has no new worker")
             await asyncio.sleep(_PAUSE)
 
 
