@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from sampan.ingress.haproxy import certificates, default_certificate
 from sampan.ingress.haproxy.configuration import render
-from sampan.ingress.haproxy.content import Content, Operation, RemoveServer
+from sampan.ingress.haproxy.content import Content, Operation, RemoveServer, SetServer
 from sampan.ingress.haproxy.difference import difference
 from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import HaproxyError, Process
@@ -57,6 +57,7 @@ class HaproxyDriver:
         self.translation = Translation()
         self._changed = asyncio.Event()
         self._pending: list[Operation] = []
+        """What is not done yet, or not to its end."""
         self._structure = False
         self._anew = False
         """Whether a change was not understood, and all has to be translated anew."""
@@ -64,6 +65,8 @@ class HaproxyDriver:
         """What the proxy had when it was started or reloaded last, and its files have. None: it is not known."""
         self._named: Translation | None = None
         """Whose names the proxy has. Another's mean something else: of those nothing is done to it before it is reloaded."""
+        self._doubtful = False
+        """Whether some of what was to be done may not be: nothing is cleared up before a reload."""
         self._superfluous: list[Operation] = []
         self._aging: list[Operation] = []
         self._busy: list[RemoveServer] = []
@@ -172,7 +175,7 @@ class HaproxyDriver:
 
     async def _catch_up(self, begun: Content) -> None:
         """Have it do all that has been translated since, but for what takes a reload."""
-        self._pending, self._structure = [], True
+        self._pending, self._structure, self._doubtful = [], True, False
         self._named = self.translation
         await self._perform(difference(begun, self.translation.content))
 
@@ -198,8 +201,10 @@ class HaproxyDriver:
             self._changed.clear()
             known = self._named is self.translation
             if self._pending and known and (not self._structure or self._trouble):
-                operations, self._pending = self._pending, []
+                pending = self._pending
+                operations = list(pending)
                 await self._perform(operations)
+                del pending[: len(operations)]
             if self._structure and loop.time() >= again:
                 await asyncio.sleep(max(0.0, last + RELOAD_PAUSE - loop.time()))
                 last = loop.time()
@@ -216,15 +221,15 @@ class HaproxyDriver:
         try:
             refused = await perform(operations, self._files)
         except NoAnswer as e:
-            refused = [str(e)]
+            refused, self._doubtful = [str(e)], True
         except Exception as e:
             log.exception("a change is not understood")
-            refused = [repr(e)]
+            refused, self._doubtful = [repr(e)], True
         if refused and not self._structure:
             # It is not as we think: the files are.
             log.warning("HAProxy is reloaded, for it refused: %s", "; ".join(refused[:5]))
             self.translation.drop_certificates("\n".join(refused))
-            self._structure = True
+            self._structure = self._doubtful = True
 
     async def _reload(self) -> bool:
         """Have all that is wanted in force. Returns whether it is, or is tried again at once."""
@@ -286,6 +291,7 @@ class HaproxyDriver:
     def _take(self, written: _Written) -> None:
         """The proxy has what was written last."""
         self._named, self._begun = written.translation, written.renewal.content
+        self._doubtful = False
         try:
             self._writer.keep()
         except OSError as e:
@@ -314,7 +320,8 @@ class HaproxyDriver:
             await asyncio.sleep(_LATER if aging else 0)
             async with self._turn:
                 try:
-                    if self._named is self.translation:
+                    # What leads elsewhere comes first: what is pending may wait for a reload.
+                    if self._named is self.translation and not self._pending and not self._doubtful:
                         await self._remove()
                 except NoAnswer as e:
                     log.debug("what is superfluous stays: %s", e)
@@ -332,7 +339,8 @@ class HaproxyDriver:
         await perform(entries, self._files)
         self._settle(translation, entries, self._aging)
         for op in list(self._busy):
-            if any("connections" in why for why in await perform([op], self._files)):
+            idle = SetServer(op.backend, op.name, "maint")
+            if any("connections" in why for why in await perform([idle, op], self._files)):
                 continue
             self._settle(translation, [op], self._busy)
 
