@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 
@@ -363,3 +364,20 @@ async def test_the_access_log_says_who_answered_for_which_rule(door: Door, ups: 
     assert wanted.items() <= entry.items()
     assert entry["pod"] == "a/pod-one"
     assert entry["agent"] == '"quoted" \\ agent'
+
+
+async def test_the_access_log_names_the_pod_that_follows_at_an_address(
+    door: Door, ups: dict[str, Upstream]
+) -> None:
+    """As on the host's network."""
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    one = ups["one"].endpoint
+    set_backends(door.table, {"s": [one]})
+    await door.settle()
+    set_backends(door.table, {"s": [replace(one, pod="next")]})
+    await door.settle()
+    await door.get("foo.com", "/")
+    async with asyncio.timeout(20):
+        while not (text := door.log.read_text()).endswith("\n"):
+            await asyncio.sleep(0.01)
+    assert json.loads(text.splitlines()[-1])["pod"] == "a/next"

@@ -364,12 +364,16 @@ class Translation:
         want = {(e.address, e.port): e for e in endpoints if e.state is EndpointState.READY}
         draining = {(e.address, e.port) for e in endpoints if e.state is EndpointState.DRAINING}
         for address, endpoint in want.items():
+            pod = plain(f"{upstream.backend.port.namespace}/{endpoint.pod}") if endpoint.pod else "-"
             if address in have:
+                key = f"{name}/{have[address]}"
+                # On the host's network one pod follows another at the same address.
+                if self.content.maps["pods"].get(key, pod) != pod:
+                    step.now.append(SetEntry("pods", key, pod, False))
                 continue
             self._number += 1
             server = f"s{self._number}"
             have[address] = server
-            pod = plain(f"{upstream.backend.port.namespace}/{endpoint.pod}") if endpoint.pod else "-"
             step.now.append(SetEntry("pods", f"{name}/{server}", pod, True))
             step.now.append(AddServer(name, server, Server(endpoint.address, endpoint.port, words)))
             step.now.append(SetServer(name, server, "ready"))
