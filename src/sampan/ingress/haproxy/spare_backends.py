@@ -6,7 +6,7 @@ that somebody else's name leads to it would reach the pods it had.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from sampan.ingress.haproxy.content import Content, Section
 
@@ -50,9 +50,15 @@ class SpareBackends:
         self._free.setdefault(self._leaving.pop(name), deque()).append(name)
 
     def forget_rare(self) -> None:
-        """Leave out, from the next reload on, backends with content of their own that nobody uses any more."""
+        """Leave out, from the next reload on, backends with content of their own that nobody uses any more, and those with a time of
+        their own where nobody uses any of these."""
         content = self._content
-        for section in [s for s in self._free if s.pages or s.authority]:
+        there = Counter(content.backends.values())
+        for section in [
+            s
+            for s, free in self._free.items()
+            if s.pages or s.authority or (s.connect and len(free) == there[s])
+        ]:
             for name in self._free.pop(section):
                 del content.backends[name]
             left = content.backends.values()
