@@ -17,13 +17,14 @@ from shutil import which
 import pytest
 
 from sampan.ingress.haproxy.configuration import render
-from sampan.ingress.haproxy.content import MAPS, Operation, RemoveServer
+from sampan.ingress.haproxy.content import MAPS, Content, Operation, RemoveServer
 from sampan.ingress.haproxy.driver import HaproxyDriver
 from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import HaproxyError, Process
 from sampan.ingress.haproxy.runtime import NoAnswer, ask, perform
 from sampan.ingress.haproxy.spare_backends import SPARE
 from sampan.ingress.haproxy.translation import Translation
+from sampan.ingress.haproxy.writing import Writer
 from sampan.ingress.types import INGRESS_SCOPE, Certificate, Contribution, Host, Listener, Source
 from sampan.linux.syscalls import mount, unmount
 from tests.ingress.door import Door, Upstream, free_port, open_door
@@ -361,6 +362,27 @@ async def test_a_port_that_is_taken_closes_no_other(site: Site) -> None:
     await asyncio.wait_for(site.door.driver.settled(), 15)
     (await asyncio.open_connection("127.0.0.1", port))[1].close()
     assert site.told[-1] == (True, "")
+
+
+async def test_one_that_cannot_be_asked_is_ended_before_another_is_started(tmp_path: Path) -> None:
+    """Both would have the port, and half of the clients each."""
+    tmp_path.chmod(0o755)
+    files = Files(tmp_path / "run", ("127.0.0.1",))
+    writer, content = Writer(files), Content(listeners={"http": Listener("http", free_port(), INGRESS_SCOPE)})
+    writer.make_directories()
+    writer.write(render(content, files))
+    first, second = (Process(files, "haproxy", tmp_path / "access.log") for _ in range(2))
+    await first.start()
+    await first.reload()
+    files.master_socket.unlink()
+    try:
+        assert not second.adopt()
+        await second.start()
+        await asyncio.wait_for(first.ended(), 15)
+        assert second.running
+    finally:
+        await first.end()
+        await second.end()
 
 
 async def test_a_reload_that_fails_tells_why(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

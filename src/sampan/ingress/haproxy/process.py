@@ -101,6 +101,7 @@ class Process:
     async def start(self) -> None:
         """Start it with the files; returns once it serves. Raises HaproxyError."""
         said = self.said
+        self._end_strays()
         child = self._spawn(said)
         self._pid, self._pidfd = child.pid, os.pidfd_open(child.pid)
         try:
@@ -108,6 +109,20 @@ class Process:
         except HaproxyError:
             await self.end()
             raise HaproxyError(_alerts(said.read_text(errors="replace")) or "it ended at once") from None
+
+    @property
+    def _listens(self) -> str:
+        """What the command line says of the master's socket."""
+        return f"{self._files.master_socket},mode,600"
+
+    def _end_strays(self) -> None:
+        """End what runs with these files and cannot be asked, as where somebody ended us before it listened: the kernel would lead
+        some of the connections to it, and it would never learn of a change."""
+        for pid in (int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()):
+            if self._listens.encode() in _arguments(pid):
+                log.warning("process %d has the same files and cannot be asked: it is ended", pid)
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _spawn(self, said: Path) -> subprocess.Popen[bytes]:
         self._files.master_socket.unlink(missing_ok=True)
@@ -119,7 +134,7 @@ class Process:
             return subprocess.Popen(
                 [
                     *(self._program, "-W", "-f", str(self._files.configuration)),
-                    *("-S", f"{self._files.master_socket},mode,600"),
+                    *("-S", self._listens),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
