@@ -41,7 +41,7 @@ certificatesigningrequests csr certificates.k8s.io/v1 false CertificateSigningRe
 leases - coordination.k8s.io/v1 true Lease all
 endpointslices - discovery.k8s.io/v1 true EndpointSlice all
 events ev events.k8s.io/v1 true Event all
-ingresses ing extensions/v1beta1 true Ingress create,get,patch,update
+ingresses - extensions/v1beta1 true Ingress create,get,patch,update
 flowschemas - flowcontrol.apiserver.k8s.io/v1 false FlowSchema all
 prioritylevelconfigurations - flowcontrol.apiserver.k8s.io/v1 false PriorityLevelConfiguration all
 gatewayclasses gc gateway.networking.k8s.io/v1 false GatewayClass all
