@@ -45,8 +45,11 @@ def _entries(old: Content, new: Content, maps: tuple[str, ...], *, away: bool) -
 
 def _servers(old: Content, new: Content) -> Iterator[Operation]:
     for backend, servers in old.servers.items():
+        # Where all was translated anew the name may be another section's.
+        same = new.backends.get(backend) == old.backends.get(backend)
         for name, server in servers.items():
-            if new.servers.get(backend, {}).get(name) != server or (backend, name) in new.drained:
+            kept = same and new.servers.get(backend, {}).get(name) == server
+            if not kept or (backend, name) in new.drained:
                 yield SetServer(backend, name, "maint")
                 yield RemoveServer(backend, name)
     for backend, servers in new.servers.items():

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from sampan.ingress.haproxy import certificates, default_certificate
 from sampan.ingress.haproxy.configuration import render
-from sampan.ingress.haproxy.content import Content, Operation, RemoveServer, SetServer
+from sampan.ingress.haproxy.content import AddServer, Content, Operation, RemoveServer, SetServer
 from sampan.ingress.haproxy.difference import difference
 from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import HaproxyError, Process
@@ -218,6 +218,9 @@ class HaproxyDriver:
                 await self._changed.wait()
 
     async def _perform(self, operations: Sequence[Operation]) -> None:
+        operations = [
+            op for op in operations if not isinstance(op, AddServer) or self._has_section(op.backend)
+        ]
         try:
             refused = await perform(operations, self._files)
         except NoAnswer as e:
@@ -230,6 +233,12 @@ class HaproxyDriver:
             log.warning("HAProxy is reloaded, for it refused: %s", "; ".join(refused[:5]))
             self.translation.drop_certificates("\n".join(refused))
             self._structure = self._doubtful = True
+
+    def _has_section(self, backend: str) -> bool:
+        """Whether what the proxy began with has this backend, and as it is wanted. Else who was led there would get around what guards
+        it, where it had to begin with older files."""
+        wanted = self.translation.content.backends.get(backend)
+        return self._begun is None or self._begun.backends.get(backend) == wanted
 
     async def _reload(self) -> bool:
         """Have all that is wanted in force. Returns whether it is, or is tried again at once."""
