@@ -120,6 +120,16 @@ async def test_one_that_ends_soon_is_made_anew(cluster: Cluster) -> None:
     await cluster.until(SECRETS, lambda all_: any(s["data"] != first["data"] for s in all_))
 
 
+async def test_one_that_lasts_as_long_as_the_authority_stays(cluster: Cluster) -> None:
+    """This authority ends in a day: each new certificate would have less than a third of a year left again."""
+    await cluster.client.create(INGRESSES, ingress("web", "a.test"))
+    made = await secret(cluster, "web-local-tls", "a.test")
+    # What comes later has been looked at when this has.
+    await cluster.client.create(INGRESSES, ingress("other", "b.test"))
+    await secret(cluster, "other-local-tls", "b.test")
+    assert (await cluster.client.get(SECRETS, "default", "web-local-tls"))["data"] == made["data"]
+
+
 async def test_nobody_else_gets_one(cluster: Cluster) -> None:
     await cluster.client.create(INGRESSES, ingress("plain", "a.test", annotation=""))
     await cluster.client.create(INGRESSES, ingress("without-hosts"))

@@ -2,7 +2,8 @@
 
 For the lab: `curl --cacert $(sampan ca)` works at once. Each entry of `spec.tls` gets the Secret that it names; an Ingress
 that has none gets one for the hosts of its rules, named as `api.ingress_tls` says. A Secret that somebody else made is left
-alone. Certificates are made anew when less than a third of their life is left, or when the hosts are others.
+alone. Certificates are made anew when less than a third of their life is left, unless the authority ends with them, or when the hosts are
+others.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ NOT_AFTER = "sampan.io/tls-not-after"
 """Annotation of a Secret of ours: when its certificate ends."""
 _SECONDS = 365 * 24 * 3600
 _USAGES = ("digital signature", "server auth")
+_AGAIN = 24 * 3600.0
+"""Seconds after which one that lasts as long as the authority does is looked at again: there may be another authority."""
 
 
 class LocalTlsController(Controller):
@@ -72,9 +75,13 @@ class LocalTlsController(Controller):
             self._recorder.event(ingress, "Warning", "SecretExists", why)
             return
         now = datetime.datetime.now(datetime.UTC)
-        if present is not None and (left := _seconds_left(present, hosts, now)) > 0:
-            self.queue.add_after(key_of(ingress), left)
-            return
+        if present is not None and (ends := _good_until(present, hosts)) is not None:
+            left = (ends - now).total_seconds() - _SECONDS / 3
+            if left <= 0 and ends >= await asyncio.to_thread(authority.ends):
+                left = _AGAIN  # another one would end no later, and so be made anew at once, for ever
+            if left > 0:
+                self.queue.add_after(key_of(ingress), left)
+                return
         # Making a key and signing take some milliseconds, and loading the library takes more.
         data, until = await asyncio.to_thread(_issue, authority, hosts)
         annotations = {MADE_FOR: ",".join(hosts), NOT_AFTER: until.isoformat()}
@@ -117,17 +124,16 @@ def _is_ours(secret: Object, ingress: Object) -> bool:
     return made and any(o.get("uid") == ingress["metadata"]["uid"] for o in owners)
 
 
-def _seconds_left(secret: Object, hosts: tuple[str, ...], now: datetime.datetime) -> float:
-    """How long a certificate is good for, until it is to be renewed; 0 or less where it is due."""
+def _good_until(secret: Object, hosts: tuple[str, ...]) -> datetime.datetime | None:
+    """When the certificate for these hosts ends; None where it is none, or for others."""
     notes = secret["metadata"].get("annotations") or {}
     data = secret.get("data") or {}
     if notes.get(MADE_FOR) != ",".join(hosts) or not data.get("tls.crt") or not data.get("tls.key"):
-        return 0
+        return None
     try:
-        until = datetime.datetime.fromisoformat(notes.get(NOT_AFTER) or "")
-    except ValueError:
-        return 0
-    return (until - now).total_seconds() - _SECONDS / 3
+        return datetime.datetime.fromisoformat(notes.get(NOT_AFTER) or "").astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _issue(authority: Authority, hosts: tuple[str, ...]) -> tuple[dict[str, str], datetime.datetime]:

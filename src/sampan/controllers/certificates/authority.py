@@ -72,6 +72,12 @@ class Authority:
         names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return frozenset(str(n.value) for n in names)
 
+    def ends(self) -> datetime.datetime:
+        """When it ends: nothing that it signs lasts longer. Raises OSError and ValueError where it cannot be read."""
+        from cryptography import x509
+
+        return x509.load_pem_x509_certificate(self.certificate.read_bytes()).not_valid_after_utc
+
     def sign(self, request: Request, usages: Iterable[str], seconds: int | None = None) -> bytes:
         """The certificate that a request asks for, as PEM: its subject and names, no rights of an authority. Blocks
         for some ms. Raises OSError and ValueError where the authority cannot be read."""
