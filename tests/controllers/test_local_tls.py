@@ -100,6 +100,17 @@ async def test_entries_say_which_secret_is_for_which_hosts(cluster: Cluster) -> 
     await secret(cluster, "for-all", "a.test", "b.test")
 
 
+async def test_entries_with_one_secret_have_one_certificate(cluster: Cluster) -> None:
+    """One for each of them in turn would be made for ever."""
+    tls = [{"hosts": ["a.test"]}, {"hosts": ["b.test", "a.test"]}]
+    await cluster.client.create(INGRESSES, ingress("web", "a.test", "b.test", tls=tls))
+    made = await secret(cluster, "web-local-tls", "a.test", "b.test")
+    # What comes later has been looked at when this has.
+    await cluster.client.create(INGRESSES, ingress("other", "c.test"))
+    await secret(cluster, "other-local-tls", "c.test")
+    assert (await cluster.client.get(SECRETS, "default", "web-local-tls"))["data"] == made["data"]
+
+
 async def test_a_secret_of_somebody_else_stays(cluster: Cluster) -> None:
     theirs = {
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",

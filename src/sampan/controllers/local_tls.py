@@ -2,7 +2,7 @@
 
 For the lab: `curl --cacert $(sampan ca)` works at once. Each entry of `spec.tls` gets the Secret that it names; an Ingress
 that has none gets one for the hosts of its rules, named as `api.ingress_tls` says. A Secret that somebody else made is left
-alone. Certificates are made anew when less than a third of their life is left, unless the authority ends with them, or when the hosts are
+alone. Entries with one Secret have one certificate. Certificates are made anew when less than a third of their life is left, unless the authority ends with them, or when the hosts are
 others.
 """
 
@@ -63,9 +63,13 @@ class LocalTlsController(Controller):
             return
         if not ingress_tls.is_local(ingress):
             return
+        # Entries may name one Secret, and it has one certificate.
+        wanted: dict[str, dict[str, None]] = {}
         for hosts, name in ingress_tls.entries(ingress):
-            if hosts:
-                await self._ensure(self._authority, ingress, hosts, name)
+            wanted.setdefault(name, {}).update(dict.fromkeys(hosts))
+        for name, together in wanted.items():
+            if together:
+                await self._ensure(self._authority, ingress, tuple(together), name)
 
     async def _ensure(self, authority: Authority, ingress: Object, hosts: tuple[str, ...], name: str) -> None:
         meta = ingress["metadata"]
