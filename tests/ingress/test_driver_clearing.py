@@ -10,7 +10,8 @@ from shutil import which
 import pytest
 
 from sampan.ingress.haproxy import driver as driving
-from sampan.ingress.haproxy.content import Operation
+from sampan.ingress.haproxy.content import Operation, RemoveServer
+from sampan.ingress.haproxy.driver import HaproxyDriver
 from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import Process
 from sampan.ingress.haproxy.runtime import NoAnswer, perform
@@ -108,3 +109,21 @@ async def test_nothing_is_cleared_up_while_it_is_not_known_what_was_done(
     (await held.next()).set()
     await asyncio.wait_for(driver.settled(), 15)
     assert await site.who("first") == "one"
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_who_clears_up_ends_when_told_though_there_is_something_new(tmp_path: Path, steps: int) -> None:
+    """Whatever the moment between the two: HAProxy that ended is started again when this one has."""
+    files = Files(tmp_path, ("127.0.0.1",))
+    driver = HaproxyDriver(files, Process(files, "haproxy", tmp_path / "access.log"))
+    driver._busy = [RemoveServer("b1", "s1")]  # it looks again in a while
+    task = asyncio.create_task(driver._clear_up())
+    for _ in range(6):  # it waits now
+        await asyncio.sleep(0)
+    driver._left.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    ended, _ = await asyncio.wait([task], timeout=20)
+    task.cancel()
+    assert ended

@@ -320,8 +320,10 @@ class HaproxyDriver:
         while True:
             if not self._superfluous:
                 again = _BUSY_AGAIN if self._busy or self._aging else None
+                # Not "wait_for": before Python 3.12 it may lose a cancellation, and nobody would drive the proxy any more.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._left.wait(), again)
+                    async with asyncio.timeout(again):
+                        await self._left.wait()
             self._left.clear()
             aging = self._superfluous
             self._aging += aging
