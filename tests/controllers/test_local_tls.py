@@ -120,6 +120,9 @@ async def test_a_secret_of_somebody_else_stays(cluster: Cluster) -> None:
     await cluster.client.create(INGRESSES, ingress("web", "a.test", tls=[{"secretName": "theirs"}]))
     assert "theirs" in (await cluster.event("SecretExists"))["message"]
     assert (await cluster.client.get(SECRETS, "default", "theirs"))["data"] == before["data"]
+    # Once it is out of the way there is one for the Ingress.
+    await cluster.client.delete(SECRETS, "default", "theirs")
+    await cluster.until(SECRETS, lambda all_: any(names(s) == ["a.test"] for s in all_))
 
 
 async def test_one_that_ends_soon_is_made_anew(cluster: Cluster) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 
-from sampan.api import resources
+from sampan.api import ingress_tls, resources
 from sampan.api.errors import Object
 from sampan.api.objects import controller_of
 from sampan.api.resources import Resource
@@ -13,8 +13,10 @@ from sampan.client.informer import IndexFunction, Informer
 from sampan.client.types import Client
 
 OWNER, ORPHANS, LABEL, NODE, SELECTOR, SERVICE = "owner", "orphans", "label", "node", "selector", "service"
+LOCAL_TLS = "local tls"
 """Names of indexes: by the uid of the controlling owner, the namespace of what has none, one label
-(`namespace/key=value`), the node, one term of the selector, and the Service of an EndpointSlice."""
+(`namespace/key=value`), the node, one term of the selector, the Service of an EndpointSlice, and the Secret of a certificate that
+an Ingress has made for it."""
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 
@@ -66,12 +68,19 @@ def _by_service(obj: Object) -> Iterator[str]:
         yield f"{meta['namespace']}/{service}"
 
 
+def _by_local_tls(ingress: Object) -> Iterator[str]:
+    if ingress_tls.is_local(ingress):
+        for _, name in ingress_tls.entries(ingress):
+            yield f"{ingress['metadata']['namespace']}/{name}"
+
+
 _INDEXES: dict[Resource, Mapping[str, IndexFunction]] = {
     resources.PODS: {OWNER: _by_owner, ORPHANS: _orphans, LABEL: _by_label, NODE: _by_node},
     resources.REPLICASETS: {OWNER: _by_owner, ORPHANS: _orphans, SELECTOR: _by_selector},
     resources.DEPLOYMENTS: {SELECTOR: _by_selector},
     resources.SERVICES: {SELECTOR: _by_selector},
     resources.ENDPOINTSLICES: {SERVICE: _by_service},
+    resources.INGRESSES: {LOCAL_TLS: _by_local_tls},
 }
 
 

@@ -2,8 +2,8 @@
 
 For the lab: `curl --cacert $(sampan ca)` works at once. Each entry of `spec.tls` gets the Secret that it names; an Ingress
 that has none gets one for the hosts of its rules, named as `api.ingress_tls` says. A Secret that somebody else made is left
-alone. Entries with one Secret have one certificate. Certificates are made anew when less than a third of their life is left, unless the authority ends with them, or when the hosts are
-others.
+alone. Entries with one Secret have one certificate. Certificates are made anew when the hosts are others, or when less than
+a third of their life is left, unless the authority ends with them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sampan.api.objects import deep_copy
 from sampan.api.resources import INGRESSES, SECRETS
 from sampan.client.informer import key_of
 from sampan.controllers.controller import Context, Controller, deleting, split_key
+from sampan.controllers.informers import LOCAL_TLS
 
 if TYPE_CHECKING:
     from sampan.controllers.certificates.authority import Authority
@@ -51,6 +52,9 @@ class LocalTlsController(Controller):
         self._secrets.add_handler(self._secret_changed)
 
     def _secret_changed(self, old: Object | None, new: Object | None) -> None:
+        if new is None and old is not None:  # somebody else's may have been in the way
+            for ingress in self._ingresses.by_index(LOCAL_TLS, key_of(old)):
+                self.queue.add(key_of(ingress))
         for secret in (old, new):
             meta = (secret or {}).get("metadata") or {}
             for owner in meta.get("ownerReferences") or ():
