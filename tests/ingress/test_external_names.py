@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from sampan.ingress.external_names import ExternalNames
 
 
@@ -10,3 +14,27 @@ async def test_a_name_that_is_none_ends_nothing() -> None:
     names = ExternalNames(lambda key: None)
     await names._look_up("default/web", f"{'a' * 64}.example.com")
     assert names.addresses("default/web") == ()
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_it_ends_when_told_though_there_is_a_new_name(
+    monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """Whatever the moment between the two."""
+
+    async def known(names: ExternalNames, key: str, name: str) -> None:
+        pass
+
+    monkeypatch.setattr(ExternalNames, "_look_up", known)
+    names = ExternalNames(lambda key: None)
+    names.follow("a/s", "one.test")
+    task = asyncio.create_task(names.run())
+    for _ in range(12):  # it has looked it up, and waits
+        await asyncio.sleep(0)
+    names.follow("a/s", "two.test")
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    ended, _ = await asyncio.wait([task], timeout=20)
+    task.cancel()
+    assert ended

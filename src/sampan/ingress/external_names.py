@@ -54,8 +54,10 @@ class ExternalNames:
         """Until cancelled; rests while there is no name."""
         while True:
             if self._names:
+                # Not "wait_for": before Python 3.12 it may lose a cancellation.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), AGAIN)
+                    async with asyncio.timeout(AGAIN):
+                        await self._wake.wait()
             else:
                 await self._wake.wait()
             self._wake.clear()
