@@ -279,6 +279,20 @@ def test_filters() -> None:
     assert route.options.timeouts is None
 
 
+def test_headers_whose_names_differ_in_case_only() -> None:
+    """They are one header: the first entry counts, and the others are as if they were not there."""
+    twice = [{"name": "X-A", "value": "1"}, {"name": "x-a", "value": "2"}, {"name": "X-B", "value": "3"}]
+    for kind in ("request", "response"):
+        changes = {"set": twice, "add": twice, "remove": ["x-c", "X-D"]}
+        filters = [{"type": f"{kind.title()}HeaderModifier", f"{kind}HeaderModifier": changes}]
+        (route,) = cluster().route(http(rule(filters=filters))).contribution.routes
+        found = route.options.request_headers if kind == "request" else route.options.response_headers
+        assert [(c.verb, c.name, c.value) for c in found] == [
+            ("set", "X-A", "1"), ("set", "X-B", "3"), ("add", "X-A", "1"), ("add", "X-B", "3"),
+            ("remove", "x-c", ""), ("remove", "X-D", ""),
+        ]  # fmt: skip
+
+
 def test_filters_of_backends() -> None:
     """HTTPRouteBackendRequestHeaderModifier, HTTPRouteRequestHeaderModifierBackendWeights: those of the rule first, then its own."""
 

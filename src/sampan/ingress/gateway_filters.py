@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from sampan.api.errors import Object
@@ -50,12 +50,20 @@ def share(mirror: Object) -> tuple[int, int]:
 
 
 def _changes(given: Object) -> Iterator[HeaderChange]:
-    for one in given.get("set") or ():
+    for one in _first_of_each(given.get("set") or ()):
         yield HeaderChange("set", one["name"], _value(one["value"]))
-    for one in given.get("add") or ():
+    for one in _first_of_each(given.get("add") or ()):
         yield HeaderChange("add", one["name"], _value(one["value"]))
     for name in given.get("remove") or ():
         yield HeaderChange("remove", name)
+
+
+def _first_of_each(headers: Sequence[Object]) -> Iterable[Object]:
+    """Of several whose names differ in case only the first counts."""
+    found: dict[str, Object] = {}
+    for one in headers:
+        found.setdefault(one["name"].lower(), one)
+    return found.values()
 
 
 def _value(text: str) -> str:
