@@ -51,7 +51,8 @@ class IngressController:
         self._gateways = GatewayController(
             client, self._following.gateways, self._following.services, self._slices
         )
-        self._told: dict[str, frozenset[Problem]] = {}
+        self._told: dict[str, tuple[str, frozenset[Problem]]] = {}
+        """What an object (its uid) was told; another one of its name was told nothing yet."""
 
     async def run(self) -> None:
         """Until cancelled. A failure to do one thing is logged and tried again, never raised."""
@@ -179,7 +180,7 @@ class IngressController:
         problems = dict.fromkeys(
             (*table.contribution(owner).problems, *table.conflicts(owner), *self._doubts(key, ingress))
         )
-        before = self._told.get(key)
+        before = self._said(key, ingress)
         self._warn(key, ingress, problems)
         if before is None or (before and not problems):
             self._recorder.event(ingress, "Normal", "Sync", "Scheduled for sync")
@@ -230,11 +231,15 @@ class IngressController:
 
     def _warn(self, key: str, obj: Object, problems: Iterable[Problem]) -> None:
         found = frozenset(problems)
-        before = self._told.get(key, frozenset())
+        before = self._said(key, obj) or frozenset()
         for problem in dict.fromkeys(problems):
             if problem not in before:
                 self._recorder.event(obj, "Warning", problem.reason, problem.message)
-        self._told[key] = found
+        self._told[key] = (obj["metadata"]["uid"], found)
+
+    def _said(self, key: str, obj: Object) -> frozenset[Problem] | None:
+        uid, said = self._told.get(key, ("", frozenset()))
+        return said if uid == obj["metadata"]["uid"] else None
 
     def _look_again(self, key: str, date: datetime.datetime | None, now: datetime.datetime) -> None:
         if date is not None:
