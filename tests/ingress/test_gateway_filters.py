@@ -72,6 +72,35 @@ async def test_filters(tmp_path: Path) -> None:
             assert (answer.status, answer.headers.get("location")) == (status, location), asked
 
 
+async def test_paths_that_are_written_without_a_slash(tmp_path: Path) -> None:
+    """What a path becomes is a path again: HTTPRouteRedirectPath, HTTPRouteRewritePath."""
+    full, nothing, prefix, empty = (
+        {"type": "ReplaceFullPath", "replaceFullPath": "full"},
+        {"type": "ReplaceFullPath", "replaceFullPath": ""},
+        {"type": "ReplacePrefixMatch", "replacePrefixMatch": "part"},
+        {"type": "ReplacePrefixMatch", "replacePrefixMatch": ""},
+    )
+    expected = {"/full": "/full", "/nothing": "/", "/prefix": "/part/x", "/empty": "/x"}
+    async with place(tmp_path) as at:
+        await at.have(
+            http(
+                *(
+                    {"matches": [path(f"/redirect{where}")], "filters": [{"type": "RequestRedirect", "requestRedirect": {"path": new}}]}
+                    for where, new in zip(expected, (full, nothing, prefix, empty), strict=True)
+                ),
+                *(
+                    to("s", path(f"/rewrite{where}"), filters=[{"type": "URLRewrite", "urlRewrite": {"path": new}}])
+                    for where, new in zip(expected, (full, nothing, prefix, empty), strict=True)
+                ),
+            )
+        )  # fmt: skip
+        for where, becomes in expected.items():
+            answer = await at.door.get("a.example.com", f"/redirect{where}/x")
+            assert answer.headers["location"] == f"http://a.example.com{becomes}"
+            answer = await at.door.get("a.example.com", f"/rewrite{where}/x")
+            assert answer.body.startswith(f"s\nGET {becomes} "), where
+
+
 async def test_what_is_done_on_the_way_to_one_backend(tmp_path: Path) -> None:
     """HTTPRouteBackendRequestHeaderModifier, HTTPRouteRequestHeaderModifierBackendWeights, HTTPRouteBackendURLRewrite,
     HTTPRouteBackendRequestRedirect, HTTPRouteNamedRule, also where there are several backends."""

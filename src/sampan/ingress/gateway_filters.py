@@ -74,14 +74,21 @@ def _value(text: str) -> str:
 
 
 def _path(given: Object | None) -> tuple[str | None, str | None]:
-    """The whole new path, and what the matched prefix becomes."""
+    """The whole new path, and what the matched prefix becomes. Either begins with a slash, as all paths do, whether or not it is
+    written so; only the prefix may be nothing at all."""
     if given is None:
         return None, None
     full, prefix = given.get("replaceFullPath"), given.get("replacePrefixMatch")
     for text in (full, prefix):
         if text is not None and not text.isprintable():
             raise Unsupported(f"filters: {text!r} has characters that no path may have")
-    return full, None if prefix is None else prefix.rstrip("/")
+    if full is not None:
+        full = _absolute(full)
+    return full, None if prefix is None else _absolute(prefix).rstrip("/")
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("/") else f"/{path}"
 
 
 def _redirect(given: Object) -> Redirect:
