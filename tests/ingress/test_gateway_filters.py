@@ -262,6 +262,7 @@ async def test_other_sites_pages(tmp_path: Path) -> None:
                 to("u", path("/origins"), filters=[cors(allowOrigins=["*"], allowMethods=["PUT"])]),
                 to("v", path("/all"), filters=[cors(allowOrigins=["*"], allowCredentials=True, **every)]),
                 to("w", path("/hosts"), filters=[cors(allowOrigins=["https://*"], **every)]),
+                to("s", path("/named-none"), filters=[cors(allowOrigins=["https://www.foo.com"])]),
             )
         )
 
@@ -322,6 +323,10 @@ async def test_other_sites_pages(tmp_path: Path) -> None:
         assert found["access-control-allow-methods"] == "POST"
         assert found["access-control-max-age"] == "5"
         assert "access-control-allow-credentials" not in found
+        # A filter that names no methods or headers allows what is allowed anyway.
+        assert found["access-control-allow-headers"] == "Accept, Accept-Language, Content-Language"
+        found = await asked("/named-none", "https://www.foo.com", method="DELETE")
+        assert found["access-control-allow-methods"] == "GET, HEAD, POST"
         for origin in ("https://foobar.com", "https://foobar.com:12345"):
             assert await told("/origins", origin) == {"access-control-allow-origin": "*"}
             found = await asked("/origins", origin, method="PUT")

@@ -9,6 +9,9 @@ from sampan.api.errors import Object
 from sampan.ingress.route_options import NO_OPTIONS, Cors, HeaderChange, Options, Redirect, Rewrite
 from sampan.ingress.types import Path, PathKind
 
+_SAFE_METHODS, _SAFE_HEADERS = ("GET", "HEAD", "POST"), ("Accept", "Accept-Language", "Content-Language")
+"""What pages of other sites may do anyway (Fetch, 2.2): a filter that names none allows no more than these."""
+
 
 class Unsupported(Exception):
     """Something in a rule that cannot be had; the text says what."""
@@ -111,8 +114,8 @@ def _rewrite(given: Object) -> Rewrite:
 def _cors(given: Object) -> Cors:
     return Cors(
         tuple(given.get("allowOrigins") or ()),
-        tuple(given.get("allowMethods") or ()),
-        tuple(given.get("allowHeaders") or ()),
+        tuple(given.get("allowMethods") or _SAFE_METHODS),
+        tuple(given.get("allowHeaders") or _SAFE_HEADERS),
         tuple(given.get("exposeHeaders") or ()),
         bool(given.get("allowCredentials")),
         int(given.get("maxAge") or 5),
