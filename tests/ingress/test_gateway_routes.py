@@ -235,6 +235,13 @@ def test_precedence() -> None:
     assert order[2].precedence[3] == NOW
 
 
+def test_routes_of_one_age() -> None:
+    """They go by the letters of `namespace/name`, where a dash comes before the slash."""
+    world = cluster(web(allowedRoutes={"namespaces": {"from": "All"}}))
+    found = [world.route(http(namespace=ns)).contribution.routes[0] for ns in ("a", "a-b", "a0")]
+    assert [r.source.namespace for r in sorted(found, key=lambda r: r.precedence)] == ["a-b", "a", "a0"]
+
+
 def test_grpc() -> None:
     """GRPCExactMethodMatching, GRPCRouteHeaderMatching, GRPCRouteListenerHostnameMatching, GRPCRouteWeight."""
     matches = [

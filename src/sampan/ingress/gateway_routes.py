@@ -239,12 +239,12 @@ class _Rules:
                 )
 
     def _precedence(self, match: _Match, i: int, j: int) -> tuple[int | str, ...]:
-        """Method, then the most headers, then the most query parameters; then age, and the order in the route."""
+        """Method, then the most headers, then the most query parameters; then age, then `namespace/name`, and the order in the route."""
         meta = self._route["metadata"]
         headers = sum(c.where == "header" for c in match.conditions)
         queries = len(match.conditions) - headers
         created = meta.get("creationTimestamp") or ""
-        return (not match.method, -headers, -queries, created, self._namespace, meta["name"], i, j)
+        return (not match.method, -headers, -queries, created, f"{self._namespace}/{meta['name']}", i, j)
 
     def _rule(self, i: int, rule: Object) -> _Rule:
         grpc = self._route["kind"] == "GRPCRoute"
