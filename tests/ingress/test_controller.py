@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from sampan.api.resources import EVENTS, INGRESSCLASSES, INGRESSES
+from sampan.api.errors import Object
+from sampan.api.resources import EVENTS, INGRESSCLASSES, INGRESSES, SERVICES, Resource
+from sampan.client.types import MERGE_PATCH
 from sampan.ingress.controller import IngressController
+from sampan.ingress.own_objects import NAMESPACE, SERVICE
 from tests.controllers.conftest import api, running
 from tests.ingress.test_door_slices import until
 from tests.ingress.test_following import ingress
@@ -36,3 +39,42 @@ async def test_one_that_comes_in_place_of_another_of_its_name_is_told_too(api: A
 
             await until(all_told)
             await api.delete(INGRESSES, "default", "bad")
+
+
+async def test_an_address_goes_when_the_class_is_anothers(api: Any) -> None:
+    async def says(name: str, *wanted: str) -> None:
+        async def done() -> bool:
+            status = (await api.get(INGRESSES, "default", name))["status"]["loadBalancer"]
+            return [i["ip"] for i in status.get("ingress") or ()] == list(wanted)
+
+        await until(done)
+
+    async def change(resource: Resource, namespace: str, name: str, change: Object, part: str = "") -> None:
+        await api.patch(resource, namespace, name, change, content_type=MERGE_PATCH, subresource=part)
+
+    async with running(IngressController(api).run()):
+
+        async def door() -> bool:
+            return any(s["metadata"]["name"] == SERVICE for s in (await api.list(SERVICES, NAMESPACE)).items)
+
+        await until(door)
+        for name in ("moves", "taken"):
+            await api.create(INGRESSES, ingress(name))
+        await change(SERVICES, NAMESPACE, SERVICE, status("192.0.2.7"), "status")
+        await says("moves", "192.0.2.7")
+        await says("taken", "192.0.2.7")
+        await change(INGRESSES, "default", "taken", status("198.51.100.1"), "status")
+        await says("taken", "192.0.2.7")
+        for name in ("taken", "moves"):
+            await change(INGRESSES, "default", name, {"spec": {"ingressClassName": "other"}})
+        await says("moves")
+        # Whoever serves it now says where.
+        await says("taken")
+        await change(INGRESSES, "default", "taken", status("198.51.100.1"), "status")
+        await change(INGRESSES, "default", "moves", {"spec": {"ingressClassName": "sampan"}})
+        await says("moves", "192.0.2.7")
+        await says("taken", "198.51.100.1")
+
+
+def status(address: str) -> Object:
+    return {"status": {"loadBalancer": {"ingress": [{"ip": address}]}}}

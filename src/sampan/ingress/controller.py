@@ -157,20 +157,28 @@ class IngressController:
             return
         if not self._following.ours(ingress):
             self._expect_class("Ingress", ingress, self._following.classes)
+            if _addresses_of(ingress) == self._addresses():
+                await self._have_addresses(ingress, [])  # it was ours; what another controller says stays
             return
         self._tell(key, ingress)
-        wanted = self._addresses()
-        have = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
-        if have != wanted:
-            await self._client.patch(
-                INGRESSES,
-                namespace,
-                name,
-                {"status": {"loadBalancer": {"ingress": wanted or None}}},
-                content_type=MERGE_PATCH,
-                subresource="status",
-                field_manager=_MANAGER,
-            )
+        await self._have_addresses(ingress, self._addresses())
+
+    async def _have_addresses(self, ingress: Object, wanted: list[Object]) -> None:
+        if _addresses_of(ingress) == wanted:
+            return
+        meta = ingress["metadata"]
+        await self._client.patch(
+            INGRESSES,
+            meta["namespace"],
+            meta["name"],
+            {
+                "metadata": {"resourceVersion": meta["resourceVersion"]},  # of no state that nobody looked at
+                "status": {"loadBalancer": {"ingress": wanted or None}},
+            },
+            content_type=MERGE_PATCH,
+            subresource="status",
+            field_manager=_MANAGER,
+        )
 
     def _tell(self, key: str, ingress: Object) -> None:
         """Events for what is new among an Ingress's problems; and that it is in force when it first is."""
@@ -257,6 +265,10 @@ class IngressController:
         service = self._following.services.get(NAMESPACE, SERVICE) or {}
         found = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
         return [{k: i[k] for k in ("ip", "hostname") if i.get(k)} for i in found]
+
+
+def _addresses_of(ingress: Object) -> list[Object]:
+    return ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
 
 
 def _key(kind: str, name: str) -> str:
