@@ -15,12 +15,18 @@ from sampan.ingress.types import Endpoint, EndpointState
 SERVICE_NAME = "kubernetes.io/service-name"
 
 
+def port_of(service: Object, number: int) -> Object | None:
+    """The port of a Service that has this number; where UDP has it, too, as for HTTP/3, that of TCP."""
+    found: list[Object] = [p for p in (service.get("spec") or {}).get("ports") or () if p["port"] == number]
+    return next((p for p in found if (p.get("protocol") or "TCP") == "TCP"), found[0] if found else None)
+
+
 def endpoints(service: Object, port: int, slices: Iterable[Object]) -> tuple[Endpoint, ...]:
     """The endpoints of a port of a Service (by its number), sorted by address."""
-    spec = service.get("spec") or {}
-    named = next((p.get("name") or "" for p in spec.get("ports") or () if p["port"] == port), None)
-    if named is None:
+    there = port_of(service, port)
+    if there is None:
         return ()
+    named = there.get("name") or ""
     ready: dict[tuple[str, int], str] = {}
     ending: dict[tuple[str, int], str] = {}
     for one in slices:

@@ -13,10 +13,11 @@ from sampan.api import selectors
 from sampan.api.errors import Object
 from sampan.api.gateway_duration import milliseconds
 from sampan.ingress import patterns
+from sampan.ingress.endpoints import port_of
 from sampan.ingress.gateway_filters import Unsupported, options, share
 from sampan.ingress.gateway_references import GROUP, Granted
 from sampan.ingress.gateways import ACCEPTED, RESOLVED, GatewayState, ListenerState, Verdict, hosts
-from sampan.ingress.ingresses import ServiceLookup, canonical_path, service_port
+from sampan.ingress.ingresses import ServiceLookup, canonical_path
 from sampan.ingress.route_options import Options, Timeouts
 from sampan.ingress.types import (
     EVERY_PATH,
@@ -317,11 +318,11 @@ class _Rules:
             message = f"{at}: Service {where}/{name} is of type ExternalName, which is not supported here"
             self._unresolved("UnsupportedProtocol", message)
             return None
-        number = service_port(service, {"number": ref.get("port")})
-        if number is None:
+        number: int = ref.get("port") or 0
+        port = port_of(service, number)
+        if port is None:
             self._unresolved("BackendNotFound", f"{at}: Service {where}/{name} has no port {ref.get('port')}")
             return None
-        port = next(p for p in service["spec"]["ports"] if p["port"] == number)
         protocol = _PROTOCOLS.get(port.get("appProtocol") or "")
         if protocol is None or (port.get("protocol") or "TCP") != "TCP":
             message = (

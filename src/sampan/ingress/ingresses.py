@@ -15,6 +15,7 @@ from sampan.api.errors import Object
 from sampan.api.ingress_classes import class_of
 from sampan.api.validation import formats
 from sampan.ingress import patterns
+from sampan.ingress.endpoints import port_of
 from sampan.ingress.external_names import inside_cluster
 from sampan.ingress.route_options import NO_OPTIONS, Options, Rewrite
 from sampan.ingress.types import (
@@ -247,8 +248,7 @@ def _target(reading: _Reading, backend: Object, source: Source) -> Target | None
 
 
 def _app_protocol(service: Object, number: int) -> str:
-    ports = (service.get("spec") or {}).get("ports") or ()
-    return next((str(p.get("appProtocol") or "") for p in ports if p["port"] == number), "")
+    return str((port_of(service, number) or {}).get("appProtocol") or "")
 
 
 def _port_text(port: Object) -> str:
