@@ -100,6 +100,23 @@ def test_parents_that_are_none_of_ours() -> None:
     assert gateway_status.route_status(obj, state, NOW) == {"parents": [theirs]}
 
 
+def test_words_about_parents_stay_at_their_places() -> None:
+    theirs = {"parentRef": {"name": "g"}, "controllerName": "example.com/x", "conditions": []}
+    gone = {"parentRef": {"name": "gone"}, "controllerName": "sampan.io/gateway-controller", "conditions": []}
+    route = http()
+    state = cluster().route(route)
+    (ours,) = gateway_status.route_status(route, state, NOW)["parents"]
+    for before, after in (
+        ([ours, theirs], [ours, theirs]),
+        ([theirs, ours], [theirs, ours]),
+        ([gone, theirs, gone], [theirs, ours]),
+        ([theirs], [theirs, ours]),
+    ):
+        route["status"] = {"parents": before}
+        assert gateway_status.route_status(route, state, NOW) == {"parents": after}
+    assert gateway_status.route_status(route, None, NOW) == {"parents": [theirs]}
+
+
 @pytest.mark.parametrize(
     ("listener", "route", "expected"),
     [

@@ -185,27 +185,37 @@ def route_status(obj: Object, state: RouteState | None, now: str) -> Object:
     """The status of a route: our word about each parent that is a Gateway of ours, beside others' words about theirs."""
     before = (obj.get("status") or {}).get("parents") or []
     generation = _generation(obj)
-    parents = [p for p in before if p["controllerName"] != CONTROLLER]
+    ours: list[Object] = []
     for parent in state.parents if state is not None else ():
         assert state is not None
-        old: Object = next(
-            (p for p in before if p["controllerName"] == CONTROLLER and p["parentRef"] == parent.reference),
-            {},
-        )
+        old: Object = next((p for p in before if _says(p, parent.reference)), {})
         wanted = {"Accepted": parent.accepted, "ResolvedRefs": state.resolved}
         if state.invalid is not None and parent.accepted.status:
             wanted["PartiallyInvalid"] = state.invalid
         kept = [
             c for c in old.get("conditions") or () if c["type"] != "PartiallyInvalid" or c["type"] in wanted
         ]
-        parents.append(
+        ours.append(
             {
                 "parentRef": parent.reference,
                 "controllerName": CONTROLLER,
                 "conditions": conditions(kept, wanted, generation, now),
             }
         )
-    return {"parents": parents}
+    # Everything stays at its place: of two controllers that each put their own words last neither would ever be done.
+    parents = []
+    for one in before:
+        if one["controllerName"] != CONTROLLER:
+            parents.append(one)
+        elif new := next((p for p in ours if _says(p, one["parentRef"])), None):
+            parents.append(new)
+            ours.remove(new)
+    return {"parents": parents + ours}
+
+
+def _says(parent: Object, reference: Object) -> bool:
+    """Whether a parent's status is our word about a reference."""
+    return bool(parent["controllerName"] == CONTROLLER and parent["parentRef"] == reference)
 
 
 def conditions(
