@@ -109,6 +109,8 @@ def test_policies(given: dict[str, str], wanted: Policy) -> None:
 NGINX: list[tuple[dict[str, str], Any]] = [
     ({"rewrite-target": "/"}, Options(rewrite=Rewrite(path="/"))),
     ({"force-ssl-redirect": "true"}, Options(https_only=True)),
+    ({"force-ssl-redirect": "true", "ssl-redirect": "false"}, Options(https_only=True)),
+    ({"force-ssl-redirect": "false", "ssl-redirect": "true"}, Options(https_only=True)),
     ({"proxy-body-size": "8m"}, Options(max_body=8 << 20)),
     ({"proxy-read-timeout": "120"}, Options(timeouts=Timeouts(response=120_000))),
     ({"whitelist-source-range": "10.0.0.0/8"}, Options(allow=("10.0.0.0/8",))),
@@ -138,6 +140,8 @@ def test_nginx(given: dict[str, str], wanted: Any) -> None:
 def test_ours_counts() -> None:
     wishes = read({"sampan.io/max-body": "1Ki", "nginx.ingress.kubernetes.io/proxy-body-size": "8m"})
     assert wishes.options.max_body == 1024
+    wishes = read({"sampan.io/https-redirect": "false", "nginx.ingress.kubernetes.io/ssl-redirect": "true"})
+    assert wishes.options == NO_OPTIONS
 
 
 BAD = [

@@ -200,6 +200,12 @@ def _redirect_to(status: int) -> _Reader:
     return reader
 
 
+def _https_only(reading: _Reading, text: str) -> None:
+    """Of the two of nginx that redirect to HTTPS one is enough, whatever the other one says."""
+    wanted = values.boolean(text)
+    reading.options["https_only"] = wanted or reading.options.get("https_only", False)
+
+
 def _rate(seconds: int) -> _Reader:
     def reader(reading: _Reading, text: str) -> None:
         reading.options["rate_limit"] = RateLimit(values.positive(text), seconds)
@@ -303,7 +309,7 @@ _NGINX: dict[str, _Reader] = {
     "cors-max-age": _part("cors", "max_age", values.seconds),
     "denylist-source-range": _option("deny", values.networks),
     "enable-cors": _part("cors", "on", values.boolean),
-    "force-ssl-redirect": _option("https_only", values.boolean),
+    "force-ssl-redirect": _https_only,
     "limit-rpm": _rate(60),
     "limit-rps": _rate(1),
     "load-balance": _policy("balance", _nginx_balance),
@@ -315,7 +321,7 @@ _NGINX: dict[str, _Reader] = {
     "rewrite-target": _part("rewrite", "target", values.nginx_replacement),
     "session-cookie-max-age": _part("sticky", "max_age", values.seconds),
     "session-cookie-name": _part("sticky", "name", values.token),
-    "ssl-redirect": _option("https_only", values.boolean),
+    "ssl-redirect": _https_only,
     "temporal-redirect": _redirect_to(302),
     "upstream-vhost": _part("rewrite", "hostname", values.hostname),
     "use-regex": _part("rewrite", "regex", values.boolean),
