@@ -234,6 +234,16 @@ def test_users_of_another_kind_are_not_taken_for_ours() -> None:
     assert "supported values: basic; nobody is let in" in wishes.problems[0].message
 
 
+def test_of_two_limits_none_is_forgotten_without_a_word() -> None:
+    both = {"nginx.ingress.kubernetes.io/limit-rpm": "100", "nginx.ingress.kubernetes.io/limit-rps": "10"}
+    wishes = read(both)
+    [problem] = wishes.problems
+    assert wishes.closed
+    assert "'10': there is another limit besides" in problem.message
+    assert "only one of limit-rpm and limit-rps can be had; nobody is let in" in problem.message
+    assert not read({**both, "sampan.io/rate-limit": "5/s"}).closed
+
+
 def test_ours_that_is_right_makes_good_for_one_of_nginx() -> None:
     nginx = {
         "nginx.ingress.kubernetes.io/whitelist-source-range": "me",

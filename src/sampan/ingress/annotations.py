@@ -208,7 +208,12 @@ def _https_only(reading: _Reading, text: str) -> None:
 
 def _rate(seconds: int) -> _Reader:
     def reader(reading: _Reading, text: str) -> None:
-        reading.options["rate_limit"] = RateLimit(values.positive(text), seconds)
+        wanted = RateLimit(values.positive(text), seconds)
+        if "rate_limit" in reading.options:
+            raise ValueError(
+                "there is another limit besides, and only one of limit-rpm and limit-rps can be had"
+            )
+        reading.options["rate_limit"] = wanted
 
     return reader
 
