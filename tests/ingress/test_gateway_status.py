@@ -14,6 +14,7 @@ from tests.ingress.gateway_objects import (
     Cluster,
     cluster,
     gateway,
+    http,
     said,
     service,
     tls,
@@ -60,6 +61,20 @@ def test_conditions_keep_their_time_and_their_neighbours() -> None:
     assert len(one["conditions"]) == 5
     changed = {c["type"]: c["lastTransitionTime"] for c in world.status(addresses=())["conditions"]}
     assert changed == {"example.com/Checked": BEFORE, "Accepted": BEFORE, "Programmed": NOW}
+
+
+def test_what_was_not_looked_at_yet_is_not_called_observed() -> None:
+    """GatewayObservedGenerationBump, HTTPRouteObservedGenerationBump: a verdict is on the state that was read, whatever came meanwhile."""
+    world, route = cluster(), http()
+    state, route_state = world.state(), world.route(route)
+    newer = gateway(web(), web("new", 8080))
+    newer["metadata"]["generation"] = 4
+    status = gateway_status.gateway_status(newer, state, {}, ("192.0.2.1",), True, NOW)
+    assert [one["name"] for one in status["listeners"]] == ["web"]
+    route["metadata"]["generation"] = 4
+    (parent,) = gateway_status.route_status(route, route_state, NOW)["parents"]
+    for conditions in (status["conditions"], status["listeners"][0]["conditions"], parent["conditions"]):
+        assert {c["observedGeneration"] for c in conditions} == {3}
 
 
 @pytest.mark.parametrize(

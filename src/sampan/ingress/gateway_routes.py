@@ -16,7 +16,15 @@ from sampan.ingress import patterns
 from sampan.ingress.endpoints import port_of
 from sampan.ingress.gateway_filters import Unsupported, options, share
 from sampan.ingress.gateway_references import GROUP, Granted
-from sampan.ingress.gateways import ACCEPTED, RESOLVED, GatewayState, ListenerState, Verdict, hosts
+from sampan.ingress.gateways import (
+    ACCEPTED,
+    RESOLVED,
+    GatewayState,
+    ListenerState,
+    Verdict,
+    generation,
+    hosts,
+)
 from sampan.ingress.ingresses import ServiceLookup, canonical_path
 from sampan.ingress.route_options import Options, Timeouts
 from sampan.ingress.types import (
@@ -70,6 +78,8 @@ class RouteState:
     invalid: Verdict | None = None
     """Rules that cannot be had as they are written."""
     contribution: Contribution = NOTHING
+    generation: int = 0
+    """Of the route that was read: there may be a newer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,7 @@ def _is_gateway(ref: Object) -> bool:
 
 def read(route: Object, world: World) -> RouteState:
     """What a route comes to."""
-    state = RouteState()
+    state = RouteState(generation=generation(route))
     namespace = route["metadata"]["namespace"]
     for ref in route["spec"].get("parentRefs") or ():
         found = world.gateway(ref.get("namespace") or namespace, ref["name"]) if _is_gateway(ref) else None

@@ -17,6 +17,7 @@ from sampan.ingress.gateways import (
     ListenerState,
     Verdict,
     class_verdict,
+    generation,
     service_name,
 )
 
@@ -64,7 +65,7 @@ def class_status(obj: Object, now: str) -> Object:
     before = obj.get("status") or {}
     # The kinds are built in: their version is always the one that is understood.
     wanted = {"Accepted": class_verdict(obj), "SupportedVersion": Verdict(True, "SupportedVersion")}
-    found = conditions(before.get("conditions") or (), wanted, _generation(obj), now)
+    found = conditions(before.get("conditions") or (), wanted, generation(obj), now)
     return {**before, "conditions": found, "supportedFeatures": [{"name": f} for f in FEATURES]}
 
 
@@ -79,7 +80,6 @@ def gateway_status(
 ) -> Object:
     """The status of a Gateway of ours; `serving` says whether some node's proxy does what it asks for, `obstacle` why it has no Service."""
     before = obj.get("status") or {}
-    generation = _generation(obj)
     asked = list(_addresses(obj["spec"]))
     wanted = {
         "Accepted": state.accepted,
@@ -93,7 +93,7 @@ def gateway_status(
     return {
         **before,
         "addresses": [{"type": "IPAddress", "value": a} for a in addresses],
-        "conditions": conditions(before.get("conditions") or (), wanted, generation, now),
+        "conditions": conditions(before.get("conditions") or (), wanted, state.generation, now),
         "listeners": [
             {
                 "name": one.name,
@@ -106,7 +106,7 @@ def gateway_status(
                         if c["type"] != _OVERLAPPING or one.name in overlapping
                     ],
                     _listener(one, wanted["Programmed"]) | overlapping.get(one.name, {}),
-                    generation,
+                    state.generation,
                     now,
                 ),
             }
@@ -184,7 +184,6 @@ def _listener(one: ListenerState, gateway: Verdict) -> dict[str, Verdict]:
 def route_status(obj: Object, state: RouteState | None, now: str) -> Object:
     """The status of a route: our word about each parent that is a Gateway of ours, beside others' words about theirs."""
     before = (obj.get("status") or {}).get("parents") or []
-    generation = _generation(obj)
     ours: list[Object] = []
     for parent in state.parents if state is not None else ():
         assert state is not None
@@ -199,7 +198,7 @@ def route_status(obj: Object, state: RouteState | None, now: str) -> Object:
             {
                 "parentRef": parent.reference,
                 "controllerName": CONTROLLER,
-                "conditions": conditions(kept, wanted, generation, now),
+                "conditions": conditions(kept, wanted, state.generation, now),
             }
         )
     # Everything stays at its place: of two controllers that each put their own words last neither would ever be done.
@@ -236,7 +235,3 @@ def conditions(
             "lastTransitionTime": changed,
         }
     return list(there.values())
-
-
-def _generation(obj: Object) -> int:
-    return int(obj["metadata"].get("generation") or 0)

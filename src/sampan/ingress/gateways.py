@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sampan.api.errors import Object
 from sampan.ingress import certificates
@@ -76,6 +76,8 @@ class GatewayState:
     name: str
     accepted: Verdict
     listeners: tuple[ListenerState, ...]
+    generation: int = field(default=0, compare=False)
+    """Of the Gateway that was read: there may be a newer one."""
 
     @property
     def ports(self) -> tuple[int, ...]:
@@ -124,9 +126,15 @@ def read(
         for i, one in enumerate(spec["listeners"])
     )
     if of_class.status:
-        return GatewayState(namespace, name, _accepted(spec, listeners), listeners)
-    message = f"GatewayClass {spec['gatewayClassName']}: {of_class.message}"
-    return GatewayState(namespace, name, replace(of_class, message=message), listeners)
+        accepted = _accepted(spec, listeners)
+    else:
+        accepted = replace(of_class, message=f"GatewayClass {spec['gatewayClassName']}: {of_class.message}")
+    return GatewayState(namespace, name, accepted, listeners, generation(gateway))
+
+
+def generation(obj: Object) -> int:
+    """Which state of what is asked for an object is."""
+    return int(obj["metadata"].get("generation") or 0)
 
 
 def _accepted(spec: Object, listeners: Sequence[ListenerState]) -> Verdict:
