@@ -56,7 +56,8 @@ CONFIGMAPS: dict[str, Object] = {
 
 
 def ingress(**given: str) -> Object:
-    return {"metadata": {"name": "web", "namespace": "default", "annotations": given}, "spec": {}}
+    meta = {"name": "web", "namespace": "default", "annotations": given}
+    return {"metadata": meta, "spec": {"rules": [{"host": "web.test"}]}}
 
 
 def read(given: dict[str, str]) -> Wishes:
@@ -151,6 +152,7 @@ BAD = [
     ("sampan.io/cors-origins", "https://a.test\" }", "is no origin"),
     ("sampan.io/rewrite", "/a\nhttp-request", "expected a path"),
     ("sampan.io/basic-auth-realm", 'a"b', "without quotes"),
+    ("sampan.io/tls", "locale", "'locale': supported values: local"),
     ("sampan.io/error-pages", "odd", "'teapot' of the ConfigMap"),
     ("sampan.io/error-pages", "none", "there is no ConfigMap default/none"),
     ("nginx.ingress.kubernetes.io/rewrite-target", "/$uri", "only groups"),
@@ -274,6 +276,15 @@ def test_what_is_not_supported_and_guards_nothing_closes_nothing(key: str) -> No
     )
     assert not wishes.closed
     assert "has no effect" in wishes.problems[0].message
+
+
+def test_a_certificate_for_no_host_cannot_be_made() -> None:
+    asked = ingress(**{"sampan.io/tls": "local"})
+    asked["spec"] = {"rules": [{"http": {}}], "tls": [{"secretName": "web"}]}
+    [problem] = reading.read(asked, lambda *_: None, lambda *_: None).problems
+    assert "no rule and no entry of spec.tls names a host" in problem.message
+    asked["spec"]["tls"][0]["hosts"] = ["web.test"]
+    assert reading.read(asked, lambda *_: None, lambda *_: None).problems == ()
 
 
 def test_none_is_ignored_without_a_word() -> None:

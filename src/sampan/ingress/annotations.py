@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from sampan.api import ingress_tls
 from sampan.api.errors import Object
 from sampan.api.ingress_references import SECRET_ANNOTATIONS, own_name
 from sampan.ingress import annotation_values as values
@@ -35,8 +36,6 @@ LISTS = frozenset(
         f"{NGINX}denylist-source-range",
     )
 )
-ELSEWHERE = frozenset((f"{PREFIX}tls", f"{PREFIX}tls-hosts", f"{PREFIX}tls-not-after"))
-"""Annotations of ours that others read."""
 
 
 @dataclass(slots=True)
@@ -77,7 +76,7 @@ def read(ingress: Object, secret: Lookup, configmap: Lookup) -> Wishes:
     for key in sorted(given, key=lambda k: (k.startswith(PREFIX), k)):
         if key.startswith(NGINX):
             reader = _NGINX.get(key.removeprefix(NGINX))
-        elif key.startswith(PREFIX) and key not in ELSEWHERE:
+        elif key.startswith(PREFIX):
             reader = _OWN.get(key.removeprefix(PREFIX))
         else:
             continue
@@ -264,7 +263,15 @@ def _affinity(reading: _Reading, text: str) -> None:
     reading.parts.setdefault("sticky", {})["on"] = True
 
 
+def _tls(reading: _Reading, text: str) -> None:
+    """What it asks for is made by somebody else."""
+    values.one_of(text, (ingress_tls.LOCAL,))
+    if not any(hosts for hosts, _ in ingress_tls.entries(reading.ingress)):
+        raise ValueError("no rule and no entry of spec.tls names a host that a certificate could be for")
+
+
 _OWN: dict[str, _Reader] = {
+    "tls": _tls,
     "https-redirect": _option("https_only", values.boolean),
     "hsts": _option("hsts", values.seconds),
     "backend-protocol": _policy("protocol", _protocol),
