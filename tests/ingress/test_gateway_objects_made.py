@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import GATEWAYCLASSES, GATEWAYS, INGRESSCLASSES, SERVICES
+from sampan.api.resources import GATEWAYCLASSES, GATEWAYS, INGRESSCLASSES, INGRESSES, SERVICES
+from sampan.client.types import MERGE_PATCH
 from sampan.ingress.controller import IngressController
 from sampan.ingress.gateway_controller import IN_USE
-from sampan.ingress.own_objects import gateway_class
+from sampan.ingress.own_objects import gateway_class, ingress_class
 from sampan.ingress.withdrawing import withdraw
 from tests.controllers.conftest import api, running
 
@@ -144,10 +145,19 @@ async def test_a_front_door_that_is_taken_away_keeps_no_class(api: Any) -> None:
         there = [await found(api, GATEWAYCLASSES, "", name) for name in ("mine", "sampan")]
         return all(c is not None and c["metadata"].get("finalizers") == [IN_USE] for c in there)
 
+    async def served() -> bool:
+        made = [await found(api, SERVICES, "default", f"sampan-gateway-{name}") for name in "ab"]
+        return all(made) and (await api.get(GATEWAYS, "default", "a"))["status"].get("listeners")
+
     async with running(IngressController(api).run()):
         await api.create(GATEWAYS, gateway("a", "mine"))
         await api.create(GATEWAYS, gateway("b"))
         await until(kept)
+        await until(served)
+    await api.create(GATEWAYCLASSES, {**gateway_class(), "metadata": {"name": "foreign"}, "spec": {"controllerName": "example.com/x"}})  # fmt: skip
+    foreign = await api.create(GATEWAYS, gateway("c", "foreign"))
+    theirs = {"status": {"addresses": [{"value": "192.0.2.9"}]}}
+    await api.patch(GATEWAYS, "default", "c", theirs, content_type=MERGE_PATCH, subresource="status")
     async with running(withdraw(api)):
 
         async def gone() -> bool:
@@ -158,3 +168,39 @@ async def test_a_front_door_that_is_taken_away_keeps_no_class(api: Any) -> None:
     mine = await found(api, GATEWAYCLASSES, "", "mine")
     assert mine is not None
     assert not mine["metadata"].get("finalizers")
+    # What is of a class that people made was served by the front door, too.
+    for name in "ab":
+        assert await found(api, SERVICES, "default", f"sampan-gateway-{name}") is None
+        status = (await api.get(GATEWAYS, "default", name))["status"]
+        assert status == foreign["status"], "as of one that nobody has looked at"
+    assert (await api.get(GATEWAYS, "default", "c"))["status"]["addresses"][0]["value"] == "192.0.2.9"
+
+
+async def test_ingresses_of_a_front_door_that_is_taken_away_have_no_addresses(api: Any) -> None:
+    """Of its own class, and of one that people made for it; what is said of others stays."""
+    classes = {"sampan": "sampan.io/ingress", "mine": "sampan.io/ingress", "foreign": "example.com/x"}
+    addresses = {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}
+    for name, controller in classes.items():
+        made = {**ingress_class(), "metadata": {"name": name}, "spec": {"controller": controller}}
+        await api.create(INGRESSCLASSES, made)
+        backend = {"service": {"name": "s", "port": {"number": 80}}}
+        of_it = {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "Ingress",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"ingressClassName": name, "defaultBackend": backend},
+        }
+        await api.create(INGRESSES, of_it)
+        await api.patch(INGRESSES, "default", name, addresses, content_type=MERGE_PATCH, subresource="status")
+    async with running(withdraw(api)):
+
+        async def gone() -> bool:
+            return await found(api, INGRESSCLASSES, "", "sampan") is None
+
+        await until(gone)
+    left = {
+        i["metadata"]["name"]: i["status"]["loadBalancer"].get("ingress")
+        for i in (await api.list(INGRESSES)).items
+    }
+    assert left == {"sampan": None, "mine": None, "foreign": [{"ip": "192.0.2.1"}]}
+    assert await found(api, INGRESSCLASSES, "", "mine") is not None

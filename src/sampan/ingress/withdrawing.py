@@ -1,7 +1,7 @@
 """The front door of a cluster that had one and is started without: what the front door has is taken away.
 
 Its class would else get, as the default one, Ingresses that nobody serves, and its addresses would lead nowhere. Classes that
-people made are theirs.
+people made are theirs and stay; what is of them was served all the same, and is served no more.
 """
 
 from __future__ import annotations
@@ -47,13 +47,16 @@ class _Withdrawal:
         self._client = client
 
     async def run(self) -> None:
+        classes = await self._client.list(INGRESSCLASSES)
+        served = {c["metadata"]["name"] for c in classes.items if is_ours(c)}
         for ingress in (await self._client.list(INGRESSES)).items:
-            if class_of(ingress) == CLASS:
+            if class_of(ingress) in served:
                 await self._untell(INGRESSES, ingress, {"loadBalancer": {"ingress": None}})
-        gateways = [
-            g for g in (await self._client.list(GATEWAYS)).items if g["spec"]["gatewayClassName"] == CLASS
+        served = await self._gateway_classes()
+        found = [
+            g for g in (await self._client.list(GATEWAYS)).items if g["spec"]["gatewayClassName"] in served
         ]
-        for gateway in gateways:
+        for gateway in found:
             await self._untell(GATEWAYS, gateway, None)
         for resource in (HTTPROUTES, GRPCROUTES):
             for route in (await self._client.list(resource)).items:
@@ -61,22 +64,29 @@ class _Withdrawal:
                 status = route_status(route, None, "")
                 if status["parents"] != ((route.get("status") or {}).get("parents") or []):
                     await self._untell(resource, route, status)
-        await self._take_away({key_of(g) for g in gateways})
+        await self._take_away({key_of(g) for g in found})
         await self._let_classes_go()
         await self._delete(GATEWAYCLASSES, "", CLASS)
         # The last one: as long as it is there, there may be something to do.
         await self._delete(INGRESSCLASSES, "", CLASS)
 
-    async def _take_away(self, gateways: Container[str]) -> None:
+    async def _gateway_classes(self) -> set[str]:
+        """Those whose Gateways the front door served: its own, which may be gone already, and people's that name its controller."""
+        known = (await self._client.list(GATEWAYCLASSES)).items
+        controllers = {CLASS: gateways.CONTROLLER}
+        controllers |= {c["metadata"]["name"]: c["spec"]["controllerName"] for c in known}
+        return {name for name, controller in controllers.items() if controller == gateways.CONTROLLER}
+
+    async def _take_away(self, of_gateways: Container[str]) -> None:
         """The Services and slices of the front door and of these Gateways. What a label alone says counts for nothing: anybody may write it."""
         selector = "=".join(MADE_BY)
         for slice_ in (await self._client.list(ENDPOINTSLICES, label_selector=selector)).items:
             meta = slice_["metadata"]
             of_door = (meta["namespace"], meta["labels"].get(SERVICE_NAME)) == (NAMESPACE, SERVICE)
-            if of_door or gateway_of(slice_) in gateways:
+            if of_door or gateway_of(slice_) in of_gateways:
                 await self._delete(ENDPOINTSLICES, meta["namespace"], meta["name"])
         for service in (await self._client.list(SERVICES)).items:
-            if gateway_of(service) in gateways:
+            if gateway_of(service) in of_gateways:
                 await self._delete(SERVICES, service["metadata"]["namespace"], service["metadata"]["name"])
         await self._delete(SERVICES, NAMESPACE, SERVICE)
 
