@@ -127,6 +127,7 @@ NGINX: list[tuple[dict[str, str], Any]] = [
     ({"canary": "true", "canary-weight": "20"}, Canary(20)),
     ({"canary": "true", "canary-by-header": "X-New", "canary-by-header-value": "yes"}, Canary(header="X-New", header_value="yes")),
     ({"canary": "false", "canary-weight": "20"}, None),
+    ({"canary": "true"}, Canary()),
 ]  # fmt: skip
 
 
@@ -143,6 +144,65 @@ def test_ours_counts() -> None:
     assert wishes.options.max_body == 1024
     wishes = read({"sampan.io/https-redirect": "false", "nginx.ingress.kubernetes.io/ssl-redirect": "true"})
     assert wishes.options == NO_OPTIONS
+
+
+NGINX_KEY = "nginx.ingress.kubernetes.io/"
+
+
+def test_what_switches_something_off_leaves_ours_alone() -> None:
+    wishes = read(
+        {
+            "sampan.io/cors-origins": "https://a.test",
+            f"{NGINX_KEY}enable-cors": "false",
+            "sampan.io/canary-weight": "20",
+            f"{NGINX_KEY}canary": "false",
+        }
+    )
+    assert (wishes.problems, wishes.options.cors) == ((), Cors(("https://a.test",)))
+    assert wishes.canary == Canary(20)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needs"),
+    [
+        ("sampan.io/basic-auth-realm", "Staff", "sampan.io/basic-auth-secret"),
+        ("sampan.io/sticky-cookie-max-age", "1d", "sampan.io/sticky-cookie"),
+        ("sampan.io/cors-methods", "GET", "sampan.io/cors-origins"),
+        ("sampan.io/cors-credentials", "true", "sampan.io/cors-origins"),
+        (f"{NGINX_KEY}canary-weight", "20", f"{NGINX_KEY}canary"),
+        (f"{NGINX_KEY}cors-allow-origin", "https://a.test", f"{NGINX_KEY}enable-cors"),
+        (f"{NGINX_KEY}session-cookie-name", "keep", f"{NGINX_KEY}affinity"),
+    ],
+)
+def test_what_has_no_effect_alone_says_so(key: str, value: str, needs: str) -> None:
+    wishes = read({key: value})
+    [problem] = wishes.problems
+    assert problem.message == f"metadata.annotations[{key}]: {value!r}: it has no effect without {needs}"
+    assert wishes == Wishes(problems=wishes.problems)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"sampan.io/canary-weight": "20%"},
+        {"sampan.io/canary-header-value": "yes"},
+        {f"{NGINX_KEY}canary": "true", f"{NGINX_KEY}canary-weight": "20%"},
+        {f"{NGINX_KEY}canary": "yes"},
+    ],
+)
+def test_a_canary_that_cannot_be_understood_gets_nothing(given: dict[str, str]) -> None:
+    """As a rule like others it would get everything, wherever it is the older one or alone."""
+    wishes = read(given)
+    assert [p.reason for p in wishes.problems] == ["InvalidAnnotation"]
+    assert wishes.canary == Canary(0)
+
+
+@pytest.mark.parametrize("other", ["sampan.io/cors-methods", f"{NGINX_KEY}enable-cors"])
+def test_where_origins_were_mistyped_nobodys_pages_may_ask(other: str) -> None:
+    origins = "sampan.io/cors-origins" if other.startswith("sampan") else f"{NGINX_KEY}cors-allow-origin"
+    wishes = read({origins: "htt ps://a.test", other: "true"})
+    assert len(wishes.problems) == 1
+    assert wishes.options.cors is None
 
 
 BAD = [
@@ -175,6 +235,7 @@ def test_where_nobody_can_be_let_in_it_stays_closed(name: str) -> None:
     wishes = read({"sampan.io/basic-auth-secret": name, "sampan.io/backend-ca-secret": "ca"})
     assert wishes.closed
     assert [p.reason for p in wishes.problems] == ["InvalidAnnotation"]
+    assert wishes.problems[0].message.count("nobody is let in") == 1
     assert HASH not in str(wishes.problems)
     closed = {
         **ingress(),

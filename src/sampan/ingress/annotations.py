@@ -6,7 +6,7 @@ say something about one thing, ours counts. docs/ingress.md has the tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -63,6 +63,34 @@ class _Reading:
 
 
 _USERS = (f"{PREFIX}basic-auth-secret", f"{NGINX}auth-secret")
+_CORS = (f"{PREFIX}cors-origins", f"{NGINX}enable-cors")
+_STICKY = (f"{PREFIX}sticky-cookie", f"{NGINX}affinity")
+_CANARY = (f"{PREFIX}canary-weight", f"{PREFIX}canary-header", f"{NGINX}canary")
+_CANARY_HEADER = (f"{PREFIX}canary-header", f"{NGINX}canary-by-header")
+_NEEDS = {
+    f"{PREFIX}basic-auth-realm": _USERS,
+    f"{PREFIX}canary-header-value": _CANARY_HEADER,
+    f"{PREFIX}cors-credentials": _CORS,
+    f"{PREFIX}cors-exposed": _CORS,
+    f"{PREFIX}cors-headers": _CORS,
+    f"{PREFIX}cors-max-age": _CORS,
+    f"{PREFIX}cors-methods": _CORS,
+    f"{PREFIX}sticky-cookie-max-age": _STICKY,
+    f"{NGINX}auth-realm": _USERS,
+    f"{NGINX}canary-by-header": _CANARY,
+    f"{NGINX}canary-by-header-value": _CANARY_HEADER,
+    f"{NGINX}canary-weight": _CANARY,
+    f"{NGINX}canary-weight-total": _CANARY,
+    f"{NGINX}cors-allow-credentials": _CORS,
+    f"{NGINX}cors-allow-headers": _CORS,
+    f"{NGINX}cors-allow-methods": _CORS,
+    f"{NGINX}cors-allow-origin": _CORS,
+    f"{NGINX}cors-expose-headers": _CORS,
+    f"{NGINX}cors-max-age": _CORS,
+    f"{NGINX}session-cookie-max-age": _STICKY,
+    f"{NGINX}session-cookie-name": _STICKY,
+}
+"""What has no effect alone, and of what one has to be there. Those of nginx with these names switch nothing on there either."""
 _SHUT = "nobody is let in"
 _Reader = Callable[[_Reading, str], None]
 """Takes an annotation's value in. Raises ValueError with what is wrong and what is allowed."""
@@ -87,6 +115,9 @@ def read(ingress: Object, secret: Lookup, configmap: Lookup) -> Wishes:
         try:
             if len(given[key]) > LONGEST and key not in LISTS:
                 raise ValueError(f"it has more than {LONGEST} characters")
+            if (needs := _NEEDS.get(key)) and not any(k in given for k in needs):
+                reader(replace(reading, options={}, policy={}, parts={}), given[key])
+                raise ValueError(f"it has no effect without {_same_prefix(key, needs)}")
             reader(reading, given[key])
         except ValueError as e:
             if guarded is not None:
@@ -98,6 +129,11 @@ def read(ingress: Object, secret: Lookup, configmap: Lookup) -> Wishes:
             if guarded is not None and key.startswith(PREFIX):
                 reading.missing.discard(guarded)
     return _made(reading)
+
+
+def _same_prefix(key: str, needs: Sequence[str]) -> str:
+    """What to name of several that would do: those with the prefix of the one that needs them."""
+    return " or ".join(n for n in needs if n.startswith(PREFIX) == key.startswith(PREFIX))
 
 
 def _unsupported(reading: _Reading, key: str) -> None:
@@ -122,8 +158,8 @@ def _made(reading: _Reading) -> Wishes:
     options, policy = reading.options, reading.policy
     if "timeouts" in parts:
         options["timeouts"] = Timeouts(**parts["timeouts"])
-    if (cors := parts.get("cors")) and cors.pop("on", True):
-        options["cors"] = Cors(**{"origins": ("*",), **cors})
+    if (cors := _cors(reading)) is not None:
+        options["cors"] = cors
     if (auth := parts.get("auth")) and "users" in auth:
         options["auth"] = BasicAuth(auth.get("realm", "Authentication Required"), auth["users"])
     if (tls := parts.get("tls")) is not None:
@@ -139,18 +175,32 @@ def _made(reading: _Reading) -> Wishes:
         regex = True
     if hostname := rewrite.get("hostname"):
         options["rewrite"] = replace(options.get("rewrite") or Rewrite(), hostname=hostname)
-    canary = None
-    if (asked := parts.get("canary")) and asked.pop("on", True) and asked:
-        canary = Canary(**asked)
     return Wishes(
         options=Options(**options),
         policy=Policy(**policy),
         regex=regex,
         rewrite=target,
-        canary=canary,
+        canary=_canary(reading),
         closed=bool(reading.missing),
         problems=tuple(reading.problems),
     )
+
+
+def _cors(reading: _Reading) -> Cors | None:
+    """Nobody's pages may ask where it was mistyped whose may."""
+    given, asked = reading.given, dict(reading.parts.get("cors", {}))
+    on, ours = asked.pop("on", False), f"{PREFIX}cors-origins" in given
+    if on and not ours and f"{NGINX}cors-allow-origin" not in given:
+        asked["origins"] = ("*",)
+    return Cors(**asked) if (on or ours) and "origins" in asked else None
+
+
+def _canary(reading: _Reading) -> Canary | None:
+    """One with nothing that could be understood gets nothing, and is no rule like others."""
+    asked = dict(reading.parts.get("canary", {}))
+    on = asked.pop("on", f"{NGINX}canary" in reading.given)
+    ours = any(f"{PREFIX}{name}" in reading.given for name in _OWN if name.startswith("canary-"))
+    return Canary(**asked) if on or ours else None
 
 
 # ---- readers
