@@ -217,21 +217,17 @@ def htpasswd(secret: Object) -> tuple[tuple[str, str], ...]:
             continue
         user, colon, hashed = line.strip().partition(":")
         if not colon or not _USER.fullmatch(user):
-            raise ValueError(f"line {number} of the key auth is not USER:HASH; nobody is let in")
+            raise ValueError(f"line {number} of the key auth is not USER:HASH")
         if not hashed.startswith(_HASHES) or not _HASH.fullmatch(hashed):
             allowed = (
                 "SHA-512 ($6$), SHA-256 ($5$), bcrypt ($2y$) or MD5 ($1$): htpasswd -B, openssl passwd -6"
             )
-            raise ValueError(f"the hash of {user} is of no known kind ({allowed}); nobody is let in")
+            raise ValueError(f"the hash of {user} is of no known kind ({allowed})")
         if not _cheap(hashed):
-            raise ValueError(
-                f"the hash of {user} takes too long to be checked at each visit; nobody is let in"
-            )
+            raise ValueError(f"the hash of {user} takes too long to be checked at each visit")
         found[user] = hashed
     if not found:
-        raise ValueError(
-            "the Secret has no users: its key auth is to be a file as htpasswd makes it; nobody is let in"
-        )
+        raise ValueError("the Secret has no users: its key auth is to be a file as htpasswd makes it")
     return tuple(found.items())
 
 
