@@ -125,6 +125,25 @@ async def test_who_does_not_renew_is_followed_and_stops_before(app: App) -> None
     await end(first)
 
 
+async def test_who_is_ended_while_it_renews_ends(app: App) -> None:
+    """At whatever moment: also in the one in which the answer to its renewal has come and is not yet looked at."""
+    one = Candidate(app, "one")
+    task = one.run()
+    await asyncio.wait_for(one.began.wait(), 20)
+    update = one.line.update
+
+    async def last(*arguments: Any, **more: Any) -> Object:
+        updated = await update(*arguments, **more)
+        asyncio.get_running_loop().call_soon(task.cancel)
+        return updated
+
+    one.line.update = last  # type: ignore[method-assign]
+    done, _ = await asyncio.wait([task], timeout=20)
+    assert done, "it still leads"
+    assert task.cancelled()
+    assert one.ended.is_set()
+
+
 async def test_what_the_work_raises_is_raised(app: App) -> None:
     async def fail() -> None:
         raise ValueError("broken")

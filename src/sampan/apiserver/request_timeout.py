@@ -79,7 +79,8 @@ class RequestTimeouts:
         if self._writing:
             self._none_writing = asyncio.get_running_loop().create_future()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._none_writing, grace)
+                async with asyncio.timeout(grace):
+                    await self._none_writing
 
 
 def _give_up(request: Request) -> None:

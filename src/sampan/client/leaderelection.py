@@ -91,9 +91,10 @@ class LeaderElector:
             free_in = self._free_at() - self._time()
             self._changed.clear()
             # Woken by a Lease that was given up; else nothing changes before its time is over.
+            pause = max(free_in, self._retry_seconds * random.uniform(1, _JITTER))
             with contextlib.suppress(TimeoutError):
-                pause = max(free_in, self._retry_seconds * random.uniform(1, _JITTER))
-                await asyncio.wait_for(self._changed.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
         log.info("%s leads as %s", self.identity, self._name)
 
     async def _lead(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -109,7 +110,9 @@ class LeaderElector:
                     return
                 left = renewed + self._renew_seconds - self._time()
                 try:
-                    if left > 0 and await asyncio.wait_for(self._try(), left):
+                    async with asyncio.timeout(max(left, 0.0)):
+                        renews = left > 0 and await self._try()
+                    if renews:
                         renewed = self._time()
                         continue
                     holder = self._seen.get("holderIdentity")
@@ -124,7 +127,8 @@ class LeaderElector:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._give_up(), self._retry_seconds)
+                async with asyncio.timeout(self._retry_seconds):
+                    await self._give_up()
 
     async def _try(self) -> bool:
         """Take or renew the Lease; whether it is ours now."""

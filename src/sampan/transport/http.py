@@ -116,7 +116,8 @@ class HttpServer:
         if self._shaking_hands:
             self._hands_shaken = asyncio.get_running_loop().create_future()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hands_shaken, min(grace, FRESH))
+                async with asyncio.timeout(min(grace, FRESH)):
+                    await self._hands_shaken
         for connection in list(self._connections):
             connection.shut_down()
         if self._connections:
@@ -124,7 +125,8 @@ class HttpServer:
             self._all_gone = loop.create_future()
             hijacked = loop.call_later(min(grace, _HIJACKED_GRACE), self._cut_hijacked)
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._all_gone), grace)
+                async with asyncio.timeout(grace):
+                    await asyncio.shield(self._all_gone)
             hijacked.cancel()
             for connection in list(self._connections):
                 connection.abort()

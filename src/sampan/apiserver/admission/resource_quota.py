@@ -147,7 +147,8 @@ class ResourceQuota(Plugin):
             if any(quotas.get(n) is tried[n] for n in lost):
                 # Another server was quicker, and we have yet to hear of it.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), _PATIENCE)
+                    async with asyncio.timeout(_PATIENCE):
+                        await news.wait()
         self._news.pop(namespace, None)
         for waiting in all_:
             if waiting.decided:

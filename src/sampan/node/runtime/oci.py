@@ -463,7 +463,8 @@ class OciRuntime:
         if timeout > 0:
             container.record.process.kill(container.record.stop_signal)
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(container.ended), timeout)
+                async with asyncio.timeout(timeout):
+                    await asyncio.shield(container.ended)
         await self._kill(container)
 
     async def _kill(self, container: _Container) -> None:
