@@ -366,7 +366,6 @@ MIRROR = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "s",
     ("bad", "why"),
     [
         (rule(filters=[{"type": "ExtensionRef", "extensionRef": {"group": "a", "kind": "b", "name": "c"}}]), "ExtensionRef is not supported"),
-        (rule(matches=[{"path": {"type": "RegularExpression", "value": "("}}]), "it is no regular expression"),
         (rule({"name": "s", "port": 80, "filters": [MIRROR]}, {"name": "t", "port": 80}), "for a single backend only"),
     ],
 )  # fmt: skip
@@ -384,6 +383,27 @@ def test_rules_that_cannot_be_had(bad: Object, why: str) -> None:
     assert said(parent["conditions"])["PartiallyInvalid"] == "True UnsupportedValue"
     alone = cluster().route(http(bad))
     assert (accepted(alone), alone.contribution.routes) == (["False UnsupportedValue"], ())
+
+
+def test_a_match_that_cannot_be_had_is_for_no_request() -> None:
+    """The rule's other matches are answered with 500, other rules go on: it is not for all requests of the host."""
+    bad: list[Object] = [
+        {"path": {"type": "RegularExpression", "value": "("}},
+        {"path": {"value": "/x"}, "headers": [{"name": "a", "value": "(", "type": "RegularExpression"}]},
+    ]
+    state = cluster().route(http(rule(matches=[bad[0], {"path": {"value": "/y"}}, bad[1]]), rule()))
+    assert accepted(state) == ["True Accepted"]
+    assert state.invalid is not None
+    assert "it is no regular expression" in state.invalid.message
+    found = state.contribution.routes
+    assert [(str(r.place.path), r.status, bool(r.targets)) for r in found] == [
+        ("/y", 500, False),
+        ("/", 500, True),
+    ]
+    assert found[0].source.field == "spec.rules[0].matches[1]"
+    for one in bad:
+        alone = cluster().route(http(rule(matches=[one])))
+        assert (accepted(alone), alone.contribution.routes) == (["False UnsupportedValue"], ())
 
 
 # ---- Gateways

@@ -1,7 +1,8 @@
 """HTTPRoutes and GRPCRoutes: which listeners they attach to, and what they contribute to the routing there.
 
 Nothing that a route asks for is left out without a word: a rule that cannot be had as it is written is answered with 500, and the
-condition PartiallyInvalid (or Accepted, if it is all of them) says why. So is the share of backends that cannot be had.
+condition PartiallyInvalid (or Accepted, if it is all of them) says why. So is the share of backends that cannot be had. A match that
+cannot be had is for no request.
 """
 
 from __future__ import annotations
@@ -191,7 +192,8 @@ class _Match:
 class _Rule:
     """A rule, read. `lost` is the weight of backends that cannot be had."""
 
-    matches: list[_Match]
+    matches: dict[int, _Match]
+    """By index."""
     targets: tuple[Target, ...]
     mirrors: tuple[Mirror, ...]
     lost: int
@@ -223,7 +225,7 @@ class _Rules:
         meta = self._route["metadata"]
         grpc = self._route["kind"] == "GRPCRoute"
         for i, rule in enumerate(self._read):
-            for j, match in enumerate(rule.matches):
+            for j, match in rule.matches.items():
                 source = Source(
                     self._route["kind"], self._namespace, meta["name"], f"spec.rules[{i}].matches[{j}]"
                 )
@@ -259,7 +261,7 @@ class _Rules:
 
     def _rule(self, i: int, rule: Object) -> _Rule:
         grpc = self._route["kind"] == "GRPCRoute"
-        matches: list[_Match] = []
+        matches: dict[int, _Match] = {}
         found = Options()
         targets: list[Target] = []
         lost = 0
@@ -268,15 +270,21 @@ class _Rules:
         if len(backends) == 1:
             filters += backends[0].get("filters") or ()
         ways: dict[int, Options] = {}
+        given: Object
+        for j, given in enumerate(rule.get("matches") or ({},)):
+            try:
+                matches[j] = _grpc_match(given) if grpc else _http_match(given)
+            except (
+                Unsupported
+            ) as e:  # nobody knows which requests it is for: none, rather than all of the host
+                self.broken.setdefault(i, str(e))
         try:
-            given: Object
-            for given in rule.get("matches") or ({},):
-                matches.append(_grpc_match(given) if grpc else _http_match(given))
             if grpc and any(f.get("requestMirror") for f in filters):
                 raise Unsupported("filters: RequestMirror is not supported for gRPC")
             limit = _timeout(rule.get("timeouts") or {})
             timeouts = Timeouts(response=limit) if limit else None
-            found = replace(options(filters, matches[0].path), timeouts=timeouts)
+            path = matches[0].path if 0 in matches else EVERY_PATH
+            found = replace(options(filters, path), timeouts=timeouts)
             for j, backend in enumerate(backends if len(backends) > 1 else ()):
                 own = backend.get("filters") or ()
                 if any(f.get("requestMirror") for f in own):
@@ -284,10 +292,9 @@ class _Rules:
                         "backendRefs[].filters: RequestMirror is supported for a single backend only"
                     )
                 if own:
-                    ways[j] = replace(options([*filters, *own], matches[0].path), timeouts=timeouts)
+                    ways[j] = replace(options([*filters, *own], path), timeouts=timeouts)
         except Unsupported as e:
-            self.broken[i] = str(e)
-            matches = matches or [_Match(EVERY_PATH)]
+            self.broken.setdefault(i, str(e))
         for j, backend in enumerate(backends):
             weight = backend.get("weight", 1)
             target = self._target(backend, f"rules[{i}].backendRefs[{j}]", grpc)
