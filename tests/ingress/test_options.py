@@ -285,6 +285,28 @@ async def test_a_canary_gets_its_share(site: Site) -> None:
     assert site.door.driver.reloads == 0
 
 
+async def test_a_canary_is_no_way_around_what_guards_its_base(site: Site) -> None:
+    to, rules = {"s": "one", "t": "two"}, [("foo.com", "/", "Prefix", "t")]
+    site.secrets["users"] = {"data": {"auth": base64.b64encode(f"ann:{SHA512}".encode()).decode()}}
+    young, new = "2026-02-01T00:00:00Z", "X-New: always"
+    await site.have(to=to, basic_auth_secret="users")
+    await site.have(name="canary", rules=rules, created=young, to=to, canary_header="X-New")
+    assert (await site.get("/", new)).status == 401
+    assert (await site.get("/", new, authorization("ann", "secret"))).body.startswith("two")
+    assert not site.door.table.conflicts(("Ingress", "a", "canary"))
+    await site.have(to=to, deny="127.0.0.0/8")
+    assert (await site.get("/", new)).status == 403
+    # Its own word counts.
+    await site.have(
+        name="canary", rules=rules, created=young, to=to, canary_header="X-New", deny="10.0.0.0/8"
+    )
+    assert (await site.get("/", new)).body.startswith("two")
+    await site.have(to=to, basic_auth_secret="none")
+    assert (await site.get("/", new)).status == 503
+    await site.have(to=to)
+    assert (await site.get("/", new)).body.startswith("two")
+
+
 async def test_a_canary_takes_nothing_of_another_namespace(site: Site) -> None:
     await site.have(to={"s": "one", "t": "two"})
     spy = ingress("spy", [("foo.com", "/", "Prefix", "t")], created="2025-01-01T00:00:00Z", namespace="b")

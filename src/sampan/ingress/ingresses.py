@@ -207,7 +207,7 @@ def _add(reading: _Reading, place: Place, backend: Object, source: Source, index
     route = Route(place, (), source, precedence, options=options, canary=wishes.canary, status=503)
     target = _target(reading, backend, source)
     if wishes.closed:
-        pass  # what was asked for its safety is not there
+        route = replace(route, closed=True)  # what was asked for its safety is not there
     elif target is not None:
         route = replace(route, targets=(target,), status=0)
     elif options.redirect is not None:

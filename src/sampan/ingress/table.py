@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sampan.ingress.types import (
     NOTHING,
@@ -127,7 +128,9 @@ class RoutingTable:
             winners = self._routes.get(route.place, ())
             if any(route is w for w in winners):
                 continue
-            if route.canary is not None and not _has_base(route, winners):
+            if route.canary is not None and _has_base(route, winners):
+                continue  # it is there, guarded as its base
+            if route.canary is not None:
                 what = f"host {route.place.host} and path {route.place.path}"
                 message = (
                     f"no Ingress of this namespace has {what} without being a canary: this one gets nothing"
@@ -171,7 +174,11 @@ class RoutingTable:
         first = next((i for i, route in enumerate(claims) if not route.conditional), len(claims) - 1)
         reached = claims[: first + 1]
         # A canary takes of what is its own namespace's, never of another one's.
-        settled = tuple(r for r in reached if r.canary is None or _has_base(r, reached))
+        settled = tuple(
+            r if r.canary is None else _guarded(r, reached[-1])
+            for r in reached
+            if r.canary is None or _has_base(r, reached)
+        )
         if self._routes.get(place, ()) != settled:
             self._changed_places.add(place)
         if settled:
@@ -224,6 +231,23 @@ def _has_base(canary: Route, beside: Sequence[Route]) -> bool:
     if not beside or beside[-1].conditional:
         return False
     return beside[-1].source.namespace == canary.source.namespace
+
+
+def _guarded(canary: Route, base: Route) -> Route:
+    """A canary with what keeps people out of its base, where it has none of its own: it would be a way around."""
+    if base.closed:
+        return replace(canary, targets=(), status=503, closed=True)
+    own, its = canary.options, base.options
+    options = replace(
+        own,
+        https_only=own.https_only or its.https_only,
+        max_body=own.max_body or its.max_body,
+        auth=own.auth or its.auth,
+        rate_limit=own.rate_limit or its.rate_limit,
+        allow=own.allow or its.allow,
+        deny=own.deny or its.deny,
+    )
+    return replace(canary, options=options)
 
 
 def _order(route: Route) -> tuple[bool, tuple[int | str, ...]]:

@@ -267,6 +267,8 @@ class Route:
     lost: int = 0
     """The weight, beside that of `targets`, of what cannot be had: that share is answered with `status`."""
     mirrors: tuple[Mirror, ...] = ()
+    closed: bool = False
+    """Whether nobody is let in, since what was to guard it cannot be had."""
 
     @property
     def backends(self) -> Iterator[Backend]:
