@@ -101,6 +101,16 @@ async def test_paths_that_are_written_without_a_slash(tmp_path: Path) -> None:
             assert answer.body.startswith(f"s\nGET {becomes} "), where
 
 
+async def test_a_filter_that_cannot_be_had_is_not_got_around(tmp_path: Path) -> None:
+    """Not by a more general route either, where it is the only rule of its own, which is not accepted then."""
+    guard = {"type": "ExtensionRef", "extensionRef": {"group": "example.com", "kind": "Guard", "name": "g"}}
+    guarded = http(to("s", path("/admin"), filters=[guard]))
+    guarded["metadata"]["name"] = "guarded"
+    async with place(tmp_path) as at:
+        await at.have(http(to("s", path("/"))), guarded)
+        assert [await at.who(where) for where in ("/admin/x", "/other")] == ["500", "s"]
+
+
 async def test_what_is_done_on_the_way_to_one_backend(tmp_path: Path) -> None:
     """HTTPRouteBackendRequestHeaderModifier, HTTPRouteRequestHeaderModifierBackendWeights, HTTPRouteBackendURLRewrite,
     HTTPRouteBackendRequestRedirect, HTTPRouteNamedRule, also where there are several backends."""

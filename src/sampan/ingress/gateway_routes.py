@@ -116,14 +116,16 @@ def read(route: Object, world: World) -> RouteState:
         return state
     rules = _Rules(route, world)
     state.resolved, state.invalid = rules.resolved, rules.invalid
+    attached = [p for p in state.parents if p.accepted.status]
     if rules.invalid is not None and len(rules.broken) == len(rules.rules):
+        # Its requests are answered with an error all the same: else they would go, without the filter that was asked for, wherever a
+        # more general route leads.
         refused = replace(rules.invalid, status=False)
         state.parents = [replace(p, accepted=refused) if p.accepted.status else p for p in state.parents]
         state.invalid = None
     listeners = {
         (one.scope, host): one
-        for parent in state.parents
-        if parent.accepted.status
+        for parent in attached
         for _, one, found in parent.listeners
         if one.works
         for host in found
