@@ -72,29 +72,31 @@ async def test_filters(tmp_path: Path) -> None:
             assert (answer.status, answer.headers.get("location")) == (status, location), asked
 
 
-async def test_paths_that_are_written_without_a_slash(tmp_path: Path) -> None:
-    """What a path becomes is a path again: HTTPRouteRedirectPath, HTTPRouteRewritePath."""
-    full, nothing, prefix, empty = (
-        {"type": "ReplaceFullPath", "replaceFullPath": "full"},
-        {"type": "ReplaceFullPath", "replaceFullPath": ""},
-        {"type": "ReplacePrefixMatch", "replacePrefixMatch": "part"},
-        {"type": "ReplacePrefixMatch", "replacePrefixMatch": ""},
-    )
-    expected = {"/full": "/full", "/nothing": "/", "/prefix": "/part/x", "/empty": "/x"}
+async def test_paths_that_are_not_written_as_paths(tmp_path: Path) -> None:
+    """What a path becomes is a path all the same, with a slash and without spaces: HTTPRouteRedirectPath, HTTPRouteRewritePath."""
+    cases = {
+        "/full": ("Full", "full", "/full"),
+        "/nothing": ("Full", "", "/"),
+        "/spaces": ("Full", "/a b%20c/é?d=#", "/a%20b%20c/%C3%A9?d=%23"),
+        "/prefix": ("Prefix", "part", "/part/x"),
+        "/empty": ("Prefix", "", "/x"),
+        "/quoted": ("Prefix", "/a b", "/a%20b/x"),
+    }
+    names = {"Full": ("ReplaceFullPath", "replaceFullPath"), "Prefix": ("ReplacePrefixMatch", "replacePrefixMatch")}  # fmt: skip
+
+    def filters(kind: str, name: str, which: str, text: str) -> list[Object]:
+        type_, field = names[which]
+        return [{"type": kind, name: {"path": {"type": type_, field: text}}}]
+
     async with place(tmp_path) as at:
-        await at.have(
-            http(
-                *(
-                    {"matches": [path(f"/redirect{where}")], "filters": [{"type": "RequestRedirect", "requestRedirect": {"path": new}}]}
-                    for where, new in zip(expected, (full, nothing, prefix, empty), strict=True)
-                ),
-                *(
-                    to("s", path(f"/rewrite{where}"), filters=[{"type": "URLRewrite", "urlRewrite": {"path": new}}])
-                    for where, new in zip(expected, (full, nothing, prefix, empty), strict=True)
-                ),
-            )
-        )  # fmt: skip
-        for where, becomes in expected.items():
+        rules: list[Object] = []
+        for where, (which, text, _) in cases.items():
+            away = filters("RequestRedirect", "requestRedirect", which, text)
+            rules.append({"matches": [path(f"/redirect{where}")], "filters": away})
+            rewritten = filters("URLRewrite", "urlRewrite", which, text)
+            rules.append(to("s", path(f"/rewrite{where}"), filters=rewritten))
+        await at.have(http(*rules))
+        for where, (_, _, becomes) in cases.items():
             answer = await at.door.get("a.example.com", f"/redirect{where}/x")
             assert answer.headers["location"] == f"http://a.example.com{becomes}"
             answer = await at.door.get("a.example.com", f"/rewrite{where}/x")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from urllib.parse import quote
 
 from sampan.api.errors import Object
 from sampan.ingress.route_options import NO_OPTIONS, Cors, HeaderChange, Options, Redirect, Rewrite
 from sampan.ingress.types import Path, PathKind
 
+_PATH_SAFE = "/?:@!$&'()*+,;=-._~%"
 _SAFE_METHODS, _SAFE_HEADERS = ("GET", "HEAD", "POST"), ("Accept", "Accept-Language", "Content-Language")
 """What pages of other sites may do anyway (Fetch, 2.2): a filter that names none allows no more than these."""
 
@@ -91,6 +93,8 @@ def _path(given: Object | None) -> tuple[str | None, str | None]:
 
 
 def _absolute(path: str) -> str:
+    """What cannot stand in a request's first line is percent-encoded; what is so already stays."""
+    path = quote(path, safe=_PATH_SAFE)
     return path if path.startswith("/") else f"/{path}"
 
 
