@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from sampan.api.resources import INGRESSCLASSES, INGRESSES, SERVICES
 from sampan.ingress.external_names import ExternalNames
+from sampan.ingress.following import Following
+from sampan.ingress.own_objects import ingress_class
+from sampan.ingress.types import Endpoint, ServicePort
+from tests.controllers.conftest import api, running
+from tests.ingress.test_following import ingress
+
+__all__ = ["api"]
 
 
 async def test_a_name_that_is_none_ends_nothing() -> None:
@@ -38,3 +47,27 @@ async def test_it_ends_when_told_though_there_is_a_new_name(
     ended, _ = await asyncio.wait([task], timeout=20)
     task.cancel()
     assert ended
+
+
+@pytest.mark.parametrize(
+    ("ports", "at"),
+    [([], 80), ([{"port": 80}], 80), ([{"port": 80, "targetPort": 8080}], 8080), ([{"port": 80, "targetPort": "web"}], 80)],
+)  # fmt: skip
+async def test_where_the_host_is_asked(api: Any, ports: list[Any], at: int) -> None:
+    """At the port's target, as with ingress-nginx; without ports at what the Ingress says."""
+    await api.create(INGRESSCLASSES, ingress_class())
+    spec = {"type": "ExternalName", "externalName": "198.51.100.9", "ports": ports}
+    await api.create(
+        SERVICES,
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"}, "spec": spec},
+    )  # fmt: skip
+    await api.create(INGRESSES, ingress("web"))
+    woken, started = asyncio.Event(), asyncio.Event()
+    following = Following(api, woken.set)
+    async with running(following.run(started.set)), asyncio.timeout(20):
+        await started.wait()
+        while not (found := following.table.routing.endpoints.get(ServicePort("default", "web", 80))):
+            await woken.wait()
+            woken.clear()
+            following.update()
+    assert found == (Endpoint("198.51.100.9", at),)

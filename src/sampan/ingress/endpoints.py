@@ -21,6 +21,12 @@ def port_of(service: Object, number: int) -> Object | None:
     return next((p for p in found if (p.get("protocol") or "TCP") == "TCP"), found[0] if found else None)
 
 
+def external_port(service: Object, number: int) -> int:
+    """Where the host that a Service of type ExternalName stands for is asked: the port's target, if that is a number."""
+    target = (port_of(service, number) or {}).get("targetPort")
+    return target if isinstance(target, int) and target else number
+
+
 def endpoints(service: Object, port: int, slices: Iterable[Object]) -> tuple[Endpoint, ...]:
     """The endpoints of a port of a Service (by its number), sorted by address."""
     there = port_of(service, port)

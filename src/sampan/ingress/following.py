@@ -28,7 +28,7 @@ from sampan.client.references import Reference, ReferencedObjects
 from sampan.client.types import Client
 from sampan.ingress import annotations as wishes
 from sampan.ingress import certificates, ingresses
-from sampan.ingress.endpoints import endpoints, service_of
+from sampan.ingress.endpoints import endpoints, external_port, service_of
 from sampan.ingress.external_names import ExternalNames
 from sampan.ingress.gateway_following import GatewayFollowing
 from sampan.ingress.table import RoutingTable
@@ -251,7 +251,8 @@ class Following:
         for port in self._ports.get(key, ()):
             found: tuple[Endpoint, ...] = ()
             if service is not None and (service.get("spec") or {}).get("type") == "ExternalName":
-                found = tuple(Endpoint(address, port) for address in self._external.addresses(key))
+                at = external_port(service, port)
+                found = tuple(Endpoint(address, at) for address in self._external.addresses(key))
             elif service is not None:
                 found = endpoints(service, port, self.slices.by_index("service", key))
             self.table.set_endpoints(ServicePort(namespace, name, port), found)
