@@ -150,6 +150,9 @@ CASES: list[tuple[Resource, Object, str, object, list[str]]] = [
      ["Only one of percent or fraction may be specified in HTTPRequestMirrorFilter"]),
     (HTTPROUTES, HTTP, F, [{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "m"}, "fraction": {"numerator": 101}}}],
      ["numerator must be less than or equal to denominator", "Must have port for Service reference"]),
+    (HTTPROUTES, HTTP, F, [{"type": "CORS", "cors": {f"allow{what}": ["*", also] for what, also in (("Origins", "https://a.test"), ("Methods", "GET"), ("Headers", "a"))}}],
+     [f'spec.rules[0].filters[0].cors.allow{what}: Invalid value: "array": Allow{what} cannot contain \'*\' alongside other {others}'
+      for what, others in (("Origins", "origins"), ("Methods", "methods"), ("Headers", "methods"))]),
     (HTTPROUTES, HTTP, B + "port", "~", ['spec.rules[0].backendRefs[0]: Invalid value: "object": Must have port for Service reference']),
     (HTTPROUTES, HTTP, B + "weight", -1, ["should be greater than or equal to 0"]),
     (HTTPROUTES, HTTP, R + "timeouts", {"request": "1s", "backendRequest": "1m"}, ["backendRequest timeout cannot be longer than request timeout"]),

@@ -153,14 +153,12 @@ def _filters(filters: Sequence[Object], at: str) -> Iterator[FieldError]:
             path = (one.get(name) or {}).get("path")
             if path is not None:
                 yield from _modifier(path, f"{at}[{i}].{name}.path")
-        origins = (one.get("cors") or {}).get("allowOrigins") or ()
-        methods = (one.get("cors") or {}).get("allowMethods") or ()
-        if "*" in origins and len(origins) > 1:
-            detail = "AllowOrigins cannot contain '*' alongside other origins"
-            yield invalid_value(f"{at}[{i}].cors.allowOrigins", "array", detail)
-        if "*" in methods and len(methods) > 1:
-            detail = "AllowMethods cannot contain '*' alongside other methods"
-            yield invalid_value(f"{at}[{i}].cors.allowMethods", "array", detail)
+        cors = one.get("cors") or {}
+        for name, what in (("Origins", "origins"), ("Methods", "methods"), ("Headers", "methods")):
+            given = cors.get(f"allow{name}") or ()
+            if "*" in given and len(given) > 1:
+                detail = f"Allow{name} cannot contain '*' alongside other {what}"
+                yield invalid_value(f"{at}[{i}].cors.allow{name}", "array", detail)
 
 
 def _mirror(mirror: Object, at: str) -> Iterator[FieldError]:
