@@ -8,6 +8,7 @@ import pytest
 from sampan.api.errors import Object
 from sampan.api.resources import GATEWAYS
 from sampan.ingress import gateway_controller, gateway_status, gateways, own_objects
+from sampan.ingress.door_slices import endpoint_slice
 from tests.ingress.gateway_objects import (
     BEFORE,
     NOW,
@@ -172,6 +173,13 @@ def test_the_service_of_a_gateway() -> None:
     given = [gateways.service_name(n) for n in names]
     assert len(set(given)) == len(given)
     assert all(len(n) <= 63 and "." not in n for n in given)
+
+
+def test_gateways_have_no_slice_in_common() -> None:
+    """Not where one is called as another one's slice for IPv6 would be: they would take it from each other for ever."""
+    services = [gateways.service_name(n) for n in ("a", "a-ipv6", "a-ipv6-ipv6")]
+    slices = [endpoint_slice([], "infra", s, [], family) for s in services for family in ("IPv4", "IPv6")]
+    assert len({one["metadata"]["name"] for one in slices}) == 6
 
 
 def test_class() -> None:

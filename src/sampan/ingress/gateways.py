@@ -86,11 +86,12 @@ class GatewayState:
 
 
 def service_name(gateway: str) -> str:
-    """The Service of a Gateway. A name that would be too long for a Service is cut, and keeps a digest of the whole."""
+    """The Service of a Gateway. A name that would be too long for a Service is cut, and keeps a digest of the whole; so does one that
+    the slice for IPv6 of another one's Service has (`door_slices`)."""
     import hashlib
 
     name = f"sampan-gateway-{gateway}".replace(".", "-")
-    if len(name) <= 63 and "." not in gateway:
+    if len(name) <= 63 and "." not in gateway and not gateway.endswith("-ipv6"):
         return name
     return f"{name[:52].rstrip('-')}-{hashlib.sha256(gateway.encode()).hexdigest()[:10]}"
 
