@@ -25,6 +25,36 @@ async def test_a_name_that_is_none_ends_nothing() -> None:
     assert names.addresses("default/web") == ()
 
 
+async def test_one_that_takes_long_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    known = asyncio.Event()
+
+    async def answers(name: str, *args: object, **kwargs: object) -> list[Any]:
+        asked.append(name)
+        if name.startswith("slow"):
+            await asyncio.Event().wait()
+        return [(2, 1, 6, "", ("198.51.100.1", 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answers)
+    names = ExternalNames(lambda key: known.set())
+    names.follow("a/slow", "slow.test")
+    async with running(names.run()), asyncio.timeout(20):
+        while asked != ["slow.test"]:
+            await asyncio.sleep(0)
+        names.follow("b/web", "web.test")
+        await known.wait()
+        assert names.addresses("b/web") == ("198.51.100.1",)
+        # What it stands for now is looked up at once, and what it stood for no more.
+        known.clear()
+        names.follow("a/slow", "quick.test")
+        await known.wait()
+        assert names.addresses("a/slow") == ("198.51.100.1",)
+        names.follow("b/web", "")
+        while len(asyncio.all_tasks()) > 3:  # the test, `run`, and one name
+            await asyncio.sleep(0)
+    assert asked == ["slow.test", "web.test", "quick.test"]
+
+
 @pytest.mark.parametrize("steps", range(6))
 async def test_it_ends_when_told_though_there_is_a_new_name(
     monkeypatch: pytest.MonkeyPatch, steps: int

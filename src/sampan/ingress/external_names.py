@@ -7,7 +7,6 @@ and so are addresses of the cluster and of this machine itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import socket
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 AGAIN = 30.0
-"""Seconds between two look-ups, while there are such names: the resolver does not say how long its answers hold."""
+"""Seconds between two look-ups of a name: the resolver does not say how long its answers hold."""
 _CLUSTER = (".cluster.local", ".svc")
 
 
@@ -33,6 +32,8 @@ class ExternalNames:
         self._refused = [ipaddress.ip_network(n) for n in refused]
         self._names: dict[str, str] = {}
         self._addresses: dict[str, tuple[str, ...]] = {}
+        self._others: set[str] = set()
+        """Services whose name is another one since `run` looked."""
         self._wake = asyncio.Event()
 
     def follow(self, key: str, name: str) -> None:
@@ -42,26 +43,33 @@ class ExternalNames:
         self._addresses.pop(key, None)
         if name:
             self._names[key] = name
-            self._wake.set()
         else:
             del self._names[key]
+        self._others.add(key)
+        self._wake.set()
 
     def addresses(self, key: str) -> tuple[str, ...]:
         """What is known, sorted; () for nothing yet."""
         return self._addresses.get(key, ())
 
     async def run(self) -> None:
-        """Until cancelled; rests while there is no name."""
-        while True:
-            if self._names:
-                # Not "wait_for": before Python 3.12 it may lose a cancellation.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(AGAIN):
-                        await self._wake.wait()
-            else:
+        """Until cancelled. A name that takes long to be looked up keeps no other one waiting."""
+        known: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                while self._others:
+                    key = self._others.pop()
+                    if (before := known.pop(key, None)) is not None:
+                        before.cancel()
+                    if (name := self._names.get(key)) is not None:
+                        known[key] = group.create_task(self._keep_known(key, name), name=f"address of {name}")
+                self._wake.clear()
                 await self._wake.wait()
-            self._wake.clear()
-            await asyncio.gather(*(self._look_up(key, name) for key, name in list(self._names.items())))
+
+    async def _keep_known(self, key: str, name: str) -> None:
+        while True:
+            await self._look_up(key, name)
+            await asyncio.sleep(AGAIN)
 
     async def _look_up(self, key: str, name: str) -> None:
         try:
