@@ -257,6 +257,20 @@ async def test_what_can_be_understood_in_two_ways_is_refused(
     assert (await door.raw(closing)).status == status
 
 
+async def test_heads_of_requests_have_limits(door: Door, ups: dict[str, Upstream]) -> None:
+    add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    for lines, status in (
+        (100, 200),
+        (101, 400),
+    ):  # with Host; Connection is taken away before they are counted
+        more = [f"X-{number}: a" for number in range(lines - 1)]
+        assert (await door.get("foo.com", "/", *more)).status == status, lines
+    for length, status in ((15_000, 200), (17_000, 400)):
+        assert (await door.get("foo.com", "/", "X: " + "a" * length)).status == status, length
+
+
 async def test_of_length_and_chunks_only_one_goes_on(door: Door, ups: dict[str, Upstream]) -> None:
     add(door.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
     set_backends(door.table, {"s": [ups["one"].endpoint]})
