@@ -23,6 +23,7 @@ from sampan.ingress.types import (
     Route,
     Routing,
     ServicePort,
+    Source,
 )
 
 CONFLICT = "Conflict"
@@ -159,8 +160,10 @@ class RoutingTable:
         self._count(new, 1)
         touched: set[Owner] = set()
         for place in places:
-            touched.update(r.source.owner for r in self._claims[place])
+            before = self._routes.get(place, ())
             self._settle(place)
+            if _who(before) != _who(self._routes.get(place, ())):
+                touched.update(r.source.owner for r in self._claims.get(place, ()))
         touched.discard(owner)
         return touched
 
@@ -231,6 +234,11 @@ def _has_base(canary: Route, beside: Sequence[Route]) -> bool:
     if not beside or beside[-1].conditional:
         return False
     return beside[-1].source.namespace == canary.source.namespace
+
+
+def _who(winners: Sequence[Route]) -> list[tuple[Source, bool]]:
+    """What `conflicts` says of the routes that have a place."""
+    return [(route.source, route.conditional) for route in winners]
 
 
 def _guarded(canary: Route, base: Route) -> Route:

@@ -1,0 +1,53 @@
+"""Who is told that something is otherwise for them, when others change."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sampan.ingress.ingresses import Wishes, contribution
+from sampan.ingress.table import RoutingTable
+from sampan.ingress.types import NOTHING, Canary, Owner
+from tests.ingress.objects import ingress, service
+
+OWNERS: list[Owner] = [("Ingress", namespace, f"i{n}") for namespace in "ab" for n in range(3)]
+CHANGES = st.tuples(
+    st.sampled_from(OWNERS),
+    st.booleans(),  # whether it stays
+    st.booleans(),  # whether it is a canary
+    st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]),
+    st.sets(st.sampled_from(["/", "/x"])),
+    st.sampled_from(["", "s", "other"]),  # default backend
+)
+
+
+@settings(max_examples=500, database=None, deadline=None)
+@given(st.lists(CHANGES, max_size=12))
+def test_nobody_is_left_out_whose_conflicts_are_others(
+    changes: list[tuple[Owner, bool, bool, str, set[str], str]],
+) -> None:
+    table = RoutingTable()
+    for owner, stays, canary, created, paths, default in changes:
+        before = {o: table.conflicts(o) for o in OWNERS}
+        _, namespace, name = owner
+        rules = [("foo.com", path, "Prefix", "s") for path in sorted(paths)]
+        obj = ingress(name, rules, default, created, namespace)
+        wishes = Wishes(canary=Canary(20) if canary else None)
+        touched = table.update(owner, contribution(obj, service, wishes) if stays else NOTHING)
+        for other in set(OWNERS) - touched - {owner}:
+            assert table.conflicts(other) == before[other]
+
+
+def test_those_who_lose_a_place_are_no_business_of_each_others() -> None:
+    """Many may have a default backend for all hosts."""
+    table = RoutingTable()
+
+    def add(number: int, default: str = "s") -> frozenset[Owner]:
+        obj = ingress(f"i{number}", default=default, created=f"2026-01-01T00:00:{number:02}Z")
+        return table.update(("Ingress", "a", f"i{number}"), contribution(obj, service))
+
+    assert not any(add(n) for n in range(1, 50))
+    assert add(20, "other") == frozenset()
+    assert add(1, "other") == frozenset()  # it has the place as before
+    assert len(add(0)) == 49
+    assert len(table.update(("Ingress", "a", "i0"), NOTHING)) == 49
