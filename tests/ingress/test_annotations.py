@@ -115,6 +115,7 @@ NGINX: list[tuple[dict[str, str], Any]] = [
     ({"proxy-body-size": "8m"}, Options(max_body=8 << 20)),
     ({"proxy-read-timeout": "120"}, Options(timeouts=Timeouts(response=120_000))),
     ({"whitelist-source-range": "10.0.0.0/8"}, Options(allow=("10.0.0.0/8",))),
+    ({"allowlist-source-range": "10.0.0.0/8,fd00::/8"}, Options(allow=("10.0.0.0/8", "fd00::/8"))),
     ({"auth-type": "basic", "auth-secret": "default/users"}, Options(auth=BasicAuth("Authentication Required", (("ann", HASH), ("bob", "$2y$10$xyz"))))),
     ({"enable-cors": "true"}, Options(cors=Cors(("*",)))),
     ({"enable-cors": "false", "cors-allow-origin": "https://a.test"}, NO_OPTIONS),
@@ -318,6 +319,17 @@ def test_ours_that_is_right_makes_good_for_one_of_nginx() -> None:
     assert not read({**nginx, **ours}).closed
     right = {"nginx.ingress.kubernetes.io/whitelist-source-range": "10.0.0.0/8"}
     assert read({**right, "sampan.io/allow": "me"}).closed
+
+
+def test_of_two_names_for_the_networks_that_may_come_only_one_can_be_had() -> None:
+    names = (f"{NGINX_KEY}allowlist-source-range", f"{NGINX_KEY}whitelist-source-range")
+    both = dict(zip(names, ("10.0.0.0/8", "0.0.0.0/0"), strict=True))
+    wishes = read(both)
+    assert wishes.closed
+    [problem] = wishes.problems
+    assert "allowlist-source-range is there besides" in problem.message
+    ours = read({**both, "sampan.io/allow": "fd00::/8"})
+    assert (ours.closed, ours.options.allow) == (False, ("fd00::/8",))
 
 
 @pytest.mark.parametrize(

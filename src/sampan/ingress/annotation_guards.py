@@ -19,6 +19,7 @@ GUARDS = {
     f"{PREFIX}https-redirect": "https",
     f"{PREFIX}max-body": "body",
     f"{PREFIX}rate-limit": "rate",
+    f"{NGINX}allowlist-source-range": "allow",
     f"{NGINX}auth-secret": "users",
     f"{NGINX}auth-type": "users",
     f"{NGINX}backend-protocol": "protocol",

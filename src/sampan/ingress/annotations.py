@@ -32,6 +32,7 @@ LISTS = frozenset(
         *SECRET_ANNOTATIONS,
         f"{PREFIX}allow",
         f"{PREFIX}deny",
+        f"{NGINX}allowlist-source-range",
         f"{NGINX}whitelist-source-range",
         f"{NGINX}denylist-source-range",
     )
@@ -267,6 +268,14 @@ def _rate(seconds: int) -> _Reader:
     return reader
 
 
+def _whitelist(reading: _Reading, text: str) -> None:
+    """The elder name of `allowlist-source-range`, which is read before it."""
+    wanted = values.networks(text)
+    if f"{NGINX}allowlist-source-range" in reading.given:
+        raise ValueError("allowlist-source-range is there besides, and only one of them can be had")
+    reading.options["allow"] = wanted
+
+
 def _own_rate(reading: _Reading, text: str) -> None:
     reading.options["rate_limit"] = RateLimit(*values.rate(text))
 
@@ -354,6 +363,7 @@ _OWN: dict[str, _Reader] = {
 }
 _NGINX: dict[str, _Reader] = {
     "affinity": _affinity,
+    "allowlist-source-range": _option("allow", values.networks),
     "auth-realm": _part("auth", "realm", values.words),
     "auth-secret": _users,
     "auth-type": _auth_type,
@@ -387,5 +397,5 @@ _NGINX: dict[str, _Reader] = {
     "temporal-redirect": _redirect_to(302),
     "upstream-vhost": _part("rewrite", "hostname", values.hostname),
     "use-regex": _part("rewrite", "regex", values.boolean),
-    "whitelist-source-range": _option("allow", values.networks),
+    "whitelist-source-range": _whitelist,
 }
