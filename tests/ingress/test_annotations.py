@@ -321,6 +321,25 @@ def test_ours_that_is_right_makes_good_for_one_of_nginx() -> None:
     assert read({**right, "sampan.io/allow": "me"}).closed
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("sampan.io/basic-auth-secret", "", "expected the name of a Secret"),
+        ("sampan.io/basic-auth-secret", "default/", "expected the name of a Secret"),
+        ("sampan.io/basic-auth-secret", "other/users", "a Secret of another namespace cannot be used, only of default"),
+        ("sampan.io/backend-ca-secret", "other/ca", "a Secret of another namespace cannot be used, only of default"),
+        ("sampan.io/backend-ca-secret", " ", "expected the name of a Secret"),
+        ("sampan.io/error-pages", "other/pages", "a ConfigMap of another namespace cannot be used, only of default"),
+        ("sampan.io/error-pages", "", "expected the name of a ConfigMap"),
+    ],
+)  # fmt: skip
+def test_names_that_are_none_and_names_of_other_namespaces_are_told_apart(
+    key: str, value: str, words: str
+) -> None:
+    [problem] = read({key: value}).problems
+    assert problem.message.startswith(f"metadata.annotations[{key}]: {value!r}: {words}")
+
+
 def test_of_two_names_for_the_networks_that_may_come_only_one_can_be_had() -> None:
     names = (f"{NGINX_KEY}allowlist-source-range", f"{NGINX_KEY}whitelist-source-range")
     both = dict(zip(names, ("10.0.0.0/8", "0.0.0.0/0"), strict=True))

@@ -280,10 +280,18 @@ def _own_rate(reading: _Reading, text: str) -> None:
     reading.options["rate_limit"] = RateLimit(*values.rate(text))
 
 
-def _users(reading: _Reading, text: str) -> None:
+def _name(reading: _Reading, text: str, kind: str) -> str:
+    """The name of an object of the Ingress's namespace, as `name` or `namespace/name`."""
     name = own_name(text, reading.namespace)
-    if not name:
-        raise ValueError("a Secret of another namespace cannot be used")
+    if name:
+        return name
+    if text.strip().partition("/")[2]:
+        raise ValueError(f"a {kind} of another namespace cannot be used, only of {reading.namespace}")
+    raise ValueError(f"expected the name of a {kind}")
+
+
+def _users(reading: _Reading, text: str) -> None:
+    name = _name(reading, text, "Secret")
     secret = reading.secret(reading.namespace, name)
     if secret is None:
         raise ValueError(f"there is no Secret {reading.namespace}/{name}")
@@ -297,10 +305,10 @@ def _auth_type(reading: _Reading, text: str) -> None:
 
 
 def _authority(reading: _Reading, text: str) -> None:
-    name = own_name(text, reading.namespace)
-    secret = reading.secret(reading.namespace, name) if name else None
+    name = _name(reading, text, "Secret")
+    secret = reading.secret(reading.namespace, name)
     if secret is None:
-        raise ValueError(f"there is no Secret {reading.namespace}/{name or text}")
+        raise ValueError(f"there is no Secret {reading.namespace}/{name}")
     reading.parts.setdefault("tls", {})["ca"] = values.authority(secret)
 
 
@@ -310,10 +318,10 @@ def _verify(reading: _Reading, text: str) -> None:
 
 
 def _error_pages(reading: _Reading, text: str) -> None:
-    name = own_name(text, reading.namespace)
-    configmap = reading.configmap(reading.namespace, name) if name else None
+    name = _name(reading, text, "ConfigMap")
+    configmap = reading.configmap(reading.namespace, name)
     if configmap is None:
-        raise ValueError(f"there is no ConfigMap {reading.namespace}/{name or text}")
+        raise ValueError(f"there is no ConfigMap {reading.namespace}/{name}")
     reading.options["error_pages"] = values.pages(configmap)
 
 
