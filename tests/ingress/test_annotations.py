@@ -264,7 +264,17 @@ def test_where_nobody_can_be_let_in_it_stays_closed(name: str) -> None:
         ("sampan.io/max-body", "lots", "expected a quantity"),
         ("sampan.io/rate-limit", "0/s", "expected a rate such as 10/s"),
         ("sampan.io/backend-server-name", "a b", "expected the name of a host"),
-        ("sampan.io/backend-protocol", "ftp", "supported values"),
+        ("sampan.io/backend-protocol", "ftp", "supported values: http, h2c, grpc, https, h2, grpcs; nobody"),
+        (
+            "nginx.ingress.kubernetes.io/backend-protocol",
+            "FCGI",
+            "supported values: HTTP, HTTPS, GRPC, GRPCS; nobody",
+        ),
+        (
+            "nginx.ingress.kubernetes.io/backend-protocol",
+            "h2c",
+            "supported values: HTTP, HTTPS, GRPC, GRPCS; nobody",
+        ),
         ("nginx.ingress.kubernetes.io/limit-rps", "-1", "above 0"),
         ("sampan.io/backend-ca-secret", "none", "there is no Secret default/none; nobody is let in"),
         (

@@ -233,6 +233,11 @@ def _protocol(text: str) -> Protocol:
     return cast(Protocol, known[values.one_of(text.lower(), known)])
 
 
+def _nginx_protocol(text: str) -> Protocol:
+    known = ("HTTP", "HTTPS", "GRPC", "GRPCS")
+    return _protocol(values.one_of(text.upper(), known))
+
+
 def _balance(text: str) -> str:
     return values.one_of(text, ("roundrobin", "leastconn", "random", "source"))
 
@@ -375,7 +380,7 @@ _NGINX: dict[str, _Reader] = {
     "auth-realm": _part("auth", "realm", values.words),
     "auth-secret": _users,
     "auth-type": _auth_type,
-    "backend-protocol": _policy("protocol", _protocol),
+    "backend-protocol": _policy("protocol", _nginx_protocol),
     "canary": _part("canary", "on", values.boolean),
     "canary-by-header": _part("canary", "header", values.token),
     "canary-by-header-value": _part("canary", "header_value", values.words),
