@@ -299,8 +299,17 @@ def test_filters() -> None:
     assert [(c.verb, c.name, c.value) for c in route.options.response_headers] == [("add", "c", "2")]
     assert route.options.rewrite == Rewrite("h.org", None, "/new")
     assert route.options.timeouts == Timeouts(response=500)
-    (route,) = cluster().route(http(rule(timeouts={"request": "0s"}))).contribution.routes
-    assert route.options.timeouts is None
+    ever = Timeouts(response=2_000_000_000)
+    for limits, expected in (
+        ({}, None),
+        ({"request": "0s"}, ever),
+        ({"request": "0s", "backendRequest": "0s"}, ever),
+        ({"request": "0s", "backendRequest": "1s"}, Timeouts(response=1000)),
+        ({"request": "1s", "backendRequest": "0s"}, Timeouts(response=1000)),
+        ({"request": "99999h"}, ever),
+    ):
+        (route,) = cluster().route(http(rule(timeouts=limits))).contribution.routes
+        assert route.options.timeouts == expected
 
 
 def test_headers_whose_names_differ_in_case_only() -> None:

@@ -52,6 +52,8 @@ NamespaceLabels = Callable[[str], Mapping[str, str] | None]
 GatewayLookup = Callable[[str, str], GatewayState | None]
 """The state of a Gateway of ours."""
 
+_EVER = 2_000_000_000
+"""Milliseconds, 23 days: about the longest that a proxy can wait. It takes longer times modulo 2^32."""
 _PROTOCOLS: dict[str, Protocol] = {
     "": "http",
     "http": "http",
@@ -361,9 +363,9 @@ def _of_listener(found: Options, listener: ListenerState) -> Options:
 
 
 def _timeout(given: Object) -> int:
-    """Milliseconds, 0 for ever."""
+    """Milliseconds; 0 where nothing is asked for, so that what is usual holds. No time at all stands for no limit, as far as can be."""
     limits = [milliseconds(given[k]) for k in ("request", "backendRequest") if given.get(k)]
-    return min((one for one in limits if one), default=0)
+    return min((min(one or _EVER, _EVER) for one in limits), default=0)
 
 
 # ---- matches
