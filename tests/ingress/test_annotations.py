@@ -389,6 +389,21 @@ def test_a_certificate_for_no_host_cannot_be_made() -> None:
     assert reading.read(asked, lambda *_: None, lambda *_: None).problems == ()
 
 
+@pytest.mark.parametrize(
+    ("key", "off", "on"),
+    [
+        ("enable-modsecurity", "false", "true"),
+        ("enable-owasp-core-rules", "false", "true"),
+        ("satisfy", "all", "any"),
+        ("auth-tls-verify-client", "off", "on"),
+    ],
+)
+def test_a_guard_that_is_switched_off_closes_nothing(key: str, off: str, on: str) -> None:
+    assert read({f"{NGINX_KEY}{key}": off}) == Wishes()
+    for value in (on, "", "no"):
+        assert read({f"{NGINX_KEY}{key}": value}).closed
+
+
 def test_none_is_ignored_without_a_word() -> None:
     given = {
         "sampan.io/timout-connect": "5s",

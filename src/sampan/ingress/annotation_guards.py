@@ -53,6 +53,14 @@ _REFUSED = frozenset(
 )
 """Guards that cannot be had at all."""
 
+_ASKS_NOTHING = {
+    f"{NGINX}auth-tls-verify-client": "off",
+    f"{NGINX}enable-modsecurity": "false",
+    f"{NGINX}enable-owasp-core-rules": "false",
+    f"{NGINX}satisfy": "all",
+}
+"""Values by which such a guard is not asked for: what they say is so here."""
+
 _OTHERS = frozenset(
     f"{NGINX}{name}"
     for name in (
@@ -137,6 +145,11 @@ _OTHERS = frozenset(
     )
 )
 """What else ingress-nginx documents: whoever writes one of these means it, and not one that guards."""
+
+
+def asks_nothing(key: str, value: str) -> bool:
+    """Whether an annotation that is not supported says what is so without it."""
+    return _ASKS_NOTHING.get(key) == value.strip().lower()
 
 
 def refused(key: str, meant: str) -> bool:

@@ -14,7 +14,7 @@ from sampan.api import ingress_tls
 from sampan.api.errors import Object
 from sampan.api.ingress_references import SECRET_ANNOTATIONS, own_name
 from sampan.ingress import annotation_values as values
-from sampan.ingress.annotation_guards import GUARDS, NGINX, PREFIX, refused
+from sampan.ingress.annotation_guards import GUARDS, NGINX, PREFIX, asks_nothing, refused
 from sampan.ingress.ingresses import Wishes
 from sampan.ingress.route_options import BasicAuth, Cors, Options, RateLimit, Redirect, Rewrite, Timeouts
 from sampan.ingress.types import BackendTls, Canary, Policy, Problem, Protocol, Source, StickyCookie
@@ -110,7 +110,8 @@ def read(ingress: Object, secret: Lookup, configmap: Lookup) -> Wishes:
         else:
             continue
         if reader is None:
-            _unsupported(reading, key)
+            if not asks_nothing(key, given[key]):
+                _unsupported(reading, key)
             continue
         guarded = GUARDS.get(key)
         try:
