@@ -40,6 +40,17 @@ async def test_of_two_times_the_earlier_counts() -> None:
     queue.close()
 
 
+async def test_what_is_gone_is_not_waited_for() -> None:
+    queue = WorkQueue("q")
+    for key, seconds in (("a", 0.01), ("b", 0.02), ("c", 1000)):
+        queue.add_after(key, seconds)
+    queue.not_later("a")
+    queue.not_later("c")
+    queue.not_later("unknown")
+    assert await asyncio.wait_for(queue.get(), 10) == "b"
+    assert (len(queue), queue._timers) == (0, {})
+
+
 async def test_pauses_double_until_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     queue, pauses = WorkQueue("q"), []
     monkeypatch.setattr(queue, "add_after", lambda key, seconds: pauses.append(seconds))

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from sampan.api.errors import Object
-from sampan.api.resources import EVENTS, INGRESSCLASSES, INGRESSES, SERVICES, Resource
+from sampan.api.resources import EVENTS, INGRESSCLASSES, INGRESSES, SECRETS, SERVICES, Resource
 from sampan.client.types import MERGE_PATCH
 from sampan.ingress.controller import IngressController
 from sampan.ingress.own_objects import NAMESPACE, SERVICE
 from tests.controllers.conftest import api, running
+from tests.ingress.test_certificates import make, secret
 from tests.ingress.test_door_slices import until
 from tests.ingress.test_following import ingress
 
@@ -74,6 +75,25 @@ async def test_an_address_goes_when_the_class_is_anothers(api: Any) -> None:
         await change(INGRESSES, "default", "moves", {"spec": {"ingressClassName": "sampan"}})
         await says("moves", "192.0.2.7")
         await says("taken", "198.51.100.1")
+
+
+async def test_nothing_is_left_of_one_that_is_gone(api: Any) -> None:
+    """Not until its certificate ends, either."""
+    await api.create(SECRETS, {**secret(*make("web.test", days=300)), "apiVersion": "v1", "kind": "Secret"})
+    asked = ingress("web")
+    asked["spec"]["tls"] = [{"secretName": "s"}]
+    async with running((controller := IngressController(api)).run()):
+
+        async def waits() -> bool:
+            return "default/web" in controller._queue._timers
+
+        async def nothing() -> bool:
+            return not controller._queue._timers and not controller._told
+
+        await api.create(INGRESSES, asked)
+        await until(waits)
+        await api.delete(INGRESSES, "default", "web")
+        await until(nothing)
 
 
 def status(address: str) -> Object:

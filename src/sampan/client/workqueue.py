@@ -71,6 +71,12 @@ class WorkQueue:
             pending.cancel()
         self._timers[key] = loop.call_at(when, self._due, key)
 
+    def not_later(self, key: str) -> None:
+        """Have `key` not worked on after a while any more: what it is for is gone."""
+        pending = self._timers.pop(key, None)
+        if pending is not None:
+            pending.cancel()
+
     def add_rate_limited(self, key: str) -> None:
         """Have a key that failed worked on again after its pause."""
         failures = self._failures.get(key, 0)

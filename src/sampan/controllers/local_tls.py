@@ -64,6 +64,7 @@ class LocalTlsController(Controller):
     async def sync(self, key: str) -> None:
         ingress = self._ingresses.get(*split_key(key))
         if ingress is None or deleting(ingress) or self._authority is None:
+            self.queue.not_later(key)
             return
         if not ingress_tls.is_local(ingress):
             return

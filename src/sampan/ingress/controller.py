@@ -154,6 +154,7 @@ class IngressController:
         ingress = self._following.ingresses.get(namespace, name)
         if ingress is None or ingress["metadata"].get("deletionTimestamp"):
             self._told.pop(key, None)
+            self._queue.not_later(key)
             return
         if not self._following.ours(ingress):
             self._expect_class("Ingress", ingress, self._following.classes)
@@ -219,6 +220,7 @@ class IngressController:
         obj, state = gateways.gateways.get(namespace, name), gateways.states.get(f"{namespace}/{name}")
         if obj is None:
             self._told.pop(key, None)
+            self._queue.not_later(key)
             return
         if state is None:
             self._expect_class("Gateway", obj, gateways.classes)
