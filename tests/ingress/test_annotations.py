@@ -72,6 +72,7 @@ OWN = [
     ({"https-redirect": "true"}, Options(https_only=True)),
     ({"hsts": "365d"}, Options(hsts=31_536_000)),
     ({"timeout-connect": "500ms", "timeout-response": "2m", "timeout-tunnel": "1h"}, Options(timeouts=Timeouts(500, 120_000, 3_600_000))),
+    ({"timeout-response": "1h30m", "timeout-tunnel": "1m500ms"}, Options(timeouts=Timeouts(response=5_400_000, tunnel=60_500))),
     ({"max-body": "10Mi"}, Options(max_body=10 * 1024 * 1024)),
     ({"rewrite": "/new"}, Options(rewrite=Rewrite(path="/new"))),
     ({"basic-auth-secret": "users", "basic-auth-realm": "Staff"}, Options(auth=BasicAuth("Staff", (("ann", HASH), ("bob", "$2y$10$xyz"))))),
@@ -208,6 +209,10 @@ def test_where_origins_were_mistyped_nobodys_pages_may_ask(other: str) -> None:
 
 BAD = [
     ("sampan.io/timeout-connect", "soon", "expected a duration"),
+    ("sampan.io/timeout-connect", "1h30", "from 1ms to 24h, such as 30s or 1h30m"),
+    ("sampan.io/timeout-connect", "23h60m1ms", "from 1ms to 24h"),
+    ("sampan.io/timeout-connect", "0s", "from 1ms to 24h"),
+    ("sampan.io/timeout-connect", "", "from 1ms to 24h"),
     ("sampan.io/sticky-cookie", "a b", "expected a name"),
     ("sampan.io/sticky-cookie", "a\nserver evil", "expected a name"),
     ("sampan.io/cors-origins", "https://a.test\" }", "is no origin"),

@@ -19,7 +19,8 @@ from sampan.api.errors import Object
 from sampan.api.validation import formats
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_DURATION = re.compile(r"([0-9]+)(ms|s|m|h)?")
+_DURATION = re.compile(r"[0-9]+|(?:[0-9]+(?:ms|s|m|h))+")
+_SPAN = re.compile(r"([0-9]+)(ms|s|m|h)?")
 _MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _RATE = re.compile(r"([0-9]+)/(s|m|h)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -69,10 +70,11 @@ def share(text: str) -> int:
 
 
 def milliseconds(text: str) -> int:
-    """A duration: `30s`, `500ms`, `5m`, `1h`; a number alone is seconds."""
-    found = _DURATION.fullmatch(text)
-    if found is None or not 0 < (value := int(found[1]) * _MILLISECONDS[found[2] or "s"]) <= _LONGEST:
-        raise ValueError("expected a duration from 1ms to 24h, such as 30s")
+    """A duration: `30s`, `500ms`, `1h30m`; a number alone is seconds."""
+    spans = _SPAN.findall(text) if _DURATION.fullmatch(text) else []
+    value = sum(int(number) * _MILLISECONDS[unit or "s"] for number, unit in spans)
+    if not 0 < value <= _LONGEST:
+        raise ValueError("expected a duration from 1ms to 24h, such as 30s or 1h30m")
     return value
 
 
