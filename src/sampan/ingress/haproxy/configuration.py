@@ -196,6 +196,8 @@ def _distrust(listener: Listener) -> Iterator[str]:
         f'http-request return status 400 {_TEXT} string "bad Host header" '
         "if { req.hdr(host) -m found } !{ req.hdr(host) -m reg ^[A-Za-z0-9._:\\[\\]-]*$ }"
     )
+    # If a backend answered it with 200, all that follows would go there unseen.
+    yield f'http-request return status 405 {_TEXT} string "405: no tunnels\\n" if METH_CONNECT'
     yield "http-request del-header _ -m sub"
     yield "http-request del-header x-forwarded -m beg"
     yield "http-request del-header forwarded"

@@ -1,0 +1,52 @@
+"""However a request is written, what rules say holds for it, and what the proxy says of the client reaches the backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+from sampan.ingress.ingresses import contribution
+from sampan.ingress.route_options import Options
+from sampan.ingress.types import Contribution
+from tests.ingress.door import Door, Upstream, open_door
+from tests.ingress.objects import Rule, add, ingress, service, set_backends
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(not which("haproxy"), reason="haproxy is not installed"),
+]
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    """A door with a backend for all of foo.com, but nobody is let in at /admin."""
+    async with AsyncExitStack() as stack:
+        up = await stack.enter_async_context(Upstream("one"))
+        opened = await stack.enter_async_context(open_door(tmp_path))
+        add(opened.table, ingress("i", [("foo.com", "/", "Prefix", "s")]))
+        close(opened, ("foo.com", "/admin", "Prefix", "s"))
+        set_backends(opened.table, {"s": [up.endpoint]})
+        await opened.settle()
+        yield opened
+
+
+def close(door: Door, rule: Rule) -> None:
+    """Have a place where nobody is let in."""
+    found = contribution(ingress("closed", [rule]), service)
+    routes = tuple(replace(r, options=Options(deny=("0.0.0.0/0",))) for r in found.routes)
+    door.table.update(("Ingress", "a", "closed"), Contribution(routes=routes))
+
+
+async def test_nobody_gets_a_tunnel_by_asking_for_one(door: Door) -> None:
+    for host in ("foo.com", "foo.com:80"):
+        answer = await door.raw(
+            f"CONNECT foo.com:80 HTTP/1.1\r\nHost: {host}\r\n\r\n"
+            "GET /admin HTTP/1.1\r\nHost: foo.com\r\nConnection: close\r\n\r\n".encode()
+        )
+        assert answer.status == 405
+        assert "/admin" not in answer.body
