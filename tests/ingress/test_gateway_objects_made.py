@@ -88,6 +88,24 @@ async def test_labels_that_a_gateway_asks_for_no_more_go(api: Any) -> None:
         assert there["spec"]["ports"][0]["nodePort"] == made["spec"]["ports"][0]["nodePort"]
 
 
+async def test_the_service_of_a_gateway_stays_one_that_can_be_reached(api: Any) -> None:
+    await have(api, node("n1", "192.0.2.1"))
+
+    async def reached() -> bool:
+        there = await found(api, SERVICES, "default", "sampan-gateway-g")
+        if there is None or not there["spec"]["ports"][0].get("nodePort"):
+            return False
+        spec = there["spec"]
+        return (spec["type"], spec["externalTrafficPolicy"]) == ("LoadBalancer", "Local")
+
+    async with running(IngressController(api).run()):
+        await api.create(GATEWAYS, gateway("g"))
+        await until(reached)
+        other = {"spec": {"type": "ClusterIP", "externalTrafficPolicy": None}}
+        await api.patch(SERVICES, "default", "sampan-gateway-g", other, content_type=MERGE_PATCH)
+        await until(reached)
+
+
 async def test_a_class_stays_while_gateways_are_of_it(api: Any) -> None:
     """gateway-exists-finalizer, as the specification of GatewayClass asks for."""
     await have(api, node("n1", "192.0.2.1"))

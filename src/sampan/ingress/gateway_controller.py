@@ -147,6 +147,9 @@ class GatewayController:
                 for p in wanted["spec"]["ports"]
             ]
             change["spec"] = {"ports": ports, "loadBalancerIP": address}
+        if spec.get("type") != wanted["spec"]["type"]:  # without node ports nobody would reach it any more
+            kept = {k: wanted["spec"][k] for k in ("type", "externalTrafficPolicy")}
+            change["spec"] = {**change.get("spec", {}), **kept}
         if not change:
             return there
         return await self._client.patch(
