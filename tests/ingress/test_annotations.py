@@ -81,6 +81,7 @@ OWN = [
     ({"deny": "10.1.2.3"}, Options(deny=("10.1.2.3/32",))),
     ({"cors-origins": "https://a.test,https://*.b.test", "cors-credentials": "true", "cors-methods": "GET, PUT", "cors-max-age": "1h"},
      Options(cors=Cors(("https://a.test", "https://*.b.test"), ("GET", "PUT"), credentials=True, max_age=3600))),
+    ({"cors-origins": "chrome-extension://abc, http://a.test:8080"}, Options(cors=Cors(("chrome-extension://abc", "http://a.test:8080")))),
     ({"error-pages": "pages"}, Options(error_pages=((404, "<h1>gone</h1>"), (503, "<h1>later</h1>")))),
 ]  # fmt: skip
 POLICIES = [
@@ -216,6 +217,9 @@ BAD = [
     ("sampan.io/sticky-cookie", "a b", "expected a name"),
     ("sampan.io/sticky-cookie", "a\nserver evil", "expected a name"),
     ("sampan.io/cors-origins", "https://a.test\" }", "is no origin"),
+    ("sampan.io/cors-origins", "https://a.test,b.test", "'b.test' is no origin such as https://example.com"),
+    ("sampan.io/cors-origins", "https://a.test/", "is no origin"),
+    ("sampan.io/cors-origins", "null", "is no origin"),
     ("sampan.io/rewrite", "/a\nhttp-request", "expected a path"),
     ("sampan.io/basic-auth-realm", 'a"b', "without quotes"),
     ("sampan.io/tls", "locale", "'locale': supported values: local"),
