@@ -50,3 +50,13 @@ async def test_nobody_gets_a_tunnel_by_asking_for_one(door: Door) -> None:
         )
         assert answer.status == 405
         assert "/admin" not in answer.body
+
+
+@pytest.mark.parametrize("asked", ["h2c", "H2C", "SPDY/3.1, h2c", "h2c,x"])
+async def test_nobody_gets_http_2_by_an_upgrade(door: Door, asked: str) -> None:
+    """What comes by it would be the backend's to answer, whatever its path."""
+    settings = ("Connection: Upgrade, HTTP2-Settings", f"Upgrade: {asked}", "HTTP2-Settings: AAMAAABk")
+    head = (await door.get("foo.com", "/", *settings)).body.lower()
+    assert head.startswith("one\n")
+    assert "h2c" not in head
+    assert "\r\nhttp2-settings:" not in head

@@ -198,6 +198,9 @@ def _distrust(listener: Listener) -> Iterator[str]:
     )
     # If a backend answered it with 200, all that follows would go there unseen.
     yield f'http-request return status 405 {_TEXT} string "405: no tunnels\\n" if METH_CONNECT'
+    # The same goes for HTTP/2 that begins with an upgrade. HAProxy does not speak it itself, and nobody has to get it (RFC 9110, 7.8).
+    yield "http-request del-header http2-settings"
+    yield "http-request del-header upgrade if { req.hdr(upgrade) -m beg -i h2 }"
     yield "http-request del-header _ -m sub"
     yield "http-request del-header x-forwarded -m beg"
     yield "http-request del-header forwarded"
