@@ -77,6 +77,41 @@ async def test_an_address_goes_when_the_class_is_anothers(api: Any) -> None:
         await says("taken", "198.51.100.1")
 
 
+async def test_what_was_in_force_before_a_restart_is_not_news(api: Any) -> None:
+    async def told(name: str) -> list[str]:
+        found = (await api.list(EVENTS, "default")).items
+        return sorted(e["reason"] for e in found if e["involvedObject"]["name"] == name)
+
+    async def address(name: str) -> bool:
+        return bool((await api.get(INGRESSES, "default", name))["status"]["loadBalancer"].get("ingress"))
+
+    for n, name in enumerate(("first", "second")):
+        async with running(IngressController(api).run()):
+
+            async def door() -> bool:
+                return any(
+                    s["metadata"]["name"] == SERVICE for s in (await api.list(SERVICES, NAMESPACE)).items
+                )
+
+            await until(door)
+            change = status("192.0.2.7")
+            await api.patch(
+                SERVICES, NAMESPACE, SERVICE, change, content_type=MERGE_PATCH, subresource="status"
+            )
+            await api.create(INGRESSES, ingress(name))
+
+            async def done(name: str = name, times: int = n + 1) -> bool:
+                # What is wrong with the first one is so yet.
+                return (
+                    await address(name)
+                    and await told(name) == ["ServiceNotFound", "Sync"]
+                    and (await told("first")).count("ServiceNotFound") == times
+                )
+
+            await until(done)
+    assert (await told("first")).count("Sync") == 1
+
+
 async def test_nothing_is_left_of_one_that_is_gone(api: Any) -> None:
     """Not until its certificate ends, either."""
     await api.create(SECRETS, {**secret(*make("web.test", days=300)), "apiVersion": "v1", "kind": "Secret"})

@@ -182,7 +182,8 @@ class IngressController:
         )
 
     def _tell(self, key: str, ingress: Object) -> None:
-        """Events for what is new among an Ingress's problems; and that it is in force when it first is."""
+        """Events for what is new among an Ingress's problems; and that it is in force when it first is: one that has our address was so
+        before this process was."""
         namespace, _, name = key.partition("/")
         owner = ("Ingress", namespace, name)
         table = self._following.table
@@ -191,7 +192,8 @@ class IngressController:
         )
         before = self._said(key, ingress)
         self._warn(key, ingress, problems)
-        if before is None or (before and not problems):
+        first = before is None and _addresses_of(ingress) != (self._addresses() or None)
+        if first or (before and not problems):
             self._recorder.event(ingress, "Normal", "Sync", "Scheduled for sync")
 
     def _expect_class(self, kind: str, obj: Object, classes: Informer) -> None:
