@@ -276,6 +276,12 @@ def test_grpc() -> None:
     assert found[0].source.kind == "GRPCRoute"
 
 
+def test_a_grpc_route_without_rules_is_for_no_request() -> None:
+    """Only HTTPRoutes have a rule where none is written."""
+    state = cluster().route(made("GRPCRoute", "infra", "r", {"parentRefs": [{"name": "g"}]}))
+    assert (accepted(state), state.contribution.routes) == (["True Accepted"], ())
+
+
 # ---- filters
 
 

@@ -211,7 +211,7 @@ class _Rules:
         self._route = route
         self._world = world
         self._namespace: str = route["metadata"]["namespace"]
-        self.rules: list[Object] = route["spec"].get("rules") or [{}]
+        self.rules: list[Object] = route["spec"].get("rules") or []
         self.broken: dict[int, str] = {}
         """By index of the rule: what in it cannot be had."""
         self.resolved = RESOLVED
