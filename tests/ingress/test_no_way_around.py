@@ -60,3 +60,20 @@ async def test_nobody_gets_http_2_by_an_upgrade(door: Door, asked: str) -> None:
     assert head.startswith("one\n")
     assert "h2c" not in head
     assert "\r\nhttp2-settings:" not in head
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        ("x-real-ip, X-Forwarded-For", []),
+        ("keep-alive, X-Real-IP", []),
+        ("Upgrade, X-Real-IP", ["connection: upgrade"]),
+    ],
+)
+async def test_nobody_has_headers_of_ours_taken_away_by_the_backend(
+    door: Door, asked: str, got: list[str]
+) -> None:
+    answer = await door.get("foo.com", "/", f"Connection: {asked}", *(["Upgrade: SPDY/3.1"] if got else []))
+    lines = answer.body.lower().split("\r\n")
+    assert "x-real-ip: 127.0.0.1" in lines
+    assert [line for line in lines if line.startswith("connection:")] == got

@@ -201,6 +201,10 @@ def _distrust(listener: Listener) -> Iterator[str]:
     # The same goes for HTTP/2 that begins with an upgrade. HAProxy does not speak it itself, and nobody has to get it (RFC 9110, 7.8).
     yield "http-request del-header http2-settings"
     yield "http-request del-header upgrade if { req.hdr(upgrade) -m beg -i h2 }"
+    # Who named one of our headers in it had the next proxy take that away (RFC 9110, 7.6.1).
+    upgrades = "{ req.hdr(upgrade) -m found } { req.hdr(connection) -m str -i upgrade }"
+    yield f"http-request del-header connection unless {upgrades}"
+    yield "http-request set-header Connection upgrade if { req.hdr(connection) -m found }"
     yield "http-request del-header _ -m sub"
     yield "http-request del-header x-forwarded -m beg"
     yield "http-request del-header forwarded"
