@@ -11,7 +11,7 @@ from shutil import which
 import pytest
 
 from sampan.ingress.ingresses import contribution
-from sampan.ingress.route_options import Options
+from sampan.ingress.route_options import Options, Redirect
 from sampan.ingress.types import Contribution
 from tests.ingress.door import Door, Upstream, open_door
 from tests.ingress.objects import Rule, add, ingress, service, set_backends
@@ -77,3 +77,18 @@ async def test_nobody_has_headers_of_ours_taken_away_by_the_backend(
     lines = answer.body.lower().split("\r\n")
     assert "x-real-ip: 127.0.0.1" in lines
     assert [line for line in lines if line.startswith("connection:")] == got
+
+
+@pytest.mark.parametrize("target", ["/", "http://foo.com", "http://foo.com/", "*", "//", "/."])
+async def test_what_has_no_path_is_for_the_root(door: Door, target: str) -> None:
+    close(door, ("foo.com", "/", "Exact", "s"))
+    redirect = contribution(ingress("away", [("bar.com", "/", "Prefix", "s")]), service).routes
+    options = Options(redirect=Redirect(hostname="there.test"))
+    routes = tuple(replace(r, options=options) for r in redirect)
+    door.table.update(("Ingress", "a", "away"), Contribution(routes=routes))
+    await door.settle()
+    for method in ("GET", "OPTIONS"):
+        assert (await door.get("foo.com", target, method=method)).status == 403
+    answer = await door.get("bar.com", target.replace("foo.com", "bar.com"))
+    assert answer.status == 302
+    assert answer.headers["location"].startswith("http://there.test/")

@@ -218,6 +218,8 @@ def _distrust(listener: Listener) -> Iterator[str]:
 
 
 def _normalise() -> Iterator[str]:
+    # "OPTIONS *" asks a server, and "GET http://foo.com" has no path: nothing that is looked up would be found for either.
+    yield "http-request set-path / if !{ path -m found }"
     for what in (
         "fragment-strip",
         "percent-decode-unreserved strict",
