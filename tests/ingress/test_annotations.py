@@ -444,3 +444,29 @@ def test_patterns() -> None:
     assert (first.place.path.kind, first.place.path.value) == (PathKind.REGEX, "^/api(/|$)(.*)")
     assert first.options.rewrite == Rewrite(regex="^/api(/|$)(.*)", replacement="/\\2")
     assert (second.place.path.kind, second.options.rewrite) == (PathKind.PREFIX, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "told"),
+    [
+        ({"rewrite-target": "/$2"}, "/api(/|$)(.*)", [
+            "spec.rules[0].http.paths[0].path: '/api(/|$)(.*)' is taken as it stands: regular expressions are of the type ImplementationSpecific, not Prefix",
+            'spec.rules: no path is of the type ImplementationSpecific: the rewrite to "/\\2" has no effect',
+        ]),
+        ({"rewrite-target": "/$1"}, "/api", ['spec.rules: no path is of the type ImplementationSpecific: the rewrite to "/\\1" has no effect']),
+        ({"use-regex": "true"}, "/api", []),
+        ({"rewrite-target": "/new"}, "/api(", []),
+    ],
+)  # fmt: skip
+def test_patterns_that_are_taken_as_they_stand_are_told(
+    given: dict[str, str], path: str, told: list[str]
+) -> None:
+    """As many examples have them: with nginx all paths of the host become patterns."""
+    wishes = read({f"{NGINX_KEY}{k}": v for k, v in given.items()})
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    paths = [{"path": path, "pathType": "Prefix", "backend": backend}]
+    obj = {**ingress(), "spec": {"rules": [{"http": {"paths": paths}}]}}
+    service = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+    found = ingresses.contribution(obj, lambda _, __: service, wishes)
+    assert [p.message for p in found.problems] == told
+    assert [r.place.path.kind for r in found.routes] == [PathKind.PREFIX]

@@ -7,6 +7,7 @@ none of those matches; a default backend gets what no rule matches, first for th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
@@ -46,6 +47,7 @@ INVALID = "Invalid"
 H2C = "kubernetes.io/h2c"
 """The appProtocol of a Service's port whose pods speak HTTP/2 without TLS (Kubernetes' standard application protocols)."""
 _LONGEST_PATH = 4096
+_OF_PATTERNS = re.compile(r"[()\[\]{}|*+?^$\\]")
 _PATH_SAFE = "/:@!$&'()*+,;=-._~%"
 
 ServiceLookup = Callable[[str, str], Object | None]
@@ -96,6 +98,7 @@ def contribution(ingress: Object, service: ServiceLookup, wishes: Wishes | None 
             place = _place(reading, host, path, f"{source.field}.path")
             if place is not None:
                 _add(reading, place, path.get("backend") or {}, source, (i, j))
+    _tell_of_no_pattern(reading)
     default = spec.get("defaultBackend")
     if default is not None:
         source = _source(ingress, "spec.defaultBackend")
@@ -113,11 +116,26 @@ def _place(reading: _Reading, host: Host, path: Object, where: str) -> Place | N
             reading.problem(_source(reading.ingress, where), INVALID, f"{pattern!r}: {why}")
             return None
         return Place(INGRESS_SCOPE, host, Path(PathKind.REGEX, f"^{pattern}"))
+    if reading.wishes.regex and _OF_PATTERNS.search(path.get("path") or ""):
+        why = f"{path['path']!r} is taken as it stands: regular expressions are of the type ImplementationSpecific, not {path['pathType']}"
+        reading.problem(_source(reading.ingress, where), NOT_SUPPORTED, why)
     if len(canonical_path(path.get("path") or "/")) > _LONGEST_PATH:
         why = f"a path of more than {_LONGEST_PATH} characters is not supported"
         reading.problem(_source(reading.ingress, where), NOT_SUPPORTED, why)
         return None
     return Place(INGRESS_SCOPE, host, path_of(path))
+
+
+def _tell_of_no_pattern(reading: _Reading) -> None:
+    """A rewrite by groups where no path can have any."""
+    types = {
+        p.get("pathType")
+        for r in (reading.ingress.get("spec") or {}).get("rules") or ()
+        for p in (r.get("http") or {}).get("paths") or ()
+    }
+    if reading.wishes.rewrite and "ImplementationSpecific" not in types:
+        why = f'no path is of the type ImplementationSpecific: the rewrite to "{reading.wishes.rewrite}" has no effect'
+        reading.problem(_source(reading.ingress, "spec.rules"), NOT_SUPPORTED, why)
 
 
 def path_of(path: Object) -> Path:
