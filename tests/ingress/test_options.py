@@ -97,6 +97,11 @@ async def test_paths_and_hosts_are_rewritten_without_a_reload(site: Site) -> Non
     assert await site.asked("/api/a/b?c=d") == "GET /v1/a/b?c=d"
     assert await site.asked("/api") == "GET /v1/"
     assert await site.asked("/apis") == "GET /apis"
+    # Whatever a group is, it does not make another kind of request of this one.
+    bare: list[Rule] = [("foo.com", "/x(.*)", "ImplementationSpecific", "s")]
+    await site.have(rules=bare, rewrite="\\1")
+    for path, seen in (("/x/a", "/a"), ("/xa", "/a"), ("/x", "/"), ("/x?q=1", "/?q=1"), ("/x*", "/*")):
+        assert await site.asked(path) == f"GET {seen}"
     await site.have(rules=rules, nginx=True, rewrite_target="/$2", upstream_vhost="in.test")
     answer = await site.get("/api/a")
     assert "GET /a HTTP" in answer.body

@@ -195,7 +195,11 @@ def _change(files: Files) -> Iterator[str]:
         'http-request set-var(txn.rewritten) "var(txn.route),concat(|,txn.path),'
         f'map_regm({files.map("rewrites")})" if {_has("pattern", files)}'
     )
-    yield "http-request set-path %[var(txn.rewritten)] if { var(txn.rewritten) -m found }"
+    for slash, begins in (("", ""), ("/", "!")):
+        yield (
+            f"http-request set-path {slash}%[var(txn.rewritten)] if {{ var(txn.rewritten) -m found }} "
+            f"{begins}{{ var(txn.rewritten) -m beg / }}"
+        )
     for what, name in (("server", "timeout-response"), ("tunnel", "timeout-tunnel")):
         yield f'http-request set-var(txn.{what}_timeout) "{_setting(name, files)}"'
         yield (
