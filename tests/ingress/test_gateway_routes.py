@@ -276,6 +276,16 @@ def test_grpc() -> None:
     assert found[0].source.kind == "GRPCRoute"
 
 
+def test_a_service_that_says_that_it_speaks_grpc() -> None:
+    world = cluster()
+    world.services[0] = service(appProtocol="grpc")
+    spec = {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]}
+    for route in (made("GRPCRoute", "infra", "r", spec), http()):
+        state = world.route(route)
+        assert state.resolved.status
+        assert {b.policy.protocol for r in state.contribution.routes for b in r.backends} == {"h2c"}
+
+
 def test_a_grpc_route_without_rules_is_for_no_request() -> None:
     """Only HTTPRoutes have a rule where none is written."""
     state = cluster().route(made("GRPCRoute", "infra", "r", {"parentRefs": [{"name": "g"}]}))

@@ -57,6 +57,7 @@ _EVER = 2_000_000_000
 _PROTOCOLS: dict[str, Protocol] = {
     "": "http",
     "http": "http",
+    "grpc": "h2c",  # no name of the standard's, but what many charts call it
     "kubernetes.io/h2c": "h2c",
     "kubernetes.io/ws": "http",
 }
