@@ -131,6 +131,7 @@ NGINX: list[tuple[dict[str, str], Any]] = [
     ({"canary": "true", "canary-by-header": "X-New", "canary-by-header-value": "yes"}, Canary(header="X-New", header_value="yes")),
     ({"canary": "false", "canary-weight": "20"}, None),
     ({"canary": "true"}, Canary()),
+    ({"canary": "true", "canary-weight": "150", "canary-weight-total": "1000"}, Canary(150, 1000)),
 ]  # fmt: skip
 
 
@@ -188,6 +189,8 @@ def test_what_has_no_effect_alone_says_so(key: str, value: str, needs: str) -> N
     "given",
     [
         {"sampan.io/canary-weight": "20%"},
+        {"sampan.io/canary-weight": "101"},
+        {f"{NGINX_KEY}canary": "true", f"{NGINX_KEY}canary-weight": "150"},
         {"sampan.io/canary-header-value": "yes"},
         {f"{NGINX_KEY}canary": "true", f"{NGINX_KEY}canary-weight": "20%"},
         {f"{NGINX_KEY}canary": "yes"},

@@ -202,6 +202,11 @@ def _canary(reading: _Reading) -> Canary | None:
     asked = dict(reading.parts.get("canary", {}))
     on = asked.pop("on", f"{NGINX}canary" in reading.given)
     ours = any(f"{PREFIX}{name}" in reading.given for name in _OWN if name.startswith("canary-"))
+    if asked.get("weight", 0) > (total := asked.get("total", 100)):
+        key = next(k for k in (f"{PREFIX}canary-weight", f"{NGINX}canary-weight") if k in reading.given)
+        why = f"{reading.given[key]!r}: expected a whole number from 0 to {total}"
+        reading.problem(key, INVALID, why)
+        del asked["weight"]
     return Canary(**asked) if on or ours else None
 
 
