@@ -354,6 +354,13 @@ async def test_bodies_that_are_too_long(site: Site) -> None:
     assert [await post(n, False) for n in (20_000, 20_001, 200_000)] == [200, 413, 413]
     assert [await post(n, True) for n in (16_384, 40_960, 400_000)] == [200, 413, 413]
 
+    await site.have(max_body="10")
+    head = b"POST / HTTP/1.1\r\nHost: foo.com\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for body, status in ((b"0123456789", 200), (b"0123456789a", 413)):
+        for trailer in (b"", b"X-Sum: 0123456789\r\n"):
+            chunk = b"%x\r\n" % len(body) + body
+            assert (await door.raw(head + chunk + b"\r\n0\r\n" + trailer + b"\r\n")).status == status
+
 
 async def test_a_backend_that_does_not_answer_in_time(site: Site) -> None:
     await site.have(timeout_response="100ms", timeout_connect="1s")

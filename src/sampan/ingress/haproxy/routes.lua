@@ -366,7 +366,11 @@ function Limit:http_payload(txn, message)
     if message:is_resp() then
         return
     end
-    self.seen = self.seen + message:input()
+    local more = message:input()
+    if self.seen + more > self.most then
+        more = #(message:body() or "") -- without the end and what trails it, which were counted, too
+    end
+    self.seen = self.seen + more
     if self.seen > self.most then
         txn:set_var("txn.too_long", true)
         error("the body is too long", 0) -- the one way to end a request from here; its status is set later
