@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import GATEWAYCLASSES, GATEWAYS, INGRESSCLASSES, INGRESSES, SERVICES
+from sampan.api.resources import (
+    GATEWAYCLASSES,
+    GATEWAYS,
+    HTTPROUTES,
+    INGRESSCLASSES,
+    INGRESSES,
+    SERVICES,
+)
 from sampan.client.types import MERGE_PATCH
 from sampan.ingress.controller import IngressController
 from sampan.ingress.gateway_controller import IN_USE
@@ -104,6 +111,30 @@ async def test_the_service_of_a_gateway_stays_one_that_can_be_reached(api: Any) 
         other = {"spec": {"type": "ClusterIP", "externalTrafficPolicy": None}}
         await api.patch(SERVICES, "default", "sampan-gateway-g", other, content_type=MERGE_PATCH)
         await until(reached)
+
+
+async def test_what_is_told_is_told_again_where_somebody_took_it_away(api: Any) -> None:
+    await have(api, node("n1", "192.0.2.1"))
+    route = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "r", "namespace": "default"},
+        "spec": {"parentRefs": [{"name": "g"}]},
+    }
+
+    async def told() -> bool:
+        gateway = (await api.get(GATEWAYS, "default", "g"))["status"]
+        parents = ((await api.get(HTTPROUTES, "default", "r")).get("status") or {}).get("parents")
+        return gateway["conditions"][0]["status"] == "True" and bool(parents)
+
+    async with running(IngressController(api).run()):
+        await api.create(GATEWAYS, gateway("g"))
+        await api.create(HTTPROUTES, route)
+        await until(told)
+        for resource, name, nothing in ((GATEWAYS, "g", None), (HTTPROUTES, "r", {"parents": []})):
+            wiped = {"status": nothing}
+            await api.patch(resource, "default", name, wiped, content_type=MERGE_PATCH, subresource="status")
+            await until(told)
 
 
 async def test_a_class_stays_while_gateways_are_of_it(api: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 from collections.abc import Iterable
 
 from sampan.api.errors import Object
@@ -70,6 +71,8 @@ class IngressController:
             self._following.classes.add_handler(self._class_changed)
             self._following.gateways.classes.add_handler(self._gateway_class_changed)
             self._following.gateways.gateways.add_handler(self._gateway_changed)
+            for kind, routes in self._following.gateways.routes.items():
+                routes.add_handler(functools.partial(self._route_changed, kind))
             self._queue.add(_OWN)  # again, for what went away before it could be noticed
             self._queue.add(_DOOR)
             group.create_task(self._follow(), name="problems")
@@ -115,6 +118,15 @@ class IngressController:
         if len(classes) > 1:  # another class is in use now, or no more
             for name in filter(None, classes):
                 self._queue.add(f"GatewayClass|/{name}")
+        if new is not None and key_of(new) in self._following.gateways.states and _told_otherwise(old, new):
+            self._queue.add(_key("Gateway", key_of(new)))
+
+    def _route_changed(self, kind: str, old: Object | None, new: Object | None) -> None:
+        if new is None or not _told_otherwise(old, new):
+            return
+        meta = new["metadata"]
+        if (kind, meta["namespace"], meta["name"]) in self._following.gateways.route_states:
+            self._queue.add(_key(kind, key_of(new)))
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
         obj = new if new is not None else old
@@ -269,6 +281,11 @@ class IngressController:
         service = self._following.services.get(NAMESPACE, SERVICE) or {}
         found = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
         return [{k: i[k] for k in ("ip", "hostname") if i.get(k)} for i in found]
+
+
+def _told_otherwise(old: Object | None, new: Object) -> bool:
+    """Whether an object that was there says something else of itself: it may be that somebody took away what we say."""
+    return old is not None and old.get("status") != new.get("status")
 
 
 def _addresses_of(ingress: Object) -> list[Object]:
