@@ -244,6 +244,10 @@ async def test_what_strangers_say_about_themselves_is_not_believed(
         (b"GET /a\x00b HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
         (b"GET /a%2f..%2fadmin HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
         (b"GET /a/..%5cadmin HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /a/..;/admin HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /a/.%2e%3bx=1/admin HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /a/.;/..a/;..x/b..;/c HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /.a;x/..a;/;..x/b..;/c HTTP/1.1\r\nHost: foo.com\r\n\r\n", 200),
         (b"GET /%zz HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
     ],
 )

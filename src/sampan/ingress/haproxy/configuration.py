@@ -228,10 +228,11 @@ def _normalise() -> Iterator[str]:
         "path-strip-dotdot full",
     ):
         yield f"http-request normalize-uri {what}"
-    # What is left of dots is encoded with a slash: only a backend could see a way up in it.
+    # What is left of dots is encoded with a slash, or has parameters: only a backend could see a way up in it.
+    slash = r"/|\\|%2F|%5C"
     yield (
         f'http-request return status 400 {_TEXT} string "bad path" '
-        r"if { path -m reg '(^|/|\\|%2F|%5C)[.][.]?($|/|\\|%2F|%5C)' }"
+        rf"if {{ path -m reg '(^|{slash})[.][.]?($|{slash}|;|%3B)' }}"
     )
     yield 'http-request set-var(txn.path) "path,regsub(//+,/,g)"'
 
