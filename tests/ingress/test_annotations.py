@@ -127,11 +127,11 @@ NGINX: list[tuple[dict[str, str], Any]] = [
     ({"backend-protocol": "GRPC"}, Policy("h2c")),
     ({"affinity": "cookie"}, Policy(sticky=StickyCookie("sampan-endpoint"))),
     ({"affinity": "cookie", "session-cookie-name": "route"}, Policy(sticky=StickyCookie("route"))),
-    ({"canary": "true", "canary-weight": "20"}, Canary(20)),
-    ({"canary": "true", "canary-by-header": "X-New", "canary-by-header-value": "yes"}, Canary(header="X-New", header_value="yes")),
+    ({"canary": "true", "canary-weight": "20"}, Canary(20, inherits=True)),
+    ({"canary": "true", "canary-by-header": "X-New", "canary-by-header-value": "yes"}, Canary(header="X-New", header_value="yes", inherits=True)),
     ({"canary": "false", "canary-weight": "20"}, None),
-    ({"canary": "true"}, Canary()),
-    ({"canary": "true", "canary-weight": "150", "canary-weight-total": "1000"}, Canary(150, 1000)),
+    ({"canary": "true"}, Canary(inherits=True)),
+    ({"canary": "true", "canary-weight": "150", "canary-weight-total": "1000"}, Canary(150, 1000, inherits=True)),
 ]  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def test_a_canary_that_cannot_be_understood_gets_nothing(given: dict[str, str]) 
     """As a rule like others it would get everything, wherever it is the older one or alone."""
     wishes = read(given)
     assert [p.reason for p in wishes.problems] == ["InvalidAnnotation"]
-    assert wishes.canary == Canary(0)
+    assert wishes.canary == Canary(0, inherits=all(key.startswith(NGINX_KEY) for key in given))
 
 
 @pytest.mark.parametrize("other", ["sampan.io/cors-methods", f"{NGINX_KEY}enable-cors"])

@@ -1,13 +1,15 @@
-"""Who is told that something is otherwise for them, when others change."""
+"""What objects have of each other: who is told that something is otherwise for them when others change, and what a canary has of its base."""
 
 from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sampan.ingress.annotations import read
 from sampan.ingress.ingresses import Wishes, contribution
+from sampan.ingress.route_options import Options, Rewrite, Timeouts
 from sampan.ingress.table import RoutingTable
-from sampan.ingress.types import NOTHING, Canary, Owner
+from sampan.ingress.types import NOTHING, Backend, Canary, Owner, Policy, Route, ServicePort
 from tests.ingress.objects import ingress, service
 
 OWNERS: list[Owner] = [("Ingress", namespace, f"i{n}") for namespace in "ab" for n in range(3)]
@@ -36,6 +38,30 @@ def test_nobody_is_left_out_whose_conflicts_are_others(
         touched = table.update(owner, contribution(obj, service, wishes) if stays else NOTHING)
         for other in set(OWNERS) - touched - {owner}:
             assert table.conflicts(other) == before[other]
+
+
+def test_a_canary_of_nginx_is_as_its_base_but_for_its_own() -> None:
+    table = RoutingTable()
+
+    def add(name: str, to: str, given: dict[str, str]) -> None:
+        obj = ingress(name, [("foo.com", "/app", "Prefix", to)], created=f"2026-01-0{len(name)}T00:00:00Z")
+        obj["metadata"]["annotations"] = {f"nginx.ingress.kubernetes.io/{k}": v for k, v in given.items()}
+        wishes = read(obj, lambda *_: None, lambda *_: None)
+        assert wishes.problems == ()
+        table.update(("Ingress", "a", name), contribution(obj, service, wishes))
+
+    def first() -> Route:
+        (routes,) = table.routing.routes.values()
+        return routes[0]
+
+    add("b", "s", {"rewrite-target": "/new", "proxy-read-timeout": "9", "backend-protocol": "HTTPS"})
+    add("new", "t", {"canary": "true", "canary-weight": "5", "proxy-read-timeout": "7"})
+    assert first().options == Options(rewrite=Rewrite(path="/new"), timeouts=Timeouts(response=7000))
+    assert [t.backend for t in first().targets] == [Backend(ServicePort("a", "t", 80), Policy("https"))]
+    assert not table.conflicts(("Ingress", "a", "new"))
+    add("b", "s", {})
+    assert first().options == Options(timeouts=Timeouts(response=7000))
+    assert [t.backend.policy for t in first().targets] == [Policy()]
 
 
 def test_those_who_lose_a_place_are_no_business_of_each_others() -> None:

@@ -207,7 +207,7 @@ def _canary(reading: _Reading) -> Canary | None:
         why = f"{reading.given[key]!r}: expected a whole number from 0 to {total}"
         reading.problem(key, INVALID, why)
         del asked["weight"]
-    return Canary(**asked) if on or ours else None
+    return Canary(**asked, inherits=on and not ours) if on or ours else None
 
 
 # ---- readers

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
+from sampan.ingress.route_options import NO_OPTIONS, Options
 from sampan.ingress.types import (
     NOTHING,
     Certificate,
@@ -19,6 +20,7 @@ from sampan.ingress.types import (
     Listener,
     Owner,
     Place,
+    Policy,
     Problem,
     Route,
     Routing,
@@ -245,6 +247,8 @@ def _guarded(canary: Route, base: Route) -> Route:
     """A canary with what keeps people out of its base, where it has none of its own: it would be a way around."""
     if base.closed:
         return replace(canary, targets=(), status=503, closed=True)
+    if canary.canary is not None and canary.canary.inherits:
+        return _inherited(canary, base)
     own, its = canary.options, base.options
     options = replace(
         own,
@@ -256,6 +260,26 @@ def _guarded(canary: Route, base: Route) -> Route:
         deny=own.deny or its.deny,
     )
     return replace(canary, options=options)
+
+
+def _inherited(canary: Route, base: Route) -> Route:
+    """A canary with all that its base has, but for what it has of its own."""
+    own = {f.name: getattr(canary.options, f.name) for f in fields(Options)}
+    asked = {name: value for name, value in own.items() if value != getattr(NO_OPTIONS, name)}
+    targets = canary.targets
+    if base.targets:
+        like = base.targets[0].backend.policy
+        targets = tuple(
+            replace(t, backend=replace(t.backend, policy=_spoken(t.backend.policy, like))) for t in targets
+        )
+    return replace(canary, options=replace(base.options, **asked), targets=targets)
+
+
+def _spoken(policy: Policy, like: Policy) -> Policy:
+    """A policy with what is spoken by another one, where it says nothing of that."""
+    if policy.protocol != "http" or policy.tls is not None:
+        return policy
+    return replace(policy, protocol=like.protocol, tls=like.tls)
 
 
 def _order(route: Route) -> tuple[bool, tuple[int | str, ...]]:

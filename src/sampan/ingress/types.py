@@ -245,6 +245,8 @@ class Canary:
     total: int = 100
     header: str = ""
     header_value: str = ""
+    inherits: bool = False
+    """Whether what it does not ask for itself is as the other one has it."""
 
 
 @dataclass(frozen=True, slots=True)
