@@ -249,6 +249,10 @@ async def test_what_strangers_say_about_themselves_is_not_believed(
         (b"GET /a/.;/..a/;..x/b..;/c HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
         (b"GET /.a;x/..a;/;..x/b..;/c HTTP/1.1\r\nHost: foo.com\r\n\r\n", 200),
         (b"GET /%zz HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /a%4/b HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /a%4 HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /a% HTTP/1.1\r\nHost: foo.com\r\n\r\n", 400),
+        (b"GET /a%25%2F%c3%a9?off=50%&x=%zz&y=%c3&z=% HTTP/1.1\r\nHost: foo.com\r\n\r\n", 200),
     ],
 )
 async def test_what_can_be_understood_in_two_ways_is_refused(

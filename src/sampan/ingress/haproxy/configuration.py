@@ -220,10 +220,15 @@ def _distrust(listener: Listener) -> Iterator[str]:
 def _normalise() -> Iterator[str]:
     # "OPTIONS *" asks a server, and "GET http://foo.com" has no path: nothing that is looked up would be found for either.
     yield "http-request set-path / if !{ path -m found }"
+    # Of a path only: in a query a percent sign may well stand for itself, and nothing is decided by it.
+    yield (
+        f'http-request return status 400 {_TEXT} string "bad path" '
+        "if { path -m reg '%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)' }"
+    )
     for what in (
         "fragment-strip",
-        "percent-decode-unreserved strict",
-        "percent-to-uppercase strict",
+        "percent-decode-unreserved",
+        "percent-to-uppercase",
         "path-strip-dot",
         "path-strip-dotdot full",
     ):
