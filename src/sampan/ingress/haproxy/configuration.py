@@ -196,6 +196,11 @@ def _distrust(listener: Listener) -> Iterator[str]:
         f'http-request return status 400 {_TEXT} string "bad Host header" '
         "if { req.hdr(host) -m found } !{ req.hdr(host) -m reg ^[A-Za-z0-9._:\\[\\]-]*$ }"
     )
+    # Who takes HTTP/1.0 at its word sees no body, and a request in what is one (RFC 9112, 6.1).
+    yield (
+        f'http-request return status 400 {_TEXT} string "bad Transfer-Encoding" '
+        "if { req.hdr(transfer-encoding) -m found } { req.ver 1.0 }"
+    )
     # If a backend answered it with 200, all that follows would go there unseen.
     yield f'http-request return status 405 {_TEXT} string "405: no tunnels\\n" if METH_CONNECT'
     # The same goes for HTTP/2 that begins with an upgrade. HAProxy does not speak it itself, and nobody has to get it (RFC 9110, 7.8).
