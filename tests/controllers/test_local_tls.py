@@ -15,6 +15,7 @@ from sampan.api.errors import Object
 from sampan.api.objects import deep_copy
 from sampan.api.resources import INGRESSES, SECRETS
 from sampan.apiserver.app import App
+from sampan.client.types import MERGE_PATCH
 from sampan.controllers import local_tls
 from sampan.controllers.certificates import authority
 from sampan.controllers.manager import Manager
@@ -119,6 +120,14 @@ async def test_a_secret_of_somebody_else_stays(cluster: Cluster) -> None:
     before = await cluster.client.create(SECRETS, theirs)
     await cluster.client.create(INGRESSES, ingress("web", "a.test", tls=[{"secretName": "theirs"}]))
     assert "theirs" in (await cluster.event("SecretExists"))["message"]
+    # That is told once, whatever else changes; what comes later has been looked at when this has.
+    for n in range(3):
+        change = {"metadata": {"labels": {"n": str(n)}}}
+        await cluster.client.patch(INGRESSES, "default", "web", change, content_type=MERGE_PATCH)
+    await cluster.client.create(INGRESSES, ingress("other", "b.test"))
+    await secret(cluster, "other-local-tls", "b.test")
+    assert "for b.test" in (await cluster.event("CertificateIssued"))["message"]
+    assert (await cluster.event("SecretExists"))["count"] == 1
     assert (await cluster.client.get(SECRETS, "default", "theirs"))["data"] == before["data"]
     # Once it is out of the way there is one for the Ingress.
     await cluster.client.delete(SECRETS, "default", "theirs")

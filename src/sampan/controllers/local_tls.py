@@ -46,6 +46,8 @@ class LocalTlsController(Controller):
         self._client = context.client
         self._authority = context.local_authority
         self._recorder = context.recorder("local-tls")
+        self._told: dict[str, set[tuple[str, str]]] = {}
+        """Of which Secrets that were there already an Ingress (its uid) was told."""
         self._ingresses = context.informers.of(INGRESSES)
         self._secrets = context.informers.of(SECRETS)
         self._ingresses.add_handler(self.enqueue_either)
@@ -65,6 +67,7 @@ class LocalTlsController(Controller):
         ingress = self._ingresses.get(*split_key(key))
         if ingress is None or deleting(ingress) or self._authority is None:
             self.queue.not_later(key)
+            self._told.pop(key, None)
             return
         if not ingress_tls.is_local(ingress):
             return
@@ -80,8 +83,11 @@ class LocalTlsController(Controller):
         meta = ingress["metadata"]
         present = self._secrets.get(meta["namespace"], name)
         if present is not None and not _is_ours(present, ingress):
-            why = f"Secret {name} is there already and was not made for this Ingress; it stays as it is"
-            self._recorder.event(ingress, "Warning", "SecretExists", why)
+            told = self._told.setdefault(key_of(ingress), set())
+            if (meta["uid"], name) not in told:
+                told.add((meta["uid"], name))
+                why = f"Secret {name} is there already and was not made for this Ingress; it stays as it is"
+                self._recorder.event(ingress, "Warning", "SecretExists", why)
             return
         now = datetime.datetime.now(datetime.UTC)
         if present is not None and (ends := _good_until(present, hosts)) is not None:
