@@ -18,10 +18,20 @@ from sampan.ingress.haproxy.driver import HaproxyDriver
 from sampan.ingress.haproxy.process import Process, master_of
 from sampan.ingress.haproxy.runtime import ask
 from sampan.ingress.haproxy.spare_backends import SPARE
+from sampan.ingress.ingresses import contribution
 from sampan.ingress.metrics import MetricsServer
-from sampan.ingress.types import Change, Endpoint, EndpointState
+from sampan.ingress.types import (
+    Backend,
+    Change,
+    Contribution,
+    Endpoint,
+    EndpointState,
+    Host,
+    ServicePort,
+    Target,
+)
 from tests.ingress.door import Door, Upstream, open_door
-from tests.ingress.objects import add, ingress, remove, set_backends
+from tests.ingress.objects import add, ingress, remove, service, set_backends
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -357,12 +367,8 @@ async def test_ten_thousand_rules_in_one_object(door: Door, ups: dict[str, Upstr
     assert door.driver.reloads == 0
 
 
-async def test_metrics_are_by_rule_and_service(door: Door, ups: dict[str, Upstream]) -> None:
-    add(door.table, ingress("i", [("foo.com", "/x", "Prefix", "s")]))
-    set_backends(door.table, {"s": [ups["one"].endpoint]})
-    await door.settle()
-    for _ in range(3):
-        assert await door.who("foo.com", "/x") == "one"
+async def measured(door: Door) -> str:
+    """What its metrics are."""
     server = MetricsServer(door.files)
     port = await server.start("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -370,9 +376,39 @@ async def test_metrics_are_by_rule_and_service(door: Door, ups: dict[str, Upstre
     text = (await reader.read(-1)).decode()
     writer.close()
     await server.close()
+    return text
+
+
+async def test_metrics_are_by_rule_and_service(door: Door, ups: dict[str, Upstream]) -> None:
+    add(door.table, ingress("i", [("foo.com", "/x", "Prefix", "s")]))
+    set_backends(door.table, {"s": [ups["one"].endpoint]})
+    await door.settle()
+    for _ in range(3):
+        assert await door.who("foo.com", "/x") == "one"
+    text = await measured(door)
     labels = 'namespace="a",kind="Ingress",name="i",service="s:80"'
     assert f"sampan_ingress_requests_total{{{labels}}} 3\n" in text
     assert f'sampan_ingress_answers_within_seconds_total{{{labels},seconds="10"}} 3\n' in text
+
+
+async def test_metrics_tell_services_of_one_name_apart(door: Door, ups: dict[str, Upstream]) -> None:
+    """Prometheus takes one line with the same labels, and the longest names are labels, too."""
+    rule, service_ = "r" * 253, "s" * 63
+    [route] = contribution(ingress(rule, [("b.com", "/", "Prefix", service_)]), service).routes
+    routes = []
+    for namespace in ("a", "b", "c" * 63):
+        target = Target(Backend(ServicePort(namespace, service_, 80)))
+        host = Host.of_ingress(f"{namespace}.com")
+        routes.append(replace(route, place=replace(route.place, host=host), targets=(target,)))
+        set_backends(door.table, {service_: [ups["one"].endpoint]}, namespace)
+    door.table.update(("Ingress", "a", rule), Contribution(routes=tuple(routes)))
+    await door.settle()
+    for route in routes:
+        assert await door.who(str(route.place.host), "/") == "one"
+    text = await measured(door)
+    for called in (service_, f"b/{service_}", f"{'c' * 63}/{service_}"):
+        labels = f'namespace="a",kind="Ingress",name="{rule}",service="{called}:80"'
+        assert f"sampan_ingress_requests_total{{{labels}}} 1\n" in text
 
 
 async def test_the_access_log_says_who_answered_for_which_rule(door: Door, ups: dict[str, Upstream]) -> None:

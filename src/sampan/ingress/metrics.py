@@ -44,7 +44,7 @@ def parse(table: str) -> list[Measure]:
         source, _, service = fields["key"].replace("\\", "").partition("|")
         kind, _, name = source.partition("/")
         namespace, _, name = name.partition("/")
-        port = service.rpartition("/")[2]
+        port = service.removeprefix(f"{namespace}/")  # of another namespace with that, or two would be one
         labels = f'namespace="{namespace}",kind="{kind}",name="{name}",service="{port}"'
         found.append(Measure(labels, {k: int(v) for k, v in fields.items() if v.isdigit()}))
     return sorted(found, key=lambda m: m.labels)

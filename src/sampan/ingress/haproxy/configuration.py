@@ -83,7 +83,7 @@ def configuration(content: Content, files: Files) -> str:
     # Counts by rule and Service: bounded, and forgotten a day after the last request.
     lines += [
         "backend measures from usual",
-        f"    stick-table type string len 255 size 10k expire 1d store {_STORED}",
+        f"    stick-table type string len 512 size 10k expire 1d store {_STORED}",
     ]
     lines += option_rules.sections(content, files)
     if content.mirrored:
