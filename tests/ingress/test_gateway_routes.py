@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from sampan.api import validation
 from sampan.api.errors import Object
+from sampan.api.resources import HTTPROUTES
 from sampan.ingress import gateway_status
 from sampan.ingress.gateways import hosts
 from sampan.ingress.route_options import Redirect, Rewrite, Timeouts
@@ -430,6 +432,17 @@ def test_a_match_that_cannot_be_had_is_for_no_request() -> None:
     for one in bad:
         alone = cluster().route(http(rule(matches=[one])))
         assert (accepted(alone), alone.contribution.routes) == (["False UnsupportedValue"], ())
+
+
+def test_what_is_said_is_no_longer_than_the_api_takes() -> None:
+    """Of long values that are cited there would else be no status at all."""
+    changes = {"set": [{"name": "a", "value": "\x01" * 4096}]}
+    filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": changes}]
+    route = http(*(rule(filters=filters) for _ in range(4)))
+    status = gateway_status.route_status(route, cluster().route(route), NOW)
+    assert status["parents"][0]["conditions"][0]["message"].startswith("Dropped Rule 0: filters: ")
+    new = {**route, "status": status}
+    assert not validation.update(HTTPROUTES, new, route, "status")
 
 
 # ---- Gateways

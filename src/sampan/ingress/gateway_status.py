@@ -59,6 +59,9 @@ FEATURES = (
 )
 """Sorted, as the API wants them."""
 
+_LONGEST = 32_768
+"""Characters of a condition's message; with one that is longer the API takes nothing of a status."""
+
 
 def class_status(obj: Object, now: str) -> Object:
     """The status of a class of ours."""
@@ -230,7 +233,7 @@ def conditions(
             "type": kind,
             "status": status,
             "reason": verdict.reason,
-            "message": verdict.message,
+            "message": verdict.message[:_LONGEST],
             "observedGeneration": generation,
             "lastTransitionTime": changed,
         }
