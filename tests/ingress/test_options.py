@@ -172,6 +172,10 @@ async def test_only_users_of_the_secret_come_in(site: Site) -> None:
     for _ in range(2):
         assert (await site.get("/", authorization("ann", "secret"))).status == 200
     assert (await site.get("/", authorization("ann", "wrong"))).status == 401
+    # With what is right nobody makes something else be right.
+    wrong = authorization("zoe", "open")
+    assert (await site.get("/", authorization("ann", "secret"), wrong)).status == 400
+    assert (await site.get("/", wrong)).status == 401
     # Another user: what was right is so no more.
     site.secrets["users"] = {"data": {"auth": base64.b64encode(f"bob:{SHA512}\n".encode()).decode()}}
     await site.have(basic_auth_secret="users")

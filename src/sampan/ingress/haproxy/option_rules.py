@@ -149,6 +149,8 @@ def _rates(files: Files) -> Iterator[str]:
 def _users(files: Files) -> Iterator[str]:
     asked, known = "{ var(txn.users) -m found }", "{ var(txn.known) -m bool }"
     yield f'http-request set-var(txn.users) "{_setting("users", files)}"'
+    # Of two the first would be checked, and the last remembered as right: whatever that is, from whomever it comes.
+    yield f"http-request deny deny_status 400 if {asked} {{ req.fhdr_cnt(authorization) gt 1 }}"
     # A good hash takes long, and everybody waits meanwhile: what was right is remembered for a while.
     yield (
         'http-request set-var(txn.credentials) "req.fhdr(authorization),concat(|,txn.users),sha2(256),hex" '
