@@ -96,6 +96,18 @@ async def test_problems_are_named_as_they_were_written(api: Api) -> None:
     assert fields == ["spec.backend", "spec.rules[1].http.paths[0].backend.serviceName"]
 
 
+async def test_the_old_way_to_say_a_class_is_warned_of(api: Api) -> None:
+    noted = {"name": "noted", "annotations": {"kubernetes.io/ingress.class": "sampan"}}
+    spec = {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}
+    obj = {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": noted, "spec": spec}
+    said = (await api("POST", V1, obj)).warnings
+    assert said == [
+        '299 - "annotation \\"kubernetes.io/ingress.class\\" is deprecated: use spec.ingressClassName"'
+    ]
+    both = {**obj, "metadata": {**noted, "name": "both"}, "spec": {**spec, "ingressClassName": "sampan"}}
+    assert not (await api("POST", V1, both)).warnings
+
+
 async def test_what_they_do_not_offer(api: Api) -> None:
     version = VERSIONS[0]
     await api.ok("POST", path(version), old(version))

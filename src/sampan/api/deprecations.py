@@ -1,6 +1,7 @@
-"""What is a bad idea in volumes, claims and classes: upstream's warnings, not ours.
+"""What is a bad idea in volumes, claims, classes and Ingresses: upstream's warnings, not ours.
 
-Upstream: `pkg/api/{persistentvolume,persistentvolumeclaim,storage,node}`. Those of pods are in `support`.
+Upstream: `pkg/api/{persistentvolume,persistentvolumeclaim,storage,node}`, `pkg/registry/networking/ingress`. Those of pods are in
+`support`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from collections.abc import Callable, Iterator
 
 from sampan.api import quantity
 from sampan.api.errors import Object
+from sampan.api.ingress_classes import CLASS_ANNOTATION
 from sampan.api.resources import (
     CSISTORAGECAPACITIES,
+    INGRESSES,
     PERSISTENTVOLUMECLAIMS,
     PERSISTENTVOLUMES,
     RUNTIMECLASSES,
@@ -48,6 +51,12 @@ def _noted_class(obj: Object) -> Iterator[str]:
     if _CLASS_ANNOTATION in ((obj.get("metadata") or {}).get("annotations") or ()):
         at = f"metadata.annotations[{_CLASS_ANNOTATION}]"
         yield f'{at}: deprecated since v1.8; use "storageClassName" attribute instead'
+
+
+def _of_ingress(obj: Object) -> Iterator[str]:
+    meta, spec = obj.get("metadata") or {}, obj.get("spec") or {}
+    if CLASS_ANNOTATION in (meta.get("annotations") or ()) and spec.get("ingressClassName") is None:
+        yield f'annotation "{CLASS_ANNOTATION}" is deprecated: use spec.ingressClassName'
 
 
 def _of_volume(obj: Object) -> Iterator[str]:
@@ -112,4 +121,5 @@ _TOLD: dict[str, Callable[[Object], Iterator[str]]] = {
     STORAGECLASSES.key_stem: _of_storage_class,
     CSISTORAGECAPACITIES.key_stem: _of_capacity,
     RUNTIMECLASSES.key_stem: _of_runtime_class,
+    INGRESSES.key_stem: _of_ingress,
 }
