@@ -6,11 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from sampan.ingress.haproxy.options import Entry, encoded
 from sampan.ingress.patterns import escaped, grouped
-from sampan.ingress.types import Route
+from sampan.ingress.types import PathKind, Route
 
 
 def entries(name: str, routes: Sequence[tuple[str, Route]]) -> Iterator[Entry]:
-    """The entries for a place: `name` leads to its routes, which have names of their own, the first to be tried first."""
+    """The entries for a place: `name` leads to its routes, which have names of their own, the first to be tried first. Number 0 is how
+    long the place's prefix is, for who has to go on to a shorter one."""
+    place = routes[0][1].place
+    if place.path.kind is PathKind.PREFIX:
+        yield "candidates", f"{name}.0", str(len(place.path.value))
     for i, (own, route) in enumerate(routes, 1):
         parts = [own]
         if route.method:

@@ -107,18 +107,19 @@ local function in_host(txn, host, path)
     if found then
         return found
     end
-    local rest, last = path .. "/", nil
+    local rest = path .. "/"
     while rest do
         name = prefix:lookup(host .. rest)
         if name == nil then
             return nil
         end
-        found = name ~= last and route(txn, name)
+        found = route(txn, name)
         if found then
             return found
         end
-        last = name
-        rest = string.match(rest, "^(.*/)[^/]*/$")
+        -- On to what is shorter than the prefix that was found: element by element a long path would take for ever.
+        local length = tonumber(candidates:lookup(name .. ".0") or #rest - 1)
+        rest = string.match(string.sub(rest, 1, length), "^(.*/)[^/]*$")
     end
 end
 
