@@ -153,6 +153,22 @@ def test_ours_counts() -> None:
 NGINX_KEY = "nginx.ingress.kubernetes.io/"
 
 
+@pytest.mark.parametrize(
+    ("given", "spoken"),
+    [({}, "h2c"), ({"backend-protocol": "http"}, "http"), ({"backend-protocol": "https"}, "https")],
+)
+def test_what_the_services_port_speaks_unless_it_was_said(given: dict[str, str], spoken: str) -> None:
+    wishes = read({f"sampan.io/{k}": v for k, v in given.items()})
+    obj = {
+        **ingress(),
+        "spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}},
+    }
+    port = {"port": 80, "appProtocol": "kubernetes.io/h2c"}
+    service = {"metadata": {"name": "web"}, "spec": {"ports": [port]}}
+    [route] = ingresses.contribution(obj, lambda _, __: service, wishes).routes
+    assert [t.backend.policy.protocol for t in route.targets] == [spoken]
+
+
 def test_what_switches_something_off_leaves_ours_alone() -> None:
     wishes = read(
         {

@@ -180,6 +180,7 @@ def _made(reading: _Reading) -> Wishes:
     return Wishes(
         options=Options(**options),
         policy=Policy(**policy),
+        protocol_said="protocol" in policy,
         regex=regex,
         rewrite=target,
         canary=_canary(reading),

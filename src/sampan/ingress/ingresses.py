@@ -58,10 +58,12 @@ ServiceLookup = Callable[[str, str], Object | None]
 class Wishes:
     """What an Ingress wants besides its rules (annotations), already read: the same for all its routes. With `regex` its
     ImplementationSpecific paths are regular expressions from the path's beginning on, and `rewrite` (`\\1` ... are their groups) is what the
-    backend sees of them. A `closed` one is answered with 503: what was asked for its safety cannot be had."""
+    backend sees of them. With `protocol_said` the policy's protocol was asked for, and is not the Service's to say. A `closed` one is
+    answered with 503: what was asked for its safety cannot be had."""
 
     options: Options = NO_OPTIONS
     policy: Policy = DEFAULT_POLICY
+    protocol_said: bool = False
     regex: bool = False
     rewrite: str = ""
     canary: Canary | None = None
@@ -260,7 +262,7 @@ def _target(reading: _Reading, backend: Object, source: Source) -> Target | None
         reading.problem(source, PORT_NOT_FOUND, message)
         return None
     policy = reading.wishes.policy
-    if policy.protocol == "http" and _app_protocol(service, number) == H2C:
+    if not reading.wishes.protocol_said and _app_protocol(service, number) == H2C:
         policy = replace(policy, protocol="h2c")
     return Target(Backend(ServicePort(namespace, name, number), policy))
 
