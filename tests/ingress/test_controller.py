@@ -42,6 +42,25 @@ async def test_one_that_comes_in_place_of_another_of_its_name_is_told_too(api: A
             await api.delete(INGRESSES, "default", "bad")
 
 
+async def test_one_with_very_many_problems_takes_no_others_events(api: Any) -> None:
+    many = ingress("many")
+    rule = many["spec"]["rules"][0]
+    rule["http"]["paths"] = [
+        {**rule["http"]["paths"][0], "path": f"/{n}", "backend": {"resource": {"kind": "K", "name": f"n{n}"}}}
+        for n in range(2000)
+    ]
+    async with running(IngressController(api).run()):
+
+        async def told() -> bool:
+            found = (await api.list(EVENTS, "default")).items
+            done = {e["involvedObject"]["name"] for e in found if e["reason"] == "Sync"}
+            return done == {"many", "few"} and any(e["reason"] == "NotSupported" for e in found)
+
+        await api.create(INGRESSES, many)
+        await api.create(INGRESSES, ingress("few"))
+        await until(told)
+
+
 async def test_an_address_goes_when_the_class_is_anothers(api: Any) -> None:
     async def says(name: str, *wanted: str) -> None:
         async def done() -> bool:

@@ -34,6 +34,9 @@ _OWN, _DOOR = "classes and Service", "endpoints of the front door"
 """The queue's keys for what the front door has in the API."""
 _CLASSLESS = "class of "
 """Before the key of an object whose class is not there."""
+_AT_ONCE = 20
+"""Problems of an object that are told at a time; the others when something changes and they are there yet. Of many more the recorder
+would tell none, and none of other objects' either."""
 _CLASS_WITHIN = 3.0
 """Seconds that a class may come after an Ingress of it: both may be in what somebody applies at once."""
 
@@ -254,12 +257,12 @@ class IngressController:
         )
 
     def _warn(self, key: str, obj: Object, problems: Iterable[Problem]) -> None:
-        found = frozenset(problems)
+        found = dict.fromkeys(problems)
         before = self._said(key, obj) or frozenset()
-        for problem in dict.fromkeys(problems):
-            if problem not in before:
-                self._recorder.event(obj, "Warning", problem.reason, problem.message)
-        self._told[key] = (obj["metadata"]["uid"], found)
+        news = [problem for problem in found if problem not in before][:_AT_ONCE]
+        for problem in news:
+            self._recorder.event(obj, "Warning", problem.reason, problem.message)
+        self._told[key] = (obj["metadata"]["uid"], frozenset(p for p in found if p in before or p in news))
 
     def _said(self, key: str, obj: Object) -> frozenset[Problem] | None:
         uid, said = self._told.get(key, ("", frozenset()))
