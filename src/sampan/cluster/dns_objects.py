@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from sampan.api.errors import Object, StatusError
-from sampan.api.resources import CONFIGMAPS, SERVICES
+from sampan.api.resources import CONFIGMAPS, SERVICES, Resource
 from sampan.cluster.config import ClusterConfig
 
 if TYPE_CHECKING:
@@ -35,13 +35,25 @@ async def keep(client: Client, config: ClusterConfig) -> None:
     wanted: Object
     for resource, wanted in ((SERVICES, _service(config)), (CONFIGMAPS, config_map)):
         try:
-            await client.create(resource, wanted)
+            # Asked for first: of a Service that is there its address would be said to be taken.
+            if not await _there(client, resource, wanted):
+                await client.create(resource, wanted)
         except StatusError as e:
             if e.reason == "AlreadyExists":
                 continue
             # Names are answered all the same: the address is each node's own.
             log.warning("%s %s is not made: %s", wanted["kind"], wanted["metadata"]["name"], e.message)
     await asyncio.Event().wait()
+
+
+async def _there(client: Client, resource: Resource, wanted: Object) -> bool:
+    try:
+        await client.get(resource, wanted["metadata"]["namespace"], wanted["metadata"]["name"])
+    except StatusError as e:
+        if e.code != 404:
+            raise
+        return False
+    return True
 
 
 def _service(config: ClusterConfig) -> Object:
