@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
+from typing import Literal
 
 import pytest
 
 from sampan.ingress.ingresses import contribution
-from sampan.ingress.route_options import Options, Redirect
+from sampan.ingress.route_options import HeaderChange, Options, Redirect
 from sampan.ingress.types import Condition, Contribution
 from tests.ingress.door import Door, Upstream, open_door
 from tests.ingress.objects import Rule, add, ingress, service, set_backends
@@ -112,3 +113,32 @@ async def test_the_next_shorter_place_is_found_however_long_the_path_is(door: Do
     async with asyncio.timeout(5):
         for _ in range(60):
             assert (await door.get("k.com", "/a" * 7000)).status == 404
+
+
+@pytest.mark.parametrize("verb", ["set", "add"])
+async def test_no_header_of_a_route_is_crowded_out(door: Door, verb: Literal["set", "add"]) -> None:
+    """What leaves too little room for what a route says of it does not go on without that: no request, and no answer."""
+    found = contribution(ingress("i", [("foo.com", "/", "Prefix", "s")]), service).routes
+
+    async def statuses(length: int, answers: bool) -> list[int]:
+        changes = (HeaderChange("set", "x-long", "l" * length), HeaderChange(verb, "x-role", "guest"))
+        options = Options(response_headers=changes) if answers else Options(request_headers=changes)
+        routes = tuple(replace(r, options=options) for r in found)
+        door.table.update(("Ingress", "a", "i"), Contribution(routes=routes))
+        await door.settle()
+        statuses = []
+        for much in (10, 14_000, 15_000):
+            answer = await door.get("foo.com", "/", "X-Role: admin", "X-Much: " + "m" * much)
+            statuses.append(answer.status)
+            if answer.status == 200:
+                role = (
+                    answer.headers["x-role"]
+                    if answers
+                    else answer.body.split("x-role: ")[-1].split("\r\n")[0]
+                )
+                assert role == "guest", (length, much)
+        return statuses
+
+    for answers, status in ((False, 431), (True, 502)):
+        assert await statuses(3_500, answers) == [200, 200, 200]
+        assert await statuses(12_000, answers) == [200, status, status]

@@ -119,6 +119,9 @@ def _global(files: Files, *, mirrored: bool) -> Iterator[str]:
     for line in (
         "nbthread 2",
         f"maxconn {MAXCONN}",
+        # What a client or a backend sends has 16 kB as ever; beside that there is room for what routes add to it.
+        "tune.bufsize 20480",
+        "tune.maxrewrite 4096",
         f"stats socket {files.admin_socket} mode 600 level admin expose-fd listeners",
         "stats timeout 1h",
         f"uid {_NOBODY}",

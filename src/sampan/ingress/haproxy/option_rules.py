@@ -17,6 +17,8 @@ PERIODS = (1, 60, 3600)
 _CLIENTS = "100k"
 _PREFLIGHT = (("methods", "access-control-request-method"), ("headers", "access-control-request-headers"))
 """What a browser asks for beforehand, and the header that it asks in."""
+_TEXT = "content-type text/plain"
+_NO_ROOM = "{ var(txn.no_room) -m found }"
 _LONGEST_COPY = 15_000
 """Bytes of a body that is copied, as `mirror.lua` has it."""
 
@@ -189,6 +191,7 @@ def _copy(files: Files) -> Iterator[str]:
 
 def _change(files: Files) -> Iterator[str]:
     yield f"http-request lua.request_headers if {_has('request.1', files)}"
+    yield f'http-request return status 431 {_TEXT} string "431: the headers are too long\\n" if {_NO_ROOM}'
     yield f'http-request set-header Host "{_text("host", files)}" if {_has("host", files)}'
     yield f'http-request set-path "{_text("path", files)}" if {_has("path", files)}'
     yield f'http-request set-var-fmt(txn.cut) "%[{_setting("cut", files)}]:%[var(txn.path)]" if {_has("cut", files)}'
@@ -209,6 +212,7 @@ def _change(files: Files) -> Iterator[str]:
         )
     yield f"http-request lua.keep_response_headers if {_has('response.1', files)}"
     yield "http-response lua.response_headers if { var(txn.response_changes) -m found }"
+    yield f'http-response return status 502 {_TEXT} string "502: the headers are too long\\n" if {_NO_ROOM}'
 
 
 def _keep(files: Files) -> Iterator[str]:

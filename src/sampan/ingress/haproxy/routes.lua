@@ -261,17 +261,27 @@ local function changes(txn, which)
     end
 end
 
-local function change(text, http, verbs)
+-- HAProxy has little room for more than a client sent, and does not say when it is used up: whether all of the changes could be made.
+local function change(text, http, verbs, count)
     for _, one in ipairs(split(text, "&")) do
         local parts = split(one, "=")
-        verbs[parts[1]](http, decoded(parts[2]), decoded(parts[3] or ""))
+        local verb, name = parts[1], decoded(parts[2])
+        local before = verb == "add" and count(name) or 0
+        verbs[verb](http, name, decoded(parts[3] or ""))
+        if verb ~= "remove" and count(name) <= before then
+            return false
+        end
     end
+    return true
 end
 
 core.register_action("request_headers", {"http-req"}, function(txn)
-    change(changes(txn, "request"), txn.http, {
+    local done = change(changes(txn, "request"), txn.http, {
         set = txn.http.req_set_header, add = txn.http.req_add_header, remove = function(http, name) http:req_del_header(name) end,
-    })
+    }, function(name) return txn.f:req_fhdr_cnt(name) end)
+    if not done then
+        txn:set_var("txn.no_room", true)
+    end
 end)
 
 -- Those of the answer are found out beforehand: until it comes the route may have gone.
@@ -280,9 +290,12 @@ core.register_action("keep_response_headers", {"http-req"}, function(txn)
 end)
 
 core.register_action("response_headers", {"http-res"}, function(txn)
-    change(txn:get_var("txn.response_changes"), txn.http, {
+    local done = change(txn:get_var("txn.response_changes"), txn.http, {
         set = txn.http.res_set_header, add = txn.http.res_add_header, remove = function(http, name) http:res_del_header(name) end,
-    })
+    }, function(name) return txn.f:res_fhdr_cnt(name) end)
+    if not done then
+        txn:set_var("txn.no_room", true)
+    end
 end)
 
 -- Whether a host is such as has these parts in this order, with something between any two. No longer than the host is in parts.
