@@ -160,3 +160,9 @@ async def test_kubectl_applies_the_lesson_as_printed(kubectl: Kubectl) -> None:
     for word in ("ing", "ingress", "ingresses"):
         shown = await kubectl.run("get", word, "my-ingress", "-o", path)
         assert shown == (0, "networking.k8s.io/v1 /bar/*", "")  # no warning, either
+    code, _, err = await kubectl.run("delete", "-f", str(printed))
+    assert code == 1
+    assert "the server does not allow this method" in err
+    code, out, err = await kubectl.run("delete", "ingress", "my-ingress")
+    assert (code, err) == (0, "")
+    assert out.startswith('ingress.networking.k8s.io "my-ingress" deleted')
