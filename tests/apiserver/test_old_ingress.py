@@ -102,7 +102,7 @@ async def test_the_old_way_to_say_a_class_is_warned_of(api: Api) -> None:
     obj = {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": noted, "spec": spec}
     said = (await api("POST", V1, obj)).warnings
     assert said == [
-        '299 - "annotation \\"kubernetes.io/ingress.class\\" is deprecated: use spec.ingressClassName"'
+        '299 - "annotation \\"kubernetes.io/ingress.class\\" is deprecated, please use \'spec.ingressClassName\' instead"'
     ]
     both = {**obj, "metadata": {**noted, "name": "both"}, "spec": {**spec, "ingressClassName": "sampan"}}
     assert not (await api("POST", V1, both)).warnings

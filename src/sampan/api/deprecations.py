@@ -56,7 +56,7 @@ def _noted_class(obj: Object) -> Iterator[str]:
 def _of_ingress(obj: Object) -> Iterator[str]:
     meta, spec = obj.get("metadata") or {}, obj.get("spec") or {}
     if CLASS_ANNOTATION in (meta.get("annotations") or ()) and spec.get("ingressClassName") is None:
-        yield f'annotation "{CLASS_ANNOTATION}" is deprecated: use spec.ingressClassName'
+        yield f"annotation \"{CLASS_ANNOTATION}\" is deprecated, please use 'spec.ingressClassName' instead"
 
 
 def _of_volume(obj: Object) -> Iterator[str]:
