@@ -157,6 +157,9 @@ async def test_redirects(site: Site) -> None:
     await site.have(rules=[("foo.com", "/", "Prefix", "nothing")], nginx=True, temporal_redirect="/there")
     answer = await site.get("/x", host="foo.com:8080")
     assert (answer.status, answer.headers["location"]) == (302, "http://foo.com:8080/there")
+    await site.have(rules=[("", "/", "Prefix", "s")], nginx=True, temporal_redirect="/there")
+    assert (await site.get("/x", host="any.test")).headers["location"] == "http://any.test/there"
+    assert (await site.door.raw(b"GET /x HTTP/1.0\r\n\r\n")).status == 400  # there is nowhere to go
     assert site.door.driver.reloads == 0
 
 

@@ -18,6 +18,8 @@ _CLIENTS = "100k"
 _PREFLIGHT = (("methods", "access-control-request-method"), ("headers", "access-control-request-headers"))
 """What a browser asks for beforehand, and the header that it asks in."""
 _TEXT = "content-type text/plain"
+_HOSTED = "{ var(txn.host) -m len gt 0 }"
+_NAMELESS = f'http-request return status 400 {_TEXT} string "400: a Host header is needed\\n"'
 _NO_ROOM = "{ var(txn.no_room) -m found }"
 _LONGEST_COPY = 15_000
 """Bytes of a body that is copied, as `mirror.lua` has it."""
@@ -27,6 +29,7 @@ def lines(files: Files, *, mirrored: bool = False) -> Iterator[str]:
     """The rules, in the order in which they hold; with `mirrored` those that copy requests, too."""
     yield from _secure(files)
     yield from _cors(files)
+    yield f"{_NAMELESS} if !{_HOSTED} {_has('redirect', files)} !{_has('redirect-host', files)}"
     yield f"http-request lua.redirect if {_has('redirect', files)}"
     yield from _networks(files)
     yield from _rates(files)
@@ -68,16 +71,12 @@ def _text(name: str, files: Files) -> str:
 
 
 def _secure(files: Files) -> Iterator[str]:
-    hosted = "{ var(txn.host) -m len gt 0 }"
     yield (
         "http-request redirect code 308 location https://%[var(txn.host)]%[pathq] "
-        f"if !{{ ssl_fc }} {hosted} {_has('https-only', files)}"
+        f"if !{{ ssl_fc }} {_HOSTED} {_has('https-only', files)}"
     )
     # Who names no host cannot be sent to HTTPS, and is not let in without.
-    yield (
-        'http-request return status 400 content-type text/plain string "400: a Host header is needed\\n" '
-        f"if !{{ ssl_fc }} !{hosted} {_has('https-only', files)}"
-    )
+    yield f"{_NAMELESS} if !{{ ssl_fc }} !{_HOSTED} {_has('https-only', files)}"
     yield (
         f'http-after-response set-header Strict-Transport-Security "max-age={_text("hsts", files)}" '
         f"if {{ ssl_fc }} {_has('hsts', files)}"
