@@ -194,6 +194,9 @@ async def test_a_client_has_so_many_requests_and_no_more(site: Site) -> None:
     assert [(await site.get()).status for _ in range(5)] == [200, 200, 200, 429, 429]
     await site.have(rate_limit="7/h")
     assert [(await site.get()).status for _ in range(3)] == [200, 200, 429]
+    # A canary gives nobody more.
+    await site.have(name="c", canary_header="X-New", created="2026-02-01T00:00:00Z")
+    assert (await site.get("/", "X-New: always")).status == 429
     await site.have()
     assert (await site.get()).status == 200
     assert site.door.driver.reloads == 0

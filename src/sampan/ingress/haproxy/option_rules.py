@@ -137,7 +137,7 @@ def _rates(files: Files) -> Iterator[str]:
     # A client of IPv6 has all addresses of its network.
     yield f"http-request set-var(txn.client) src,ipmask(32,64) if {_has('rate', files)}"
     yield (
-        "http-request set-var-fmt(txn.client) %[var(txn.client)]|%[var(txn.source)] "
+        f"http-request set-var-fmt(txn.client) %[var(txn.client)]|%[{_setting('rate', files)}] "
         "if { var(txn.client) -m found }"
     )
     for period in PERIODS:

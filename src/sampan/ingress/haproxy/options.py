@@ -126,6 +126,8 @@ def settings(route: Route) -> dict[str, str]:
     if options.hsts:
         found["hsts"] = str(options.hsts)
     found |= _limits(options)
+    if options.rate_limit:
+        found["rate"] = encoded(str(route.source))  # what is counted together
     if options.cors:
         found |= _cors(options.cors)
     sticky = next((t.backend.policy.sticky for t in route.targets), None)
@@ -150,7 +152,7 @@ def _limits(options: Options) -> dict[str, str]:
     if options.auth:
         found |= {"users": name_of("u", options.auth.users), "realm": encoded(options.auth.realm)}
     if options.rate_limit:
-        found |= {"rate": "1", f"rate-{options.rate_limit.seconds}": str(options.rate_limit.requests)}
+        found[f"rate-{options.rate_limit.seconds}"] = str(options.rate_limit.requests)
     if lists := [w for w, n in (("allow", options.allow), ("deny", options.deny)) if n]:
         found["networks"] = "-".join(lists)
     return found

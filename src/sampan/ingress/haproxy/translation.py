@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import quote
 
@@ -241,7 +241,9 @@ class Translation:
             name = f"r{self._number}"
             named.append((name, route))
             source = route.source
-            ways = [(name, route), *options.ways(name, route)]
+            # What is counted of a canary's clients is counted of its base's.
+            counted = replace(route, source=routes[-1].source) if route.canary else route
+            ways = [(name, counted), *options.ways(name, counted)]
             entries.append(("targets", name, self._targets(dict(ways), name, route, routing, step, shown)))
             entries.append(("sources", name, plain(f"{source.kind}/{source.namespace}/{source.name}")))
             entries += (entry for way, wanted in ways for entry in options.entries(way, wanted))
