@@ -466,6 +466,28 @@ def test_patterns() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rewrite", "path", "told"),
+    [
+        ("/$2", "/api(/|$)(.*)", []),
+        ("/$2", "/api(?:/|$)(.*)", [
+            "spec.rules[0].http.paths[0].path: '/api(?:/|$)(.*)' has no group 2: in the rewrite to \"/\\2\" nothing stands in its place",
+        ]),
+        ("/x/$1", "/api", ["spec.rules[0].http.paths[0].path: '/api' has no group 1: in the rewrite to \"/x/\\1\" nothing stands in its place"]),
+        ("/x$0", "/api", []),
+    ],
+)  # fmt: skip
+def test_a_group_that_a_pattern_has_not_is_told(rewrite: str, path: str, told: list[str]) -> None:
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    paths = [{"path": path, "pathType": "ImplementationSpecific", "backend": backend}]
+    obj = {**ingress(), "spec": {"rules": [{"http": {"paths": paths}}]}}
+    service = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}
+    wishes = read({f"{NGINX_KEY}rewrite-target": rewrite})
+    found = ingresses.contribution(obj, lambda _, __: service, wishes)
+    assert [p.message for p in found.problems] == told
+    assert [r.place.path.kind for r in found.routes] == [PathKind.REGEX]
+
+
+@pytest.mark.parametrize(
     ("given", "path", "told"),
     [
         ({"rewrite-target": "/$2"}, "/api(/|$)(.*)", [

@@ -48,6 +48,7 @@ H2C = "kubernetes.io/h2c"
 """The appProtocol of a Service's port whose pods speak HTTP/2 without TLS (Kubernetes' standard application protocols)."""
 _LONGEST_PATH = 4096
 _OF_PATTERNS = re.compile(r"[()\[\]{}|*+?^$\\]")
+_GROUP = re.compile(r"\\([0-9])")
 _PATH_SAFE = "/:@!$&'()*+,;=-._~%"
 
 ServiceLookup = Callable[[str, str], Object | None]
@@ -117,6 +118,7 @@ def _place(reading: _Reading, host: Host, path: Object, where: str) -> Place | N
         if why := patterns.problem(pattern):
             reading.problem(_source(reading.ingress, where), INVALID, f"{pattern!r}: {why}")
             return None
+        _tell_of_no_group(reading, pattern, where)
         return Place(INGRESS_SCOPE, host, Path(PathKind.REGEX, f"^{pattern}"))
     if reading.wishes.regex and _OF_PATTERNS.search(path.get("path") or ""):
         why = f"{path['path']!r} is taken as it stands: regular expressions are of the type ImplementationSpecific, not {path['pathType']}"
@@ -126,6 +128,15 @@ def _place(reading: _Reading, host: Host, path: Object, where: str) -> Place | N
         reading.problem(_source(reading.ingress, where), NOT_SUPPORTED, why)
         return None
     return Place(INGRESS_SCOPE, host, path_of(path))
+
+
+def _tell_of_no_group(reading: _Reading, pattern: str, where: str) -> None:
+    """A rewrite by a group that the pattern has not: as with nginx, nothing stands in its place."""
+    rewrite = reading.wishes.rewrite
+    most = max((int(number) for number in _GROUP.findall(rewrite)), default=0)
+    if most > re.compile(pattern).groups:
+        why = f'{pattern!r} has no group {most}: in the rewrite to "{rewrite}" nothing stands in its place'
+        reading.problem(_source(reading.ingress, where), INVALID, why)
 
 
 def _tell_of_no_pattern(reading: _Reading) -> None:
