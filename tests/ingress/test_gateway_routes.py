@@ -178,6 +178,18 @@ def test_references_that_lead_nowhere(ref: Object, expected: str) -> None:
     assert good.targets
 
 
+def test_all_references_that_lead_nowhere_are_told() -> None:
+    """The reason is that of the first."""
+    far = {"name": "s", "port": 80, "namespace": "other"}
+    state = cluster().route(http(rule({"name": "nosvc", "port": 80}), rule({"name": "s", "port": 1}, far)))
+    assert state.resolved.reason == "BackendNotFound"
+    assert state.resolved.message.split("; ") == [
+        "rules[0].backendRefs[0]: there is no Service infra/nosvc",
+        "rules[1].backendRefs[0]: Service infra/s has no port 1",
+        "rules[1].backendRefs[1]: no ReferenceGrant in other allows HTTPRoutes of infra to refer to Service s",
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "allowed"),
     [

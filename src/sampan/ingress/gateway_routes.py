@@ -318,6 +318,8 @@ class _Rules:
     def _unresolved(self, reason: str, message: str) -> None:
         if self.resolved.status:
             self.resolved = Verdict(False, reason, message)
+        else:  # all of them are told; the reason is the first one's
+            self.resolved = replace(self.resolved, message=f"{self.resolved.message}; {message}")
 
     def _target(self, ref: Object, at: str, grpc: bool) -> Backend | None:
         kind, where = self._route["kind"], ref.get("namespace") or self._namespace
