@@ -247,6 +247,7 @@ async def test_what_strangers_say_about_themselves_is_not_believed(
         (b"POST / HTTP/1.1\r\nHost: foo.com\r\nContent-Length: +4\r\n\r\nabcd", 400),
         (b"POST / HTTP/1.1\r\nHost: foo.com\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.0\r\nHost: foo.com\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/0.9\r\nHost: foo.com\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.0\r\nHost: foo.com\r\nContent-Length: 0\r\n\r\n", 200),
         (b"POST / HTTP/1.1\r\nHost: foo.com\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: foo.com\r\nHost: bar.com\r\n\r\n", 400),

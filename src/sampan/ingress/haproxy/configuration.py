@@ -199,10 +199,10 @@ def _distrust(listener: Listener) -> Iterator[str]:
         f'http-request return status 400 {_TEXT} string "bad Host header" '
         "if { req.hdr(host) -m found } !{ req.hdr(host) -m reg ^[A-Za-z0-9._:\\[\\]-]*$ }"
     )
-    # Who takes HTTP/1.0 at its word sees no body, and a request in what is one (RFC 9112, 6.1).
+    # Who takes HTTP/1.0, or what is older, at its word sees no body, and a request in what is one (RFC 9112, 6.1).
     yield (
         f'http-request return status 400 {_TEXT} string "bad Transfer-Encoding" '
-        "if { req.hdr(transfer-encoding) -m found } { req.ver 1.0 }"
+        "if { req.hdr(transfer-encoding) -m found } { req.ver -m beg 0. 1.0 }"
     )
     # If a backend answered it with 200, all that follows would go there unseen.
     yield f'http-request return status 405 {_TEXT} string "405: no tunnels\\n" if METH_CONNECT'
