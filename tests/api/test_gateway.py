@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.api import conversion, strategy, tables, validation
+from sampan.api import conversion, decoding, schema, strategy, tables, validation
 from sampan.api.errors import Object
 from sampan.api.objects import deep_copy
 from sampan.api.resources import (
     GATEWAYCLASSES,
     GATEWAYS,
+    GATEWAYS_V1BETA1,
     GRPCROUTES,
     HTTPROUTES,
     REFERENCEGRANTS,
-    REFERENCEGRANTS_V1BETA1,
+    RESOURCES,
     Resource,
 )
 
@@ -253,13 +254,19 @@ def test_the_controller_of_a_class_stays() -> None:
     assert found == 'spec.controllerName: Invalid value: "string": Value is immutable'
 
 
-def test_grants_of_the_older_version() -> None:
-    stored = ready(REFERENCEGRANTS, GRANT)
-    shown = conversion.shown(
-        REFERENCEGRANTS_V1BETA1, {**stored, "apiVersion": "gateway.networking.k8s.io/v1"}
-    )
-    assert shown["apiVersion"] == "gateway.networking.k8s.io/v1beta1"
-    assert conversion.kept(REFERENCEGRANTS_V1BETA1, REFERENCEGRANTS, shown)["spec"] == GRANT["spec"]
+@pytest.mark.parametrize("row", GATEWAYS_V1BETA1, ids=lambda row: row.kind)
+def test_objects_of_the_older_version(row: Resource) -> None:
+    """Its fields are the same, and what is stored is v1."""
+    hub = next(r for r in RESOURCES if r.kind == row.kind and not r.storage)
+    example = {"GatewayClass": CLASS, "Gateway": GATEWAY, "HTTPRoute": HTTP, "ReferenceGrant": GRANT}[
+        row.kind
+    ]
+    given = {**example, "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": row.kind}
+    assert decoding.check(schema.node(row.definition), given) == []
+    assert decoding.check(schema.node(row.definition), {**given, "spec": {"oops": 1}})
+    stored = conversion.kept(row, hub, given)
+    assert stored == {**given, "apiVersion": "gateway.networking.k8s.io/v1"}
+    assert conversion.shown(row, stored) == given
 
 
 def test_tables() -> None:

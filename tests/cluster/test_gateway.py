@@ -52,7 +52,7 @@ spec:
   rules: [{backendRefs: [{name: three, namespace: FAR, port: 80}]}]
 """
 GUEST = """
-apiVersion: gateway.networking.k8s.io/v1
+apiVersion: gateway.networking.k8s.io/v1beta1
 kind: HTTPRoute
 metadata: {name: guest}
 spec:

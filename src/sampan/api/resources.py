@@ -7,7 +7,7 @@ routing, storage keys, the typed client and RBAC all read this table.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 READ = ("get", "list", "watch")
 ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -190,7 +190,16 @@ GATEWAYS = Resource(_GATEWAY, "v1", "gateways", "Gateway", _GATEWAY_KINDS + "v1.
 HTTPROUTES = Resource(_GATEWAY, "v1", "httproutes", "HTTPRoute", _GATEWAY_KINDS + "v1.HTTPRoute", True, (), _G, ALL, (STATUS,))  # fmt: skip
 GRPCROUTES = Resource(_GATEWAY, "v1", "grpcroutes", "GRPCRoute", _GATEWAY_KINDS + "v1.GRPCRoute", True, (), _G, ALL, (STATUS,))  # fmt: skip
 REFERENCEGRANTS = Resource(_GATEWAY, "v1", "referencegrants", "ReferenceGrant", _GATEWAY_KINDS + "v1.ReferenceGrant", True, ("refgrant",), _G)  # fmt: skip
-REFERENCEGRANTS_V1BETA1 = Resource(_GATEWAY, "v1beta1", "referencegrants", "ReferenceGrant", _GATEWAY_KINDS + "v1beta1.ReferenceGrant", True, ("refgrant",), _G, ALL, (), "referencegrants.gateway.networking.k8s.io")  # fmt: skip
+
+
+def _gateway_v1beta1(row: Resource) -> Resource:
+    """The version before v1, which the standard channel serves as well; the fields are the same."""
+    return replace(
+        row, version="v1beta1", definition=f"{_GATEWAY_KINDS}v1beta1.{row.kind}", storage=row.key_stem
+    )
+
+
+GATEWAYS_V1BETA1 = tuple(map(_gateway_v1beta1, (GATEWAYCLASSES, GATEWAYS, HTTPROUTES, REFERENCEGRANTS)))
 _STORAGE = "io.k8s.api.storage.v1."
 STORAGECLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", _STORAGE + "StorageClass", False, ("sc",))  # fmt: skip
 CSIDRIVERS = Resource("storage.k8s.io", "v1", "csidrivers", "CSIDriver", _STORAGE + "CSIDriver", False)
@@ -229,7 +238,7 @@ RESOURCES: tuple[Resource, ...] = (
     DEVICECLASSES, RESOURCECLAIMS, RESOURCECLAIMTEMPLATES, RESOURCESLICES,
     SUBJECTACCESSREVIEWS, SELFSUBJECTACCESSREVIEWS, SELFSUBJECTRULESREVIEWS, LOCALSUBJECTACCESSREVIEWS,
     TOKENREVIEWS, SELFSUBJECTREVIEWS, IPADDRESSPOOLS,
-    GATEWAYCLASSES, GATEWAYS, HTTPROUTES, GRPCROUTES, REFERENCEGRANTS, REFERENCEGRANTS_V1BETA1,
+    GATEWAYCLASSES, GATEWAYS, HTTPROUTES, GRPCROUTES, REFERENCEGRANTS, *GATEWAYS_V1BETA1,
     INGRESSES_V1BETA1, INGRESSES_EXTENSIONS,
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sampan.api.conversion import autoscaling, events, ingress
 from sampan.api.errors import Object
-from sampan.api.resources import Resource
+from sampan.api.resources import GATEWAYS_V1BETA1, Resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ _CONVERSIONS: dict[str, Conversion] = {
     "autoscaling/v1/HorizontalPodAutoscaler": Conversion(autoscaling.from_v2, autoscaling.to_v2),
     "events.k8s.io/v1/Event": Conversion(events.from_core, events.to_core),
     "extensions/v1beta1/Ingress": Conversion(ingress.from_v1, ingress.to_v1, ingress.field),
-    "gateway.networking.k8s.io/v1beta1/ReferenceGrant": Conversion(dict, dict),
+    **{f"{r.api_version}/{r.kind}": Conversion(dict, dict) for r in GATEWAYS_V1BETA1},
     "networking.k8s.io/v1beta1/Ingress": Conversion(ingress.from_v1, ingress.to_v1, ingress.field),
 }
 """By apiVersion and kind of the row that is not stored."""
