@@ -196,6 +196,21 @@ async def test_a_backend_that_does_not_answer_in_time(tmp_path: Path) -> None:
             assert await asked == "s"
 
 
+async def test_headers_of_a_redirect(tmp_path: Path) -> None:
+    """HTTPRouteResponseHeaderModifier: a redirect is an answer, too."""
+    changes = {"set": [{"name": "X-A", "value": "a b"}], "add": [{"name": "Cache-Control", "value": "no-store"}], "remove": ["X-C"]}  # fmt: skip
+    filters = [
+        {"type": "RequestRedirect", "requestRedirect": {"statusCode": 301}},
+        {"type": "ResponseHeaderModifier", "responseHeaderModifier": changes},
+    ]
+    async with place(tmp_path) as at:
+        await at.have(http({"matches": [path("/x")], "filters": filters}))
+        answer = await at.door.get("a.example.com", "/x")
+        assert answer.status == 301
+        found = [answer.headers.get(name) for name in ("x-a", "cache-control", "location")]
+        assert found == ["a b", "no-store", "http://a.example.com/x"]
+
+
 async def test_where_redirects_lead(tmp_path: Path) -> None:
     """HTTPRouteRedirectPortAndScheme, HTTPRoute303Redirect, HTTPRoute307Redirect, HTTPRoute308Redirect."""
 

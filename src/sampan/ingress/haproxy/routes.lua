@@ -216,6 +216,34 @@ core.register_converters("after", function(text)
     return rest == "" and root or rest
 end)
 
+-- The changes of headers that a route wants, as one text.
+local function changes(txn, which)
+    local found, i = {}, 1
+    while true do
+        local text = settings:lookup(txn:get_var("txn.route") .. "." .. which .. "." .. i)
+        if text == nil then
+            return table.concat(found, "&")
+        end
+        found[i] = text
+        i = i + 1
+    end
+end
+
+-- HAProxy has little room for more than a client sent, and does not say when it is used up: whether all of the changes could be made,
+-- as far as there is a way to count headers.
+local function change(text, http, verbs, count)
+    for _, one in ipairs(split(text, "&")) do
+        local parts = split(one, "=")
+        local verb, name = parts[1], decoded(parts[2])
+        local before = count and verb == "add" and count(name) or 0
+        verbs[verb](http, name, decoded(parts[3] or ""))
+        if count and verb ~= "remove" and count(name) <= before then
+            return false
+        end
+    end
+    return true
+end
+
 core.register_action("redirect", {"http-req"}, function(txn)
     local tls = txn.f:req_hdr("x-forwarded-proto") == "https"
     local scheme = setting(txn, "redirect-scheme") or (tls and "https" or "http")
@@ -244,36 +272,11 @@ core.register_action("redirect", {"http-req"}, function(txn)
     end
     local reply = txn:reply()
     reply:set_status(tonumber(setting(txn, "redirect")))
+    -- Rules for answers are not asked about this one; there is no header in it that could be set anew or removed.
+    change(changes(txn, "response"), reply, {set = reply.add_header, add = reply.add_header, remove = function() end})
     reply:add_header("location", scheme .. "://" .. host .. (port and ":" .. port or "") .. path)
     txn:done(reply)
 end)
-
--- The changes of headers that a route wants, as one text.
-local function changes(txn, which)
-    local found, i = {}, 1
-    while true do
-        local text = settings:lookup(txn:get_var("txn.route") .. "." .. which .. "." .. i)
-        if text == nil then
-            return table.concat(found, "&")
-        end
-        found[i] = text
-        i = i + 1
-    end
-end
-
--- HAProxy has little room for more than a client sent, and does not say when it is used up: whether all of the changes could be made.
-local function change(text, http, verbs, count)
-    for _, one in ipairs(split(text, "&")) do
-        local parts = split(one, "=")
-        local verb, name = parts[1], decoded(parts[2])
-        local before = verb == "add" and count(name) or 0
-        verbs[verb](http, name, decoded(parts[3] or ""))
-        if verb ~= "remove" and count(name) <= before then
-            return false
-        end
-    end
-    return true
-end
 
 core.register_action("request_headers", {"http-req"}, function(txn)
     local done = change(changes(txn, "request"), txn.http, {
