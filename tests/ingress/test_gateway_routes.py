@@ -285,7 +285,9 @@ def test_grpc() -> None:
     spec = {"parentRefs": [ref], "rules": [{"matches": matches, "backendRefs": [{"name": "s", "port": 80}]}]}
     state = cluster().route(made("GRPCRoute", "infra", "r", spec))
     found = state.contribution.routes
-    assert [str(r.place.path) for r in found] == ["/a.B/C", "/a.B", "^/[^/]+/C$", "/"]
+    assert [str(r.place.path) for r in found] == ["/a.B/C", "/a.B", "/", "/"]
+    assert found[2].conditions == (Condition("path", "path", "/[^/]+/C", True),)
+    assert found[2].precedence < found[3].precedence
     assert {t.backend.policy.protocol for r in found for t in r.targets} == {"h2c"}
     assert found[0].source.kind == "GRPCRoute"
 

@@ -57,6 +57,20 @@ async def test_grpc(tmp_path: Path) -> None:
         ):  # fmt: skip
             assert (await who(asked)).split()[0] == expected, asked
 
+        # A service goes before a method, of however long a name, and a method before headers (the API's precedence).
+        long = "AMethodWhoseNameIsLongerThanTheServices"
+        metadata = {"headers": [{"name": "a", "value": "1"}, {"name": "b", "value": "1"}]}
+        await at.have(
+            grpc(
+                to("s", metadata), to("t", method("", long)), to("u", method("foo.Bar")),
+                to("v", method("", long) | {"headers": metadata["headers"][:1]}),
+            )
+        )  # fmt: skip
+        given = (("a", "1"), ("b", "1"))
+        for asked, expected in ((f"/foo.Bar/{long}", "u"), (f"/x.Y/{long}", "v"), ("/x.Y/Other", "s")):
+            assert (await who(asked, *given)).split()[0] == expected, asked
+        assert (await who(f"/x.Y/{long}")).split()[0] == "t"
+
         def headers(*given: Object) -> Object:
             return {"headers": list(given)}
 

@@ -257,12 +257,12 @@ class _Rules:
                 )
 
     def _precedence(self, match: _Match, i: int, j: int) -> tuple[int | str, ...]:
-        """Method, then the most headers, then the most query parameters; then age, then `namespace/name`, and the order in the route."""
+        """Method (a longer one of gRPC first, of HTTP only one is met), then the most headers, then the most query parameters; then age, then `namespace/name`, and the order in the route."""
         meta = self._route["metadata"]
-        headers = sum(c.where == "header" for c in match.conditions)
-        queries = len(match.conditions) - headers
+        headers, queries = (sum(c.where == w for c in match.conditions) for w in ("header", "query"))
+        method = sum(len(c.value) for c in match.conditions if c.where == "path") or len(match.method)
         created = meta.get("creationTimestamp") or ""
-        return (not match.method, -headers, -queries, created, f"{self._namespace}/{meta['name']}", i, j)
+        return (-method, -headers, -queries, created, f"{self._namespace}/{meta['name']}", i, j)
 
     def _rule(self, i: int, rule: Object) -> _Rule:
         grpc = self._route["kind"] == "GRPCRoute"
@@ -402,11 +402,13 @@ def _grpc_match(match: Object) -> _Match:
         path = Path(PathKind.EXACT, f"/{service}/{name}")
     elif service:
         path = Path(PathKind.PREFIX, f"/{service}")
-    elif name:
-        path = Path(PathKind.REGEX, f"^/[^/]+/{name}$")
     else:
         path = EVERY_PATH
-    return _Match(path, "", _conditions("header", match.get("headers") or ()))
+    conditions = _conditions("header", match.get("headers") or ())
+    if name and path is EVERY_PATH:
+        # A method of any service: behind all rules for services, of however long a name.
+        conditions = (Condition("path", "path", f"/[^/]+/{name}", regex=True), *conditions)
+    return _Match(path, "", conditions)
 
 
 def _conditions(where: str, given: Sequence[Object]) -> tuple[Condition, ...]:

@@ -119,9 +119,10 @@ ANY_HOST = Host(HostKind.ANY)
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Something more that a request must have: a header or a query parameter with a value (the whole of it)."""
+    """Something more that a request must have: a header or a query parameter with a value (the whole of it), or a path of some kind
+    (whose name is "path")."""
 
-    where: Literal["header", "query"]
+    where: Literal["header", "query", "path"]
     name: str
     value: str
     regex: bool = False

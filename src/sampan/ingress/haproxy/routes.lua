@@ -28,6 +28,8 @@ end
 local function value_of(txn, where, name)
     if where == "header" then
         return txn.f:req_fhdr(name)
+    elseif where == "path" then
+        return txn:get_var("txn.path")
     end
     for part in string.gmatch(txn.f:query() or "", "[^&]+") do
         local key, value = string.match(part, "^([^=]*)=?(.*)$")
