@@ -54,6 +54,17 @@ async def test_nobody_gets_a_tunnel_by_asking_for_one(door: Door) -> None:
         assert "/admin" not in answer.body
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("", 400), ("foo.com:", 200), ("foo.com:8080", 200), ("foo.com:abc", 400), ("foo.com:1:2", 400), ("[::1]:80", 404), ("foo[]", 400)],
+)  # fmt: skip
+async def test_whom_a_request_is_for_is_said_well(door: Door, host: str, status: int) -> None:
+    """RFC 9112, 3.2; HTTP/1.0 may leave it out."""
+    line = f"Host: {host}\r\n" if host else ""
+    assert (await door.raw(f"GET / HTTP/1.1\r\n{line}Connection: close\r\n\r\n".encode())).status == status
+    assert (await door.raw(b"GET / HTTP/1.0\r\n\r\n")).status == 404
+
+
 @pytest.mark.parametrize("asked", ["h2c", "H2C", "SPDY/3.1, h2c", "h2c,x"])
 async def test_nobody_gets_http_2_by_an_upgrade(door: Door, asked: str) -> None:
     """What comes by it would be the backend's to answer, whatever its path."""

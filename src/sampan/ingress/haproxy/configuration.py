@@ -197,7 +197,12 @@ def _distrust(listener: Listener) -> Iterator[str]:
     yield f'http-request return status 400 {_TEXT} string "bad Host header" if {{ req.hdr_cnt(host) gt 1 }}'
     yield (
         f'http-request return status 400 {_TEXT} string "bad Host header" '
-        "if { req.hdr(host) -m found } !{ req.hdr(host) -m reg ^[A-Za-z0-9._:\\[\\]-]*$ }"
+        r"if { req.hdr(host) -m found } !{ req.hdr(host) -m reg '^([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?$' }"
+    )
+    # Only HTTP/1.0 may go without (RFC 9112, 3.2); HTTP/2 has it under another name.
+    yield (
+        f'http-request return status 400 {_TEXT} string "400: no Host header\\n" '
+        "if { req.ver -m str 1.1 } !{ req.hdr(host) -m found }"
     )
     # Who takes HTTP/1.0, or what is older, at its word sees no body, and a request in what is one (RFC 9112, 6.1).
     yield (
@@ -321,7 +326,7 @@ def _send(files: Files) -> Iterator[str]:
         "if { var(txn.target) -m str =500 }"
     )
     yield (
-        f'http-request return status 503 {_TEXT} string "503: there is no such Service\\n" '
+        f'http-request return status 503 {_TEXT} string "503: nothing is behind this rule\\n" '
         "if !{ var(txn.target) -m beg b }"
     )
     yield f'http-request set-var(txn.service) "var(txn.target),map_str({files.map("services")})"'
