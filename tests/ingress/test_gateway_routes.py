@@ -407,6 +407,7 @@ MIRROR = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "s",
     ("bad", "why"),
     [
         (rule(filters=[{"type": "ExtensionRef", "extensionRef": {"group": "a", "kind": "b", "name": "c"}}]), "ExtensionRef is not supported"),
+        (rule(filters=[{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["Content-length"]}}]), "Content-length is not changed: it says where a body ends"),
         (rule({"name": "s", "port": 80, "filters": [MIRROR]}, {"name": "t", "port": 80}), "for a single backend only"),
     ],
 )  # fmt: skip

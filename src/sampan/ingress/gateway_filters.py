@@ -15,6 +15,10 @@ _SAFE_METHODS, _SAFE_HEADERS = ("GET", "HEAD", "POST"), ("Accept", "Accept-Langu
 """What pages of other sites may do anyway (Fetch, 2.2): a filter that names none allows no more than these."""
 
 
+_FRAMING = ("content-length", "transfer-encoding")
+"""Headers that say where a body ends, which only who sends it knows."""
+
+
 class Unsupported(Exception):
     """Something in a rule that cannot be had; the text says what."""
 
@@ -55,6 +59,10 @@ def share(mirror: Object) -> tuple[int, int]:
 
 
 def _changes(given: Object) -> Iterator[HeaderChange]:
+    names = [one["name"] for kind in ("set", "add") for one in given.get(kind) or ()]
+    for name in (*names, *(given.get("remove") or ())):
+        if name.lower() in _FRAMING:
+            raise Unsupported(f"filters: {name} is not changed: it says where a body ends")
     for one in _first_of_each(given.get("set") or ()):
         yield HeaderChange("set", one["name"], _value(one["value"]))
     for one in _first_of_each(given.get("add") or ()):
