@@ -44,6 +44,7 @@ def encoded(text: str) -> str:
 
 SECRETS: dict[str, Object] = {
     "users": {"data": {"auth": encoded(f"# a comment\nann:{HASH}\nbob:$2y$10$xyz\n")}},
+    "dear": {"data": {"auth": encoded("ann:$2y$12$xyz\n")}},
     "old": {"data": {"auth": encoded("ann:$apr1$x$y\n")}},
     "broken": {"data": {"auth": encoded("ann\n")}},
     "ca": {"data": {"ca.crt": encoded(PEM)}},
@@ -259,7 +260,7 @@ def test_values_that_mean_nothing(key: str, value: str, words: str) -> None:
     assert (wishes.options, wishes.policy, wishes.closed) == (NO_OPTIONS, Policy(), False)
 
 
-@pytest.mark.parametrize("name", ["none", "old", "broken", "empty", "other/users"])
+@pytest.mark.parametrize("name", ["none", "old", "dear", "broken", "empty", "other/users"])
 def test_where_nobody_can_be_let_in_it_stays_closed(name: str) -> None:
     wishes = read({"sampan.io/basic-auth-secret": name, "sampan.io/backend-ca-secret": "ca"})
     assert wishes.closed

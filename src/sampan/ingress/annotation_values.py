@@ -35,7 +35,7 @@ _PAGE = 12 * 1024
 _STATUSES = (400, 401, 403, 404, 405, 407, 408, 410, 413, 425, 429, 500, 501, 502, 503, 504)
 """What the proxy may answer with by itself."""
 _COSTS = (
-    (re.compile(r"\$2[aby]\$([0-9]+)\$"), 12),
+    (re.compile(r"\$2[aby]\$([0-9]+)\$"), 10),
     (re.compile(r"\$[56]\$rounds=([0-9]+)\$"), 100_000),
 )
 _AUTHORITY = 256 * 1024
@@ -226,7 +226,8 @@ def htpasswd(secret: Object) -> tuple[tuple[str, str], ...]:
             )
             raise ValueError(f"the hash of {user} is of no known kind ({allowed})")
         if not _cheap(hashed):
-            raise ValueError(f"the hash of {user} takes too long to be checked at each visit")
+            allowed = "bcrypt's cost may be 10 (htpasswd -B -C 10), the rounds of SHA 100,000"
+            raise ValueError(f"the hash of {user} takes too long to be checked at each visit: {allowed}")
         found[user] = hashed
     if not found:
         raise ValueError("the Secret has no users: its key auth is to be a file as htpasswd makes it")
