@@ -169,6 +169,22 @@ async def test_nobody_is_led_to_whoever_takes_a_front_doors_name(app: App) -> No
             await serving.tell(thief, "n1", True, "")
 
 
+async def test_since_when_a_front_door_serves(api: Any) -> None:
+    """Another message alone is no transition."""
+    await have(api, node("n1", "192.0.2.1"))
+
+    async def told(serves: bool, why: str) -> Object:
+        await serving.tell(api, "n1", serves, why)
+        conditions = (await api.get(NODES, "", "n1"))["status"]["conditions"]
+        found: Object = next(c for c in conditions if c["type"] == "IngressServing")
+        return found
+
+    before = "2026-01-01T00:00:00Z"
+    still = await told(True, "a port is taken")
+    assert (still["message"], still["lastTransitionTime"]) == ("HAProxy serves, but a port is taken", before)
+    assert (await told(False, "it ended"))["lastTransitionTime"] > before
+
+
 async def test_who_names_a_class_that_does_not_come_is_told(
     api: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

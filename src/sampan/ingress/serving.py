@@ -13,14 +13,19 @@ from sampan.client.types import STRATEGIC_MERGE_PATCH, Client
 
 async def tell(client: Client, node_name: str, serving: bool, why: str) -> None:
     """Write it into the Node: why it does not serve, or what is wrong though it does. Raises StatusError, ConnectionLost."""
-    now = format_time(time.time())
+    now = since = format_time(time.time())
+    status = "True" if serving else "False"
+    node = await client.get(NODES, "", node_name)
+    for there in (node.get("status") or {}).get("conditions") or ():
+        if (there["type"], there["status"]) == (CONDITION, status):
+            since = there.get("lastTransitionTime") or now
     condition = {
         "type": CONDITION,
-        "status": "True" if serving else "False",
+        "status": status,
         "reason": "HAProxyServing" if serving else "HAProxyNotServing",
         "message": ("HAProxy serves" + (f", but {why}" if why else "") if serving else why)[:1024],
         "lastHeartbeatTime": now,
-        "lastTransitionTime": now,
+        "lastTransitionTime": since,
     }
     await _patch(client, node_name, condition)
 
