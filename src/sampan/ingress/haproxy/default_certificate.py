@@ -1,5 +1,5 @@
-"""The certificate that a node shows where no other fits: self-signed, made once a node by a process of its own, which alone needs
-a library for that.
+"""The certificate that a node shows where no other fits: self-signed, made when a proxy starts that has none yet, by a process of
+its own, which alone needs a library for that.
 """
 
 from __future__ import annotations
