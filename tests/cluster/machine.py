@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,10 +40,8 @@ def picture(name: str) -> Machine:
         frozenset(
             line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"/{name}" in line
         ),
-        frozenset(str(p) for p in Path("/sys/fs/cgroup").glob(f"**/sampan/{name}")),
-        frozenset(
-            str(p) for root in ("/var/lib/sampan", "/run/sampan") for p in Path(root, name).glob("**/*")
-        ),
+        frozenset(p for p in _below("/sys/fs/cgroup") if p.endswith(f"/sampan/{name}")),
+        frozenset(p for root in ("/var/lib/sampan", "/run/sampan") for p in _below(f"{root}/{name}")),
         _run(
             "sysctl",
             "-n",
@@ -51,6 +51,12 @@ def picture(name: str) -> Machine:
         ),
         (Path("/etc/resolv.conf").read_text(), Path("/etc/hosts").read_text(), *_foreign_rules()),
     )
+
+
+def _below(root: str) -> Iterator[str]:
+    """All that is below a directory; what goes meanwhile is left out (`Path.glob` fails at it)."""
+    for directory, names, files in os.walk(root):
+        yield from (f"{directory}/{n}" for n in (*names, *files))
 
 
 def _not_others(lines: list[str], name: str) -> list[str]:
