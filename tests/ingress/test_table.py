@@ -9,7 +9,20 @@ from sampan.ingress.annotations import read
 from sampan.ingress.ingresses import Wishes, contribution
 from sampan.ingress.route_options import Options, Rewrite, Timeouts
 from sampan.ingress.table import RoutingTable
-from sampan.ingress.types import NOTHING, Backend, Canary, Owner, Policy, Route, ServicePort
+from sampan.ingress.types import (
+    INGRESS_SCOPE,
+    NOTHING,
+    Backend,
+    Canary,
+    Certificate,
+    Contribution,
+    Host,
+    Owner,
+    Policy,
+    Route,
+    ServicePort,
+    Source,
+)
 from tests.ingress.objects import ingress, service
 
 OWNERS: list[Owner] = [("Ingress", namespace, f"i{n}") for namespace in "ab" for n in range(3)]
@@ -77,3 +90,43 @@ def test_those_who_lose_a_place_are_no_business_of_each_others() -> None:
     assert add(1, "other") == frozenset()  # it has the place as before
     assert len(add(0)) == 49
     assert len(table.update(("Ingress", "a", "i0"), NOTHING)) == 49
+
+
+def test_whose_certificate_is_not_shown_is_told() -> None:
+    """Unless it is the same one, or both are of the cluster's own authority."""
+    table = RoutingTable()
+
+    def add(name: str, *chains: str, local: bool = False) -> frozenset[Owner]:
+        found = tuple(
+            Certificate(
+                INGRESS_SCOPE,
+                Host.of_ingress("foo.com"),
+                chain,
+                "key",
+                Source("Ingress", "a", name, f"spec.tls[{i}]"),
+                f"2026-01-01T00:00:0{name}Z",
+                local,
+            )
+            for i, chain in enumerate(chains)
+        )
+        return table.update(("Ingress", "a", name), Contribution(certificates=found))
+
+    def told(name: str) -> list[str]:
+        return [f"{p.reason}: {p.message}" for p in table.conflicts(("Ingress", "a", name))]
+
+    before = "Conflict: spec.tls[0]: the certificate for host foo.com: that of Ingress a/1 is shown, for it goes first"
+    assert add("1", "one") == frozenset()
+    assert add("2", "two") == frozenset()
+    assert (told("1"), told("2")) == ([], [before])
+    assert add("1", "two") == {("Ingress", "a", "2")}
+    assert told("2") == []
+    assert add("1", "own", local=True) == {("Ingress", "a", "2")}
+    assert told("2") == [before]
+    add("2", "another", local=True)
+    assert told("2") == []
+    assert add("1") == {("Ingress", "a", "2")}
+    add("2", "two", "three")
+    assert told("2") == [
+        "Conflict: spec.tls[1]: the certificate for host foo.com: that of an entry before it is shown, for it goes first"
+    ]
+    assert add("2") == frozenset()

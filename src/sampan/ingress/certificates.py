@@ -52,11 +52,11 @@ def of_ingress(ingress: Object, secret: SecretLookup) -> tuple[tuple[Certificate
             why = f"{source.field}: Secret {namespace}/{name}: {e}; the default certificate is shown"
             problems.append(Problem(source, BAD_CERTIFICATE, why))
             continue
-        created = meta.get("creationTimestamp") or ""
-        for host in hosts:
-            found.append(
-                Certificate(INGRESS_SCOPE, Host.of_ingress(host), chain, key, source=source, created=created)
-            )
+        created, local = meta.get("creationTimestamp") or "", ingress_tls.is_local(ingress)
+        found += (
+            Certificate(INGRESS_SCOPE, Host.of_ingress(host), chain, key, source, created, local)
+            for host in hosts
+        )
     return tuple(found), tuple(problems)
 
 

@@ -80,7 +80,7 @@ class RoutingTable:
         else:
             self._contributions[owner] = contribution
         touched = self._update_routes(owner, old.routes, contribution.routes)
-        self._update_certificates(old.certificates, contribution.certificates)
+        touched |= self._update_certificates(old.certificates, contribution.certificates)
         for name in {one.name for one in (*old.listeners, *contribution.listeners)}:
             claims = self._listener_claims.setdefault(name, {})
             claims.pop(owner, None)
@@ -90,7 +90,7 @@ class RoutingTable:
             if not claims:
                 del self._listener_claims[name]
             self._settle_listener(name)
-        return frozenset(touched)
+        return frozenset(touched - {owner})
 
     def set_endpoints(self, port: ServicePort, endpoints: Sequence[Endpoint]) -> None:
         """What is behind a Service port. Those of ports that no route leads to need not be told."""
@@ -125,8 +125,9 @@ class RoutingTable:
         return change
 
     def conflicts(self, owner: Owner) -> list[Problem]:
-        """For each rule of an object that has no effect since another one has the place: who has it."""
-        found = []
+        """For each rule of an object that has no effect since another one has the place, and each certificate that is not shown since
+        another one is: who has it."""
+        found = self._certificate_conflicts(owner)
         for route in self._contributions.get(owner, NOTHING).routes:
             winners = self._routes.get(route.place, ())
             if any(route is w for w in winners):
@@ -151,6 +152,17 @@ class RoutingTable:
             )
         return found
 
+    def _certificate_conflicts(self, owner: Owner) -> list[Problem]:
+        found = []
+        for one in self._contributions.get(owner, NOTHING).certificates:
+            first = self._certificate_claims[one.scope, one.host][0]
+            if first.chain == one.chain or (first.local and one.local):
+                continue
+            by = "that of an entry before it" if first.source.owner == owner else f"that of {first.source}"
+            why = f"{one.source.field}: the certificate for host {one.host}: {by} is shown, for it goes first"
+            found.append(Problem(one.source, CONFLICT, why))
+        return found
+
     def _update_routes(self, owner: Owner, old: Sequence[Route], new: Sequence[Route]) -> set[Owner]:
         places = {r.place for r in (*old, *new)}
         gone = {id(r) for r in old}
@@ -166,7 +178,6 @@ class RoutingTable:
             self._settle(place)
             if _who(before) != _who(self._routes.get(place, ())):
                 touched.update(r.source.owner for r in self._claims.get(place, ()))
-        touched.discard(owner)
         return touched
 
     def _settle(self, place: Place) -> None:
@@ -201,9 +212,11 @@ class RoutingTable:
                 else:
                     del self._uses[port]
 
-    def _update_certificates(self, old: Sequence[Certificate], new: Sequence[Certificate]) -> None:
+    def _update_certificates(self, old: Sequence[Certificate], new: Sequence[Certificate]) -> set[Owner]:
         gone = {id(c) for c in old}
         keys = {(c.scope, c.host) for c in (*old, *new)}
+        touched: set[Owner] = set()
+        before = {key: _shown(self._certificate_claims.get(key)) for key in keys}
         for key in {(c.scope, c.host) for c in old}:
             self._certificate_claims[key] = [c for c in self._certificate_claims[key] if id(c) not in gone]
         for one in new:
@@ -211,6 +224,8 @@ class RoutingTable:
             insort(claims, one, key=lambda c: (c.created, c.source))
         for key in keys:
             claims = self._certificate_claims[key]
+            if _shown(claims) != before[key]:
+                touched.update(c.source.owner for c in claims)
             if not claims:
                 del self._certificate_claims[key]
                 if self._certificates.pop(key, None) is not None:
@@ -218,6 +233,7 @@ class RoutingTable:
             elif self._certificates.get(key) != claims[0]:
                 self._certificates[key] = claims[0]
                 self._changed_certificates.add(key)
+        return touched
 
     def _settle_listener(self, name: str) -> None:
         claims = self._listener_claims.get(name, {})
@@ -229,6 +245,11 @@ class RoutingTable:
         else:
             self._listeners[name] = wanted
         self._changed_listeners.add(name)
+
+
+def _shown(claims: Sequence[Certificate] | None) -> tuple[str, Source, bool] | None:
+    """What conflicts say of the certificate that is shown of several."""
+    return (claims[0].chain, claims[0].source, claims[0].local) if claims else None
 
 
 def _has_base(canary: Route, beside: Sequence[Route]) -> bool:

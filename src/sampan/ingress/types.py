@@ -300,6 +300,8 @@ class Certificate:
     source: Source = field(compare=False)
     created: str = field(default="", compare=False)
     """Age of what asked for it: the elder has the host."""
+    local: bool = field(default=False, compare=False)
+    """Of the cluster's own authority: it is as good as another of these for the host."""
 
 
 # ---- all of it
