@@ -100,8 +100,11 @@ async def test_what_has_no_path_is_for_the_root(door: Door, target: str) -> None
     routes = tuple(replace(r, options=options) for r in redirect)
     door.table.update(("Ingress", "a", "away"), Contribution(routes=routes))
     await door.settle()
-    for method in ("GET", "OPTIONS"):
-        assert (await door.get("foo.com", target, method=method)).status == 403
+    assert (await door.get("foo.com", target, method="OPTIONS")).status == 403
+    guarded = (await door.get("foo.com", target)).status
+    if target == "*" and guarded == 400:
+        return  # HAProxy 3.0 takes it from OPTIONS alone, and so refuses it by itself
+    assert guarded == 403
     answer = await door.get("bar.com", target.replace("foo.com", "bar.com"))
     assert answer.status == 302
     assert answer.headers["location"].startswith("http://there.test/")
