@@ -9,8 +9,10 @@ import pytest
 
 from sampan.api.errors import Object
 from sampan.api.resources import INGRESSCLASSES, INGRESSES, SECRETS
+from sampan.ingress.controller import IngressController
 from sampan.ingress.following import Following
 from sampan.ingress.own_objects import ingress_class
+from sampan.ingress.table import CONFLICT
 from sampan.ingress.types import INGRESS_SCOPE, Host
 from tests.controllers.conftest import api, running
 from tests.ingress.test_certificates import make
@@ -97,3 +99,46 @@ async def test_a_changed_secret_concerns_the_ingresses_that_name_it(
         await take()
         assert seen == ["default/i7"]
         assert place in held
+
+
+async def test_those_who_share_a_renewed_secret_are_not_told_that_they_differ(
+    api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to take all of them in: halfway through, some have the old certificate."""
+    monkeypatch.setattr("sampan.ingress.following._TURN", 0.0003)
+
+    def sharing(name: str) -> Object:
+        made = ingress(name)
+        made["spec"]["tls"] = [{"hosts": ["shared.test"], "secretName": "shared"}]
+        return made
+
+    await api.create(SECRETS, secret("shared", *make("shared.test")))
+    controller = IngressController(api)
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        controller._recorder,
+        "event",
+        lambda obj, kind, reason, message: told.append((obj["metadata"]["name"], reason)),
+    )
+
+    async def all_told(names: set[str]) -> None:
+        async with asyncio.timeout(20):
+            while {name for name, reason in told if reason == "Sync"} < names:
+                await asyncio.sleep(0.01)
+
+    names = {f"i{n}" for n in range(60)}
+    async with running(controller.run()):
+        for name in sorted(names):
+            await api.create(INGRESSES, sharing(name))
+        await all_told(names)
+        chain, key = make("shared.test")
+        found = secret("shared", chain, key)
+        await api.patch(SECRETS, "default", "shared", {"stringData": found["stringData"]})
+        shown = controller._following.table.routing.certificates
+        async with asyncio.timeout(20):
+            while controller._following.behind or chain not in {c.chain for c in shown.values()}:
+                await asyncio.sleep(0.001)
+        # What is told of one that comes later is told after all else.
+        await api.create(INGRESSES, sharing("last"))
+        await all_told({*names, "last"})
+    assert [name for name, reason in told if reason == CONFLICT] == []

@@ -85,9 +85,11 @@ class IngressController:
         while True:
             following.update()
             following.table.take_change()
-            touched, following.touched = following.touched, set()
-            for kind, namespace, name in touched:
-                self._queue.add(_key(kind, f"{namespace}/{name}"))
+            # Halfway through, those that share a Secret would be told that they differ.
+            if not following.behind:
+                touched, following.touched = following.touched, set()
+                for kind, namespace, name in touched:
+                    self._queue.add(_key(kind, f"{namespace}/{name}"))
             # The API's requests, in the same process, go before our words.
             await asyncio.sleep(_PAUSE)
             await self._wake.wait()
@@ -198,7 +200,7 @@ class IngressController:
 
     def _tell(self, key: str, ingress: Object) -> None:
         """Events for what is new among an Ingress's problems; and that it is in force when it first is: one that has our address was so
-        before this process was."""
+        before this process was. (Without an address nothing remembers it: it is told after each start.)"""
         namespace, _, name = key.partition("/")
         owner = ("Ingress", namespace, name)
         table = self._following.table
