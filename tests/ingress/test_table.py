@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sampan.api.errors import Object
 from sampan.ingress.annotations import read
 from sampan.ingress.ingresses import Wishes, contribution
 from sampan.ingress.route_options import Options, Rewrite, Timeouts
@@ -61,7 +62,13 @@ def test_a_canary_of_nginx_is_as_its_base_but_for_its_own() -> None:
         obj["metadata"]["annotations"] = {f"nginx.ingress.kubernetes.io/{k}": v for k, v in given.items()}
         wishes = read(obj, lambda *_: None, lambda *_: None)
         assert wishes.problems == ()
-        table.update(("Ingress", "a", name), contribution(obj, service, wishes))
+        table.update(("Ingress", "a", name), contribution(obj, found, wishes))
+
+    def found(namespace: str, name: str) -> Object | None:
+        there = service(namespace, name)
+        if there is not None and name == "streams":
+            there["spec"]["ports"][0]["appProtocol"] = "kubernetes.io/h2c"
+        return there
 
     def first() -> Route:
         (routes,) = table.routing.routes.values()
@@ -72,6 +79,24 @@ def test_a_canary_of_nginx_is_as_its_base_but_for_its_own() -> None:
     assert first().options == Options(rewrite=Rewrite(path="/new"), timeouts=Timeouts(response=7000))
     assert [t.backend for t in first().targets] == [Backend(ServicePort("a", "t", 80), Policy("https"))]
     assert not table.conflicts(("Ingress", "a", "new"))
+    # Of timeouts each by itself; what it says of its protocol holds, and what its base's Service says is of that one alone.
+    add("b", "s", {"proxy-connect-timeout": "8", "backend-protocol": "HTTPS"})
+    add(
+        "new",
+        "t",
+        {
+            "canary": "true",
+            "canary-weight": "5",
+            "proxy-read-timeout": "7",
+            "backend-protocol": "HTTP",
+        },
+    )
+    assert first().options == Options(timeouts=Timeouts(connect=8000, response=7000))
+    assert [t.backend.policy for t in first().targets] == [Policy()]
+    add("new", "t", {"canary": "true", "canary-weight": "5", "proxy-read-timeout": "7"})
+    assert [t.backend.policy for t in first().targets] == [Policy("https")]
+    add("b", "streams", {})
+    assert [t.backend.policy for t in first().targets] == [Policy()]
     add("b", "s", {})
     assert first().options == Options(timeouts=Timeouts(response=7000))
     assert [t.backend.policy for t in first().targets] == [Policy()]

@@ -235,7 +235,8 @@ def _add(reading: _Reading, place: Place, backend: Object, source: Source, index
     if wishes.rewrite and place.path.kind is PathKind.REGEX:
         rewrite = replace(options.rewrite or Rewrite(), regex=place.path.value, replacement=wishes.rewrite)
         options = replace(options, rewrite=rewrite)
-    route = Route(place, (), source, precedence, options=options, canary=wishes.canary, status=503)
+    said = wishes.policy if wishes.protocol_said else None
+    route = Route(place, (), source, precedence, options=options, canary=wishes.canary, status=503, said=said)
     target = _target(reading, backend, source)
     if wishes.closed:
         route = replace(route, closed=True)  # what was asked for its safety is not there

@@ -9,7 +9,7 @@ from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 
-from sampan.ingress.route_options import NO_OPTIONS, Options
+from sampan.ingress.route_options import NO_OPTIONS, Options, Timeouts
 from sampan.ingress.types import (
     NOTHING,
     Certificate,
@@ -287,19 +287,25 @@ def _inherited(canary: Route, base: Route) -> Route:
     """A canary with all that its base has, but for what it has of its own."""
     own = {f.name: getattr(canary.options, f.name) for f in fields(Options)}
     asked = {name: value for name, value in own.items() if value != getattr(NO_OPTIONS, name)}
+    if canary.options.timeouts and base.options.timeouts:
+        asked["timeouts"] = _either(canary.options.timeouts, base.options.timeouts)
     targets = canary.targets
-    if base.targets:
-        like = base.targets[0].backend.policy
+    if canary.said is None and base.said is not None:
         targets = tuple(
-            replace(t, backend=replace(t.backend, policy=_spoken(t.backend.policy, like))) for t in targets
+            replace(t, backend=replace(t.backend, policy=_spoken(t.backend.policy, base.said)))
+            for t in targets
         )
     return replace(canary, options=replace(base.options, **asked), targets=targets)
 
 
+def _either(own: Timeouts, others: Timeouts) -> Timeouts:
+    return Timeouts(
+        own.connect or others.connect, own.response or others.response, own.tunnel or others.tunnel
+    )
+
+
 def _spoken(policy: Policy, like: Policy) -> Policy:
-    """A policy with what is spoken by another one, where it says nothing of that."""
-    if policy.protocol != "http" or policy.tls is not None:
-        return policy
+    """A policy with what is spoken by another one."""
     return replace(policy, protocol=like.protocol, tls=like.tls)
 
 

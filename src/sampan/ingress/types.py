@@ -272,6 +272,8 @@ class Route:
     mirrors: tuple[Mirror, ...] = ()
     closed: bool = False
     """Whether nobody is let in, since what was to guard it cannot be had."""
+    said: Policy | None = None
+    """How it asks itself that its backends be talked to; None where that is left to their Services."""
 
     @property
     def backends(self) -> Iterator[Backend]:
