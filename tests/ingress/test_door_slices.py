@@ -30,7 +30,7 @@ from sampan.client.types import MERGE_PATCH
 from sampan.ingress import serving
 from sampan.ingress.controller import IngressController
 from sampan.ingress.door_slices import MADE_BY
-from sampan.ingress.own_objects import NAMESPACE, SERVICE, ingress_class
+from sampan.ingress.own_objects import NAMESPACE, SERVICE, ensure, ingress_class
 from sampan.ingress.withdrawing import withdraw
 from sampan.store.memory import MemoryStore
 from tests.apiserver.conftest import config
@@ -317,6 +317,31 @@ async def test_only_chosen_nodes_count_and_the_class_tells_them(api: Any) -> Non
         told = await api.get(INGRESSCLASSES, "", "sampan")
         assert terms_of(told) == terms
         assert told["metadata"]["annotations"]["example.com/a"] == "b"
+
+
+class _Forbidden:
+    """A client of an API with a policy against GatewayClasses."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def create(self, resource: Any, obj: Object, **more: Any) -> Object:
+        if resource is GATEWAYCLASSES:
+            raise StatusError(403, "Forbidden", "no")
+        made: Object = await self._client.create(resource, obj, **more)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+async def test_one_object_that_cannot_be_made_keeps_no_other_from_being_made(api: Any) -> None:
+    await api.create(INGRESSCLASSES, ingress_class())
+    terms = Terms(("n1",))
+    with pytest.raises(StatusError, match="no"):
+        await ensure(_Forbidden(api), terms)  # type: ignore[arg-type]
+    assert terms_of(await api.get(INGRESSCLASSES, "", "sampan")) == terms
+    assert await api.get(SERVICES, NAMESPACE, SERVICE)
 
 
 async def test_a_slice_of_that_name_that_cannot_be_made_right_is_replaced(api: Any) -> None:

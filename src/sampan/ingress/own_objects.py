@@ -21,6 +21,7 @@ PORTS = (("http", 80), ("https", 443))
 
 async def ensure(client: Client, terms: Terms) -> None:
     """Have them there, and the class tell these terms. Raises StatusError, ConnectionLost."""
+    failed: StatusError | None = None
     for resource, obj in (
         (INGRESSCLASSES, ingress_class(terms)),
         (GATEWAYCLASSES, gateway_class()),
@@ -30,10 +31,12 @@ async def ensure(client: Client, terms: Terms) -> None:
             await client.create(resource, obj)
         except StatusError as e:
             if e.reason != "AlreadyExists":
-                raise
+                failed = failed or e  # a policy against one is none against the others
     if terms_of(await client.get(INGRESSCLASSES, "", CLASS)) != terms:
         told = {"metadata": {"annotations": terms.annotations()}}
         await client.patch(INGRESSCLASSES, "", CLASS, told, content_type=MERGE_PATCH, field_manager=SERVICE)
+    if failed is not None:
+        raise failed
 
 
 def ingress_class(terms: Terms = EVERY_NODE) -> Object:
