@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -383,6 +385,28 @@ async def test_one_that_cannot_be_asked_is_ended_before_another_is_started(tmp_p
     finally:
         await first.end()
         await second.end()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+async def test_who_has_the_same_names_in_another_network_is_left_alone(tmp_path: Path) -> None:
+    """As in a container that is a node: its files are others."""
+    tmp_path.chmod(0o755)
+    files = Files(tmp_path / "run", ("127.0.0.1",))
+    writer, content = Writer(files), Content(listeners={"http": Listener("http", free_port(), INGRESS_SCOPE)})
+    writer.make_directories()
+    writer.write(render(content, files))
+    process = Process(files, "haproxy", tmp_path / "access.log")
+    code = "print(flush=True); import time; time.sleep(1000)"
+    command = ["unshare", "--net", sys.executable, "-c", code, f"{files.master_socket},mode,600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            await process.start()
+            assert other.poll() is None
+        finally:
+            await process.end()
+            other.kill()
 
 
 async def test_a_reload_that_fails_tells_why(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,15 +224,16 @@ class HaproxyDriver:
         try:
             refused = await perform(operations, self._files)
         except NoAnswer as e:
-            refused, self._doubtful = [str(e)], True
+            refused = [str(e)]
         except Exception as e:
             log.exception("a change is not understood")
-            refused, self._doubtful = [repr(e)], True
+            refused = [repr(e)]
+        self._doubtful |= bool(refused)
         if refused and not self._structure:
             # It is not as we think: the files are.
             log.warning("HAProxy is reloaded, for it refused: %s", "; ".join(refused[:5]))
             self.translation.drop_certificates("\n".join(refused))
-            self._structure = self._doubtful = True
+            self._structure = True
 
     def _has_section(self, backend: str) -> bool:
         """Whether what the proxy began with has this backend, and as it is wanted. Else who was led there would get around what guards

@@ -119,7 +119,7 @@ class Process:
         """End what runs with these files and cannot be asked, as where somebody ended us before it listened: the kernel would lead
         some of the connections to it, and it would never learn of a change."""
         for pid in (int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()):
-            if self._listens.encode() in _arguments(pid):
+            if self._listens.encode() in _arguments(pid) and _network(pid) == _network(os.getpid()):
                 log.warning("process %d has the same files and cannot be asked: it is ended", pid)
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
@@ -250,6 +250,13 @@ def _arguments(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return []
+
+
+def _network(pid: int) -> str:
+    """Which network a process has: who has another one may have other files of the same names, too."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/net")
+    return ""
 
 
 def master_of(files: Files) -> int | None:
