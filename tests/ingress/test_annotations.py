@@ -381,6 +381,8 @@ def test_names_that_are_none_and_names_of_other_namespaces_are_told_apart(
 
 def test_of_two_names_for_the_networks_that_may_come_only_one_can_be_had() -> None:
     names = (f"{NGINX_KEY}allowlist-source-range", f"{NGINX_KEY}whitelist-source-range")
+    same = read(dict.fromkeys(names, "10.0.0.0/8"))
+    assert (same.problems, same.closed, same.options) == ((), False, Options(allow=("10.0.0.0/8",)))
     both = dict(zip(names, ("10.0.0.0/8", "0.0.0.0/0"), strict=True))
     wishes = read(both)
     assert wishes.closed

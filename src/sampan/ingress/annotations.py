@@ -283,9 +283,8 @@ def _rate(seconds: int) -> _Reader:
 def _whitelist(reading: _Reading, text: str) -> None:
     """The elder name of `allowlist-source-range`, which is read before it."""
     wanted = values.networks(text)
-    if f"{NGINX}allowlist-source-range" in reading.given:
+    if reading.options.setdefault("allow", wanted) != wanted:
         raise ValueError("allowlist-source-range is there besides, and only one of them can be had")
-    reading.options["allow"] = wanted
 
 
 def _own_rate(reading: _Reading, text: str) -> None:
