@@ -198,7 +198,8 @@ async def test_a_backend_that_does_not_answer_in_time(tmp_path: Path) -> None:
 
 async def test_headers_of_a_redirect(tmp_path: Path) -> None:
     """HTTPRouteResponseHeaderModifier: a redirect is an answer, too."""
-    changes = {"set": [{"name": "X-A", "value": "a b"}], "add": [{"name": "Cache-Control", "value": "no-store"}], "remove": ["X-C"]}  # fmt: skip
+    set_ = [{"name": "X-A", "value": "a b"}, {"name": "location", "value": "http://elsewhere/"}]
+    changes = {"set": set_, "add": [{"name": "Cache-Control", "value": "no-store"}], "remove": ["X-C"]}
     filters = [
         {"type": "RequestRedirect", "requestRedirect": {"statusCode": 301}},
         {"type": "ResponseHeaderModifier", "responseHeaderModifier": changes},
@@ -209,6 +210,10 @@ async def test_headers_of_a_redirect(tmp_path: Path) -> None:
         assert answer.status == 301
         found = [answer.headers.get(name) for name in ("x-a", "cache-control", "location")]
         assert found == ["a b", "no-store", "http://a.example.com/x"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", at.door.port)
+        writer.write(b"GET /x HTTP/1.1\r\nHost: a.example.com\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).lower().count(b"location:") == 1
+        writer.close()
 
 
 async def test_where_redirects_lead(tmp_path: Path) -> None:

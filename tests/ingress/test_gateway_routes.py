@@ -390,6 +390,10 @@ def test_filters_of_backends() -> None:
         ({"scheme": "https"}, Redirect(scheme="https")),
         ({"port": 8443}, Redirect(port=8443)),
         ({"path": {"type": "ReplaceFullPath", "replaceFullPath": "/x"}}, Redirect(port=8080, path="/x")),
+        (
+            {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/50% %41"}},
+            Redirect(port=8080, path="/50%25%20%41"),
+        ),
         ({"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}, Redirect(port=8080, prefix="")),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import quote
@@ -10,6 +11,7 @@ from sampan.api.errors import Object
 from sampan.ingress.route_options import NO_OPTIONS, Cors, HeaderChange, Options, Redirect, Rewrite
 from sampan.ingress.types import Path, PathKind
 
+_LONE = re.compile("%(?![0-9A-Fa-f]{2})")
 _PATH_SAFE = "/?:@!$&'()*+,;=-._~%"
 _SAFE_METHODS, _SAFE_HEADERS = ("GET", "HEAD", "POST"), ("Accept", "Accept-Language", "Content-Language")
 """What pages of other sites may do anyway (Fetch, 2.2): a filter that names none allows no more than these."""
@@ -102,7 +104,7 @@ def _path(given: Object | None) -> tuple[str | None, str | None]:
 
 def _absolute(path: str) -> str:
     """What cannot stand in a request's first line is percent-encoded; what is so already stays."""
-    path = quote(path, safe=_PATH_SAFE)
+    path = _LONE.sub("%25", quote(path, safe=_PATH_SAFE))
     return path if path.startswith("/") else f"/{path}"
 
 

@@ -275,7 +275,12 @@ core.register_action("redirect", {"http-req"}, function(txn)
     local reply = txn:reply()
     reply:set_status(tonumber(setting(txn, "redirect")))
     -- Rules for answers are not asked about this one; there is no header in it that could be set anew or removed.
-    change(changes(txn, "response"), reply, {set = reply.add_header, add = reply.add_header, remove = function() end})
+    local function add(answer, name, value)
+        if string.lower(name) ~= "location" then -- which says where it leads
+            answer:add_header(name, value)
+        end
+    end
+    change(changes(txn, "response"), reply, {set = add, add = add, remove = function() end})
     reply:add_header("location", scheme .. "://" .. host .. (port and ":" .. port or "") .. path)
     txn:done(reply)
 end)
