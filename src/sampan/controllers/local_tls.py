@@ -89,6 +89,7 @@ class LocalTlsController(Controller):
                 why = f"Secret {name} is there already and was not made for this Ingress; it stays as it is"
                 self._recorder.event(ingress, "Warning", "SecretExists", why)
             return
+        self._told.get(key_of(ingress), set()).discard((meta["uid"], name))
         now = datetime.datetime.now(datetime.UTC)
         if present is not None and (ends := _good_until(present, hosts)) is not None:
             left = (ends - now).total_seconds() - _SECONDS / 3

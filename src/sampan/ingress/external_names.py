@@ -53,7 +53,7 @@ class ExternalNames:
         return self._addresses.get(key, ())
 
     async def run(self) -> None:
-        """Until cancelled. A name that takes long to be looked up keeps no other one waiting."""
+        """Until cancelled. A name that takes long to be looked up keeps no other one waiting, as long as the loop has threads left for it."""
         known: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:

@@ -52,9 +52,11 @@ class _Withdrawal:
         for ingress in (await self._client.list(INGRESSES)).items:
             if class_of(ingress) in served:
                 await self._untell(INGRESSES, ingress, {"loadBalancer": {"ingress": None}})
-        served = await self._gateway_classes()
+        of_gateways = await self._gateway_classes()
         found = [
-            g for g in (await self._client.list(GATEWAYS)).items if g["spec"]["gatewayClassName"] in served
+            g
+            for g in (await self._client.list(GATEWAYS)).items
+            if g["spec"]["gatewayClassName"] in of_gateways
         ]
         for gateway in found:
             await self._untell(GATEWAYS, gateway, None)
