@@ -366,13 +366,19 @@ async def test_a_port_that_is_taken_closes_no_other(site: Site) -> None:
     assert site.told[-1] == (True, "")
 
 
-async def test_one_that_cannot_be_asked_is_ended_before_another_is_started(tmp_path: Path) -> None:
-    """Both would have the port, and half of the clients each."""
-    tmp_path.chmod(0o755)
-    files = Files(tmp_path / "run", ("127.0.0.1",))
+def written(directory: Path) -> Files:
+    """Files with which HAProxy can be started."""
+    directory.chmod(0o755)
+    files = Files(directory / "run", ("127.0.0.1",))
     writer, content = Writer(files), Content(listeners={"http": Listener("http", free_port(), INGRESS_SCOPE)})
     writer.make_directories()
     writer.write(render(content, files))
+    return files
+
+
+async def test_one_that_cannot_be_asked_is_ended_before_another_is_started(tmp_path: Path) -> None:
+    """Both would have the port, and half of the clients each."""
+    files = written(tmp_path)
     first, second = (Process(files, "haproxy", tmp_path / "access.log") for _ in range(2))
     await first.start()
     await first.reload()
@@ -390,11 +396,7 @@ async def test_one_that_cannot_be_asked_is_ended_before_another_is_started(tmp_p
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 async def test_who_has_the_same_names_in_another_network_is_left_alone(tmp_path: Path) -> None:
     """As in a container that is a node: its files are others."""
-    tmp_path.chmod(0o755)
-    files = Files(tmp_path / "run", ("127.0.0.1",))
-    writer, content = Writer(files), Content(listeners={"http": Listener("http", free_port(), INGRESS_SCOPE)})
-    writer.make_directories()
-    writer.write(render(content, files))
+    files = written(tmp_path)
     process = Process(files, "haproxy", tmp_path / "access.log")
     code = "print(flush=True); import time; time.sleep(1000)"
     command = ["unshare", "--net", sys.executable, "-c", code, f"{files.master_socket},mode,600"]
