@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ import pytest
 
 from sampan.ingress.haproxy.configuration import render
 from sampan.ingress.haproxy.content import MAPS, Content, Operation, RemoveServer
-from sampan.ingress.haproxy.driver import HaproxyDriver
+from sampan.ingress.haproxy.driver import RELOAD_PAUSE, HaproxyDriver
 from sampan.ingress.haproxy.files import Files
 from sampan.ingress.haproxy.process import HaproxyError, Process
 from sampan.ingress.haproxy.runtime import NoAnswer, ask, perform
@@ -342,6 +343,30 @@ async def test_a_driver_that_fails_leaves_the_proxy(site: Site, monkeypatch: pyt
     await asyncio.wait_for(site.door.driver.settled(), 15)
     assert site.door.process._pid == pid, "it was taken over, not started again"
     assert [await site.who(n) for n in ("first", "second")] == ["one", "one"]
+
+
+async def test_reloads_are_a_second_apart_however_many_are_asked_for(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[float] = []
+    reload = HaproxyDriver._reload
+
+    async def noted(driver: HaproxyDriver) -> bool:
+        began.append(asyncio.get_running_loop().time())
+        return await reload(driver)
+
+    monkeypatch.setattr(HaproxyDriver, "_reload", noted)
+    ports = []
+    async with asyncio.timeout(30):
+        for number in range(3):
+            ports.append(site.another_listener(f"more-{number}"))
+            ports.append(site.another_listener(f"and-{number}"))
+            while len(began) <= number:
+                await asyncio.sleep(0.001)
+        await site.door.driver.settled()
+    assert min(later - one for one, later in itertools.pairwise(began)) >= RELOAD_PAUSE - 0.01
+    for port in ports:
+        (await asyncio.open_connection("127.0.0.1", port))[1].close()
 
 
 async def test_a_port_that_is_taken_closes_no_other(site: Site) -> None:
